@@ -1,0 +1,58 @@
+"""Kinds of values in the configuration: AE titles, paths that may be empty, lists that may be one string."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator
+
+__all__ = ["AETitle", "AETitles", "OptionalPath", "split_peer"]
+
+
+def _ae_title(text: str) -> str:
+    """PS3.5 §6.2, VR AE: 16 characters of the default repertoire without backslash; outer spaces do not count."""
+    title = text.strip(" ")
+    if not title:
+        raise ValueError("an AE title is not empty and not only spaces")
+    if len(title) > 16:
+        raise ValueError(f"an AE title has at most 16 characters, this one has {len(title)}")
+    if not title.isascii() or not title.isprintable() or "\\" in title:
+        raise ValueError("an AE title consists of printable ASCII characters without the backslash")
+    return title
+
+
+def _empty_path(value: Any) -> Any:
+    return None if value in ("", None) else value
+
+
+def _split_words(value: Any) -> Any:
+    """A list may come as one string from the environment: JSON, or words between commas and spaces."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        return json.loads(value)
+    return value.replace(",", " ").split()
+
+
+def split_peer(text: str) -> dict[str, Any]:
+    """``AET@HOST:PORT``, ``AET@HOST`` or ``AET@[IPV6]:PORT`` as the keys of a ``[[remote]]``.
+
+    The title may hold spaces and "@": the last "@" separates.
+    """
+    title, at, address = text.rpartition("@")
+    host, port = address, ""
+    if address.startswith("["):
+        host, _, port = address[1:].partition("]")
+        port = port.removeprefix(":")
+    elif address.count(":") == 1:
+        host, _, port = address.partition(":")
+    if not at or not title.strip() or not host:
+        raise ValueError(f"AET@HOST:PORT expected, not {text!r}")
+    if port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise ValueError(f"the port of {text!r} is not a number from 1 to 65535")
+    return {"ae_title": title, "host": host, **({"port": int(port)} if port else {})}
+
+
+AETitle = Annotated[str, AfterValidator(_ae_title)]
+OptionalPath = Annotated[Path | None, BeforeValidator(_empty_path)]
+AETitles = Annotated[tuple[AETitle, ...], BeforeValidator(_split_words)]
