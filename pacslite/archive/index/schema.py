@@ -9,7 +9,7 @@ from sqlalchemy import Column, ForeignKey, Index, Integer, LargeBinary, MetaData
 
 from pacslite.archive.keys import KEYS, Level
 
-__all__ = ["instance", "metadata", "patient", "series", "study"]
+__all__ = ["deleted_file", "instance", "metadata", "patient", "series", "study", "totals"]
 
 metadata = MetaData()
 
@@ -76,6 +76,25 @@ instance = Table(
     Column("received_at", Integer, nullable=False),  # seconds since the epoch
     Column("attributes", LargeBinary),
     UniqueConstraint("sop_instance_uid"),
+)
+# The whole archive in one row (id 1), kept by the writer: quota and statistics never count rows.
+totals = Table(
+    "totals",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("patients", Integer, nullable=False, default=0),
+    Column("studies", Integer, nullable=False, default=0),
+    Column("series", Integer, nullable=False, default=0),
+    Column("instances", Integer, nullable=False, default=0),
+    Column("bytes", Integer, nullable=False, default=0),  # of the files
+)
+# Files whose rows are gone and that may still be there: committed with the removal of the rows, dropped once the
+# unlinking is durable. ``name`` is relative to the data directory.
+deleted_file = Table(
+    "deleted_file",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", Text, nullable=False),
 )
 
 for _key in KEYS:
