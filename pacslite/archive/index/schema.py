@@ -1,19 +1,51 @@
 """Tables of the index, derived from the keys (archive/keys.py).
 
 patient <- study <- series <- instance by integer ids that only grow. ``attributes`` keeps, a level, the header elements
-that a query may return beyond the columns: raw, as received (see ``encode_kept``/``decode_kept`` in archive/ingest).
-Counts, ``modalities`` and ``sop_classes`` are maintained by the writer, never computed at a match.
+that a query may return beyond the columns: raw, as received. Counts, ``modalities`` and ``sop_classes`` are maintained
+by the writer, never computed at a match; ``patient_name_sounds`` is ``phonetic.name_sounds(patient_name)``.
+
+Component groups of a person name stand in one ``_key`` column, joined by ``=`` (PS3.5 §6.2.1.1). The first is found by
+the plain index on that column, the others by partial indexes over ``second_group`` and ``third_group`` of it, which
+are empty where names have one group. Infix wildcards go through a trigram table that triggers keep (SQLite's FTS5,
+external content: it holds no copy of the names).
 """
 
-from sqlalchemy import Column, ForeignKey, Index, Integer, LargeBinary, MetaData, Table, Text, UniqueConstraint
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    event,
+    func,
+    literal_column,
+)
 
 from pacslite.archive.keys import KEYS, Level
 
-__all__ = ["deleted_file", "instance", "metadata", "patient", "series", "study", "totals"]
+__all__ = [
+    "HEAD",
+    "SQLITE_NAME_SEARCH",
+    "has_second_group",
+    "has_third_group",
+    "instance",
+    "metadata",
+    "patient",
+    "second_group",
+    "series",
+    "study",
+    "third_group",
+]
+
+HEAD = "0001"  # the Alembic revision this schema is; a test holds it equal to Alembic's
 
 metadata = MetaData()
-
-_INTEGER_KEYS = {"IS", "US"}
 
 
 def _key_columns(level: Level) -> list[Column[object]]:
@@ -34,6 +66,7 @@ patient = Table(
     # Patient ID and its issuer, or the Study Instance UID where there is no Patient ID (PS3.3 §C.7.1.1: Type 2)
     Column("identity", Text, nullable=False, unique=True),
     *_key_columns(Level.PATIENT),
+    Column("patient_name_sounds", Text),
     Column("number_of_studies", Integer, nullable=False, default=0),
     Column("number_of_series", Integer, nullable=False, default=0),
     Column("number_of_instances", Integer, nullable=False, default=0),
@@ -45,7 +78,7 @@ study = Table(
     Column("id", Integer, primary_key=True),
     Column("patient_fk", ForeignKey("patient.id"), nullable=False, index=True),
     *_key_columns(Level.STUDY),
-    Column("modalities", Text),
+    Column("modalities", Text),  # ascending, joined by a backslash
     Column("sop_classes", Text),
     Column("number_of_series", Integer, nullable=False, default=0),
     Column("number_of_instances", Integer, nullable=False, default=0),
@@ -56,11 +89,11 @@ series = Table(
     "series",
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("study_fk", ForeignKey("study.id"), nullable=False, index=True),
+    Column("study_fk", ForeignKey("study.id"), nullable=False),
     *_key_columns(Level.SERIES),
     Column("number_of_instances", Integer, nullable=False, default=0),
     Column("attributes", LargeBinary),
-    UniqueConstraint("study_fk", "series_instance_uid"),
+    UniqueConstraint("study_fk", "series_instance_uid"),  # finds the series of a study too
 )
 instance = Table(
     "instance",
@@ -77,29 +110,72 @@ instance = Table(
     Column("attributes", LargeBinary),
     UniqueConstraint("sop_instance_uid"),
 )
-# The whole archive in one row (id 1), kept by the writer: quota and statistics never count rows.
-totals = Table(
-    "totals",
-    metadata,
-    Column("id", Integer, primary_key=True),
-    Column("patients", Integer, nullable=False, default=0),
-    Column("studies", Integer, nullable=False, default=0),
-    Column("series", Integer, nullable=False, default=0),
-    Column("instances", Integer, nullable=False, default=0),
-    Column("bytes", Integer, nullable=False, default=0),  # of the files
-)
-# Files whose rows are gone and that may still be there: committed with the removal of the rows, dropped once the
-# unlinking is durable. ``name`` is relative to the data directory.
-deleted_file = Table(
-    "deleted_file",
-    metadata,
-    Column("id", Integer, primary_key=True),
-    Column("name", Text, nullable=False),
-)
+
+
+# Literals and not bound values: the planner finds an index over an expression only by the same text.
+def has_second_group(name_key: ColumnElement[str]) -> ColumnElement[bool]:
+    """Is there more than the alphabetic component group?"""
+    return func.instr(name_key, literal_column("'='")) > literal_column("0")
+
+
+def second_group(name_key: ColumnElement[str]) -> ColumnElement[str]:
+    """The ideographic component group, and what follows it."""
+    return func.substr(name_key, func.instr(name_key, literal_column("'='")) + literal_column("1"))
+
+
+def has_third_group(name_key: ColumnElement[str]) -> ColumnElement[bool]:
+    """Is there a phonetic component group?"""
+    return has_second_group(second_group(name_key)) & has_second_group(name_key)
+
+
+def third_group(name_key: ColumnElement[str]) -> ColumnElement[str]:
+    """The phonetic component group."""
+    return second_group(second_group(name_key))
+
 
 for _key in KEYS:
     if _key.indexed and _key.kind != "U":
         _table = (patient, study, series, instance)[_key.level]
-        Index(f"ix_{_table.name}_{_key.match}", _table.c[_key.match], _table.c.id)
+        _column = _table.c[_key.match]
+        Index(f"ix_{_table.name}_{_key.match}", _column, _table.c.id)
+        if _key.vr == "PN":
+            Index(
+                f"ix_{_table.name}_{_key.match}_second",
+                second_group(_column),
+                _table.c.id,
+                sqlite_where=has_second_group(_column),
+            )
+            Index(
+                f"ix_{_table.name}_{_key.match}_third",
+                third_group(_column),
+                _table.c.id,
+                sqlite_where=has_third_group(_column),
+            )
 Index("ix_patient_patient_id", patient.c.patient_id, patient.c.id)
+Index("ix_study_modalities", study.c.modalities, study.c.id)
 Index("ix_series_series_instance_uid", series.c.series_instance_uid)
+
+# detail=none: rowids only. A pattern is looked up by its trigrams, and compared with the name itself afterwards.
+SQLITE_NAME_SEARCH: tuple[str, ...] = (
+    "CREATE VIRTUAL TABLE IF NOT EXISTS patient_name_trigram USING fts5(patient_name_key, patient_name_sounds, "
+    "content='patient', content_rowid='id', tokenize='trigram case_sensitive 1', detail='none', columnsize=0)",
+    "CREATE TRIGGER IF NOT EXISTS patient_name_inserted AFTER INSERT ON patient BEGIN "
+    "INSERT INTO patient_name_trigram (rowid, patient_name_key, patient_name_sounds) "
+    "VALUES (new.id, new.patient_name_key, new.patient_name_sounds); END",
+    "CREATE TRIGGER IF NOT EXISTS patient_name_deleted AFTER DELETE ON patient BEGIN "
+    "INSERT INTO patient_name_trigram (patient_name_trigram, rowid, patient_name_key, patient_name_sounds) "
+    "VALUES ('delete', old.id, old.patient_name_key, old.patient_name_sounds); END",
+    "CREATE TRIGGER IF NOT EXISTS patient_name_updated AFTER UPDATE OF patient_name_key, patient_name_sounds ON patient "
+    "WHEN old.patient_name_key IS NOT new.patient_name_key OR old.patient_name_sounds IS NOT new.patient_name_sounds "
+    "BEGIN INSERT INTO patient_name_trigram (patient_name_trigram, rowid, patient_name_key, patient_name_sounds) "
+    "VALUES ('delete', old.id, old.patient_name_key, old.patient_name_sounds); "
+    "INSERT INTO patient_name_trigram (rowid, patient_name_key, patient_name_sounds) "
+    "VALUES (new.id, new.patient_name_key, new.patient_name_sounds); END",
+)
+
+
+@event.listens_for(metadata, "after_create")
+def _create_name_search(_target: MetaData, connection: Connection, **_: object) -> None:
+    if connection.dialect.name == "sqlite":
+        for statement in SQLITE_NAME_SEARCH:
+            connection.exec_driver_sql(statement)
