@@ -1,0 +1,76 @@
+"""What is allowed but unwise, or cannot work: said by ``pacslite config check`` and at the start of ``serve``."""
+
+import ssl
+import stat
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from pacslite.config.load import Loaded
+from pacslite.config.model import Settings
+
+__all__ = ["advice", "tls_problems"]
+
+
+def advice(loaded: Loaded) -> list[str]:
+    """A sentence for each thing to reconsider."""
+    settings = loaded.settings
+    found = []
+    if loaded.file is not None and _has_secrets(loaded) and _others_read(loaded.file):
+        found.append(f"{loaded.file} holds secrets and others can read it: chmod o-r")
+    key = settings.tls.key or settings.tls.certificate
+    if key is not None and _others_read(key):
+        found.append(f"{key} holds a private key and others can read it: chmod o-r")
+    if settings.access.unknown_peers == "anybody":
+        found.append('access.unknown_peers is "anybody": every host may do what access.unknown_allow says')
+    if settings.storage.durability != "full":
+        found.append(
+            f'storage.durability is "{settings.storage.durability}": a power cut can lose acknowledged instances'
+        )
+    titles = [remote.ae_title for remote in settings.remote if remote.port]
+    found += [
+        f"remote {title} has a port in several entries: the first is the move destination"
+        for title in {title for title in titles if titles.count(title) > 1}
+    ]
+    return found
+
+
+def tls_problems(settings: Settings) -> list[str]:
+    """Why TLS that is asked for cannot be spoken: a line each."""
+    listening = settings.server.tls or any(listener.tls for listener in settings.listener)
+    tls = settings.tls
+    problems = []
+    if listening and tls.certificate is None:
+        problems.append("tls.certificate: is required by a listener with tls = true")
+    if tls.certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            context.load_cert_chain(tls.certificate, tls.key, tls.key_password.get_secret_value)
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+            problems.append(f"tls.certificate = {str(tls.certificate)!r}, tls.key: {error}")
+    if tls.ca is not None:
+        try:
+            ssl.create_default_context(cafile=str(tls.ca))
+        except OSError as error:
+            problems.append(f"tls.ca = {str(tls.ca)!r}: {error}")
+    return problems
+
+
+def _has_secrets(loaded: Loaded) -> bool:
+    """Whether the file itself holds a secret that is not empty."""
+    settings = loaded.settings
+    secrets: list[tuple[tuple[str | int, ...], SecretStr]] = [
+        (("tls", "key_password"), settings.tls.key_password),
+        (("access", "jwt_key"), settings.access.jwt_key),
+        *((("user", index, "password"), user.password) for index, user in enumerate(settings.user)),
+    ]
+    return any(
+        value.get_secret_value() and loaded.origin(*path).startswith(str(loaded.file)) for path, value in secrets
+    )
+
+
+def _others_read(path: Path) -> bool:
+    try:
+        return bool(path.stat().st_mode & stat.S_IROTH)
+    except OSError:
+        return False

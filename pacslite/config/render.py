@@ -1,0 +1,136 @@
+"""Settings as TOML: the commented sample (``config/pacslite.toml``) and what ``pacslite config show`` prints."""
+
+import json
+import textwrap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, SecretStr
+from pydantic.fields import FieldInfo
+
+from pacslite.config.load import Loaded
+from pacslite.config.model import Listener, Remote, Settings, User
+from pacslite.config.problems import allowed
+
+__all__ = ["sample", "show", "values"]
+
+HEAD = """\
+# pacslite: every key with its default. Keys that are left out have it too.
+#
+# What is said here is overruled by the environment (PACSLITE_SERVER__PORT=104; PACSLITE_SERVER__PORT_FILE=/a/file
+# that holds the value), and that by the flags of "pacslite serve". "pacslite config show" says where each value
+# comes from. Paths are relative to the folder in which the server is started.
+"""
+EXAMPLES: tuple[tuple[str, Sequence[BaseModel]], ...] = (
+    ("listener", (Listener(host="", port=2762, tls=True),)),
+    (
+        "remote",
+        (
+            Remote(ae_title="WORKSTATION7", host="192.0.2.7", port=104),
+            Remote(ae_title="CT01", host="192.0.2.0/24", allow=("echo", "store")),
+        ),
+    ),
+    ("user", (User(username="viewer", password=SecretStr("a long one")),)),
+)
+MASK = "********"
+
+
+def sample() -> str:
+    """The text of ``config/pacslite.toml``: sections and keys with what the model says of them."""
+    return "\n".join([HEAD.rstrip("\n"), *_sample_sections(), *_sample_tables()]) + "\n"
+
+
+def _sample_sections() -> Iterator[str]:
+    defaults = Settings()
+    for name in Settings.model_fields:
+        section = getattr(defaults, name)
+        if isinstance(section, BaseModel):
+            yield ""
+            yield from _comment(type(section).__doc__ or "")
+            yield f"[{name}]"
+            for key, field in type(section).model_fields.items():
+                yield from _comment(_described(field))
+                yield f"{key} = {toml_value(getattr(section, key))}"
+
+
+def _sample_tables() -> Iterator[str]:
+    """Arrays of tables have no default entry: examples, commented out."""
+    for name, entries in EXAMPLES:
+        yield ""
+        yield from _comment(type(entries[0]).__doc__ or "")
+        for key, field in type(entries[0]).model_fields.items():
+            yield from _comment(f"{key}: {_described(field)}")
+        for entry in entries:
+            yield f"# [[{name}]]"
+            for key in type(entry).model_fields:
+                value = getattr(entry, key)
+                yield f"# {key} = {toml_value(value.get_secret_value() if isinstance(value, SecretStr) else value)}"
+
+
+def _described(field: FieldInfo) -> str:
+    text = field.description or ""
+    range_ = allowed(field)
+    range_ = range_.replace(" ", "\N{NO-BREAK SPACE}")  # not to be wrapped
+    return f"{text} ({range_})" if range_ and not range_.startswith(("any of", '"', "true")) else text
+
+
+def _comment(text: str) -> list[str]:
+    lines = textwrap.wrap(
+        text.replace("\n", " "), 118, break_on_hyphens=False, initial_indent="# ", subsequent_indent="# "
+    )
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
+
+
+def show(loaded: Loaded) -> str:
+    """Each key with its value and where that came from; secrets are masked."""
+    lines: list[str] = [f"# file: {loaded.file or 'none'}"]
+    for name in Settings.model_fields:
+        section = getattr(loaded.settings, name)
+        if isinstance(section, BaseModel):
+            lines += ["", f"[{name}]", *_shown(loaded, section, (name,))]
+        for index, entry in enumerate(section if isinstance(section, tuple) else ()):
+            lines += ["", f"[[{name}]]", *_shown(loaded, entry, (name, index))]
+    return "\n".join(lines) + "\n"
+
+
+def _shown(loaded: Loaded, section: BaseModel, path: tuple[str | int, ...]) -> Iterator[str]:
+    for key in type(section).model_fields:
+        yield f"{f'{key} = {toml_value(getattr(section, key))}':<48} # {_origin(loaded, section, path, key)}"
+
+
+def _origin(loaded: Loaded, section: BaseModel, path: tuple[str | int, ...], key: str) -> str:
+    return loaded.origin(*path, key) if key in section.model_fields_set else "default"
+
+
+def values(loaded: Loaded) -> dict[str, Any]:
+    """The same for scripts: ``{"server.port": {"value": 104, "origin": "--port"}, …}``."""
+    found: dict[str, Any] = {}
+    for name in Settings.model_fields:
+        section = getattr(loaded.settings, name)
+        if isinstance(section, BaseModel):
+            for key in type(section).model_fields:
+                value = _masked(getattr(section, key))
+                found[f"{name}.{key}"] = {"value": value, "origin": _origin(loaded, section, (name,), key)}
+        else:
+            entries = [{key: _masked(value) for key, value in entry} for entry in section]
+            found[name] = {"value": entries, "origin": loaded.origin(name)}
+    return found
+
+
+def _masked(value: Any) -> Any:
+    if isinstance(value, SecretStr):
+        return MASK if value.get_secret_value() else ""
+    return str(value) if isinstance(value, Path) else "" if value is None else value
+
+
+def toml_value(value: Any) -> str:
+    """A value as TOML writes it; an empty path is the empty string."""
+    value = _masked(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(toml_value(item) for item in value)}]"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)
