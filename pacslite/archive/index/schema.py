@@ -32,6 +32,7 @@ from pacslite.archive.keys import KEYS, Level
 __all__ = [
     "HEAD",
     "SQLITE_NAME_SEARCH",
+    "deleted_file",
     "has_second_group",
     "has_third_group",
     "instance",
@@ -41,6 +42,7 @@ __all__ = [
     "series",
     "study",
     "third_group",
+    "totals",
 ]
 
 HEAD = "0001"  # the Alembic revision this schema is; a test holds it equal to Alembic's
@@ -110,6 +112,25 @@ instance = Table(
     Column("attributes", LargeBinary),
     UniqueConstraint("sop_instance_uid"),
 )
+# The whole archive in one row (id 1), kept by the writer: quota and statistics never count rows.
+totals = Table(
+    "totals",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("patients", Integer, nullable=False, default=0),
+    Column("studies", Integer, nullable=False, default=0),
+    Column("series", Integer, nullable=False, default=0),
+    Column("instances", Integer, nullable=False, default=0),
+    Column("bytes", Integer, nullable=False, default=0),  # of the files
+)
+# Files whose rows are gone and that may still be there: committed with the removal of the rows, dropped once the
+# unlinking is durable. ``name`` is relative to the data directory.
+deleted_file = Table(
+    "deleted_file",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", Text, nullable=False),
+)
 
 
 # Literals and not bound values: the planner finds an index over an expression only by the same text.
@@ -165,7 +186,8 @@ SQLITE_NAME_SEARCH: tuple[str, ...] = (
     "CREATE TRIGGER IF NOT EXISTS patient_name_deleted AFTER DELETE ON patient BEGIN "
     "INSERT INTO patient_name_trigram (patient_name_trigram, rowid, patient_name_key, patient_name_sounds) "
     "VALUES ('delete', old.id, old.patient_name_key, old.patient_name_sounds); END",
-    "CREATE TRIGGER IF NOT EXISTS patient_name_updated AFTER UPDATE OF patient_name_key, patient_name_sounds ON patient "
+    "CREATE TRIGGER IF NOT EXISTS patient_name_updated "
+    "AFTER UPDATE OF patient_name_key, patient_name_sounds ON patient "
     "WHEN old.patient_name_key IS NOT new.patient_name_key OR old.patient_name_sounds IS NOT new.patient_name_sounds "
     "BEGIN INSERT INTO patient_name_trigram (patient_name_trigram, rowid, patient_name_key, patient_name_sounds) "
     "VALUES ('delete', old.id, old.patient_name_key, old.patient_name_sounds); "
