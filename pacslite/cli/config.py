@@ -1,0 +1,49 @@
+"""``pacslite config show|check``: what is configured, where it comes from, and what is wrong with it."""
+
+import json
+import sys
+
+import typer
+
+from pacslite.cli.options import Config, Json
+from pacslite.log import escape
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="Show or check the configuration.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.command()
+def show(config: Config = None, json_: Json = False) -> None:
+    """Print every setting and where its value comes from; secrets are masked."""
+    from pacslite.config import load
+    from pacslite.config.render import show as rendered
+    from pacslite.config.render import values
+
+    loaded = load(config)
+    print(json.dumps(values(loaded), indent=2) if json_ else escape_lines(rendered(loaded)))
+
+
+@app.command()
+def check(config: Config = None) -> None:
+    """Exit 0 if the server could start with this configuration, else say why not and exit 2."""
+    from pacslite.config import ConfigError, load
+    from pacslite.config.advice import advice, tls_problems
+
+    loaded = load(config)
+    if problems := tls_problems(loaded.settings):
+        raise ConfigError(problems)
+    for sentence in advice(loaded):
+        print(f"warning: {escape(sentence)}", file=sys.stderr)
+    print(f"{loaded.file or 'defaults'}: no error")
+
+
+def escape_lines(text: str) -> str:
+    """``text`` with its own line breaks kept and all else escaped."""
+    return "\n".join(escape(line) for line in text.rstrip("\n").split("\n"))
