@@ -1,0 +1,130 @@
+"""How a data element is encoded, in each byte order, with and without its VR (PS3.5 §7.1)."""
+
+from collections.abc import Callable, Iterator, Mapping
+from struct import Struct
+from typing import Literal, NamedTuple
+
+from pacslite.dataset.dictionary import vr_of
+
+__all__ = [
+    "BIG",
+    "DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN",
+    "EXPLICIT_VR_BIG_ENDIAN",
+    "EXPLICIT_VR_LITTLE_ENDIAN",
+    "IMPLICIT_VR_LITTLE_ENDIAN",
+    "LITTLE",
+    "LONG_VRS",
+    "SHORT_VRS",
+    "UNDEFINED",
+    "Element",
+    "Elements",
+    "Form",
+    "is_capitals",
+    "measure_header",
+    "value_of",
+]
+
+IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
+EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
+DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1.99"
+EXPLICIT_VR_BIG_ENDIAN = "1.2.840.10008.1.2.2"
+
+# §7.1.2: a 16-bit length for these, two reserved bytes and a 32-bit length for all others, those to come included
+SHORT_VRS = frozenset(
+    {"AE", "AS", "AT", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "LO"}
+    | {"LT", "PN", "SH", "SL", "SS", "ST", "TM", "UI", "UL", "US"}
+)
+LONG_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
+UNDEFINED = 0xFFFFFFFF
+
+
+class Element(NamedTuple):
+    """A top-level element. ``value`` is as received: padded, in the sender's byte order; a sequence with its items."""
+
+    vr: str
+    value: bytes
+
+
+class Elements(Mapping[int, Element]):
+    """The elements found, made when looked at."""
+
+    __slots__ = ("_explicit", "_raw")
+
+    def __init__(self, raw: dict[int, bytes], explicit: bool) -> None:
+        self._raw = raw
+        self._explicit = explicit
+
+    def __getitem__(self, tag: int) -> Element:
+        raw = self._raw[tag]
+        vr = raw[4:6]
+        if self._explicit and is_capitals(vr):
+            return Element(vr.decode("ascii"), value_of(raw, True))
+        return Element(vr_of(tag) or "UN", value_of(raw, False))
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._raw)
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+    def __contains__(self, tag: object) -> bool:
+        return tag in self._raw
+
+
+class Form(NamedTuple):
+    """How elements look in a byte order."""
+
+    header: Callable[[bytes | bytearray, int], tuple[int, int, int, int]]  # group, element, VR, 16-bit length
+    wide: Callable[[bytes | bytearray, int], tuple[int, int, int]]  # group, element, 32-bit length
+    length: Callable[[bytes | bytearray, int], tuple[int]]
+    short_vrs: frozenset[int]  # as ``header`` gives them
+
+
+def _form(order: Literal["little", "big"]) -> Form:
+    sign = "<" if order == "little" else ">"
+    return Form(
+        Struct(sign + "HHHH").unpack_from,
+        Struct(sign + "HHI").unpack_from,
+        Struct(sign + "I").unpack_from,
+        frozenset(int.from_bytes(vr.encode(), order) for vr in SHORT_VRS),
+    )
+
+
+def measure_header(form: Form, buffer: bytes | bytearray, position: int) -> tuple[int, int, bool]:
+    """Give header size, value length, and whether it is implicit, of an element where VRs are due.
+
+    The length of a 12-byte header that is not all there is 0.
+    """
+    vr = bytes(buffer[position + 4 : position + 6])
+    if vr not in _SHORT_VR_BYTES:
+        if not is_capitals(vr):  # some senders switch to implicit VR, mostly within sequences
+            return 8, form.wide(buffer, position)[2], True
+        if vr in _LONG_VR_BYTES or buffer[position + 6 : position + 8] == b"\0\0":
+            return 12, form.length(buffer, position + 8)[0] if position + 12 <= len(buffer) else 0, False
+    return 8, form.header(buffer, position)[3], False  # an unknown VR without reserved zeros too
+
+
+def value_of(raw: bytes, explicit: bool) -> bytes:
+    """Give the value within an encoded element."""
+    vr = raw[4:6]
+    if explicit and vr in _SHORT_VR_BYTES:
+        return raw[8:]
+    header = 8
+    if explicit and is_capitals(vr) and (vr in _LONG_VR_BYTES or raw[6:8] == b"\0\0"):
+        header = 12
+    elif explicit and is_capitals(vr):
+        return raw[8:]
+    if raw[header - 4 : header] == b"\xff\xff\xff\xff":
+        return raw[header:-8]
+    return raw[header:]
+
+
+def is_capitals(vr: bytes | bytearray) -> bool:
+    """Is this a VR, of today or to come (PS3.5 §6.2)? As lengths these would be 16 KiB and more."""
+    return 0x41 <= vr[0] <= 0x5A and 0x41 <= vr[1] <= 0x5A
+
+
+LITTLE = _form("little")
+BIG = _form("big")
+_SHORT_VR_BYTES = frozenset(vr.encode() for vr in SHORT_VRS)
+_LONG_VR_BYTES = frozenset(vr.encode() for vr in LONG_VRS)
