@@ -1,0 +1,129 @@
+"""From the byte stream to PDUs and P-DATA fragments, PS3.8 §9.3: incremental, and without copies of P-DATA.
+
+The bytes of a P-DATA-TF go on as views of the receive buffer, before their PDU is complete. Kept between two calls is
+the beginning of a header or of one of the other, small PDUs; it grows with the bytes received, never with a length
+announced.
+"""
+
+from collections.abc import Iterator
+from struct import Struct
+
+from pacslite.upper_layer.events import Fragment
+from pacslite.upper_layer.pdu import P_DATA_TF, PDU, PDU_HEADER, PDUError, decode_pdu_body, decode_pdu_header
+
+__all__ = ["Framing", "PDataTF"]
+
+_HEADER = 6  # bytes of a PDU header; of a PDV header too
+_PDV_HEADER = Struct("!IBB")  # Item-length, Presentation-context-ID, message control header
+
+
+class PDataTF:
+    """Marks the header of a P-DATA-TF PDU: its fragments follow."""
+
+    name = "P-DATA-TF"
+
+
+_P_DATA_TF_MARK = PDataTF()
+
+
+class Framing:
+    """Splits what one peer sends. After a PDUError its boundaries are unknown: the rest of the stream is noise."""
+
+    __slots__ = ("_context_id", "_held", "_is_command", "_is_last", "_maximum_length", "_pdu_left", "_pdv_left")
+
+    def __init__(self, maximum_length: int) -> None:
+        """``maximum_length`` is what we announced: the largest PDU-length of a P-DATA-TF, 0 for no limit."""
+        self._maximum_length = maximum_length
+        self._held = bytearray()
+        self._pdu_left = 0  # bytes of the P-DATA-TF PDU that have not arrived
+        self._pdv_left = 0  # of them, bytes of the current fragment
+        self._context_id = 0
+        self._is_command = False
+        self._is_last = False
+
+    @property
+    def held(self) -> int:
+        """Bytes kept between two calls."""
+        return len(self._held)
+
+    def split(self, data: memoryview) -> Iterator[Fragment | PDataTF | PDU]:
+        """Yield what ``data`` brings, in order. Take all of it: the position is kept by the iterator.
+
+        Raises:
+            PDUError: From here on the stream is no sequence of PDUs.
+        """
+        held = self._held
+        at, end = 0, len(data)
+        while at < end:
+            if self._pdv_left:
+                size = min(self._pdv_left, end - at)
+                self._pdv_left -= size
+                self._pdu_left -= size
+                is_last = self._is_last and not self._pdv_left
+                yield Fragment(self._context_id, self._is_command, is_last, data[at : at + size])
+                at += size
+                continue
+            source: memoryview | bytearray
+            if end - at >= _HEADER and not held:
+                source, start = data, at
+                at += _HEADER
+            else:
+                source, start = held, 0
+                at = self._hold(data, at, _HEADER)
+                if len(held) < _HEADER:
+                    return
+            if self._pdu_left:
+                self._begin_pdv(*_PDV_HEADER.unpack_from(source, start))
+                held.clear()
+                if not self._pdv_left:  # a PDV of a header alone; receivers should accept it (PS3.8 §E.2)
+                    yield Fragment(self._context_id, self._is_command, self._is_last, data[at:at])
+            elif source[start] == P_DATA_TF:
+                self._begin_p_data(PDU_HEADER.unpack_from(source, start)[1])
+                held.clear()
+                yield _P_DATA_TF_MARK
+            else:
+                pdu_type, length = decode_pdu_header(bytes(source[start : start + _HEADER]))
+                if source is data and end - at >= length:
+                    body = data[at : at + length]
+                    at += length
+                else:
+                    if source is data:
+                        held += data[start:at]
+                    at = self._hold(data, at, _HEADER + length)
+                    if len(held) < _HEADER + length:
+                        return
+                    body = memoryview(bytes(held))[_HEADER:]
+                    held.clear()
+                yield decode_pdu_body(pdu_type, body)
+
+    def _hold(self, data: memoryview, at: int, size: int) -> int:
+        """Keep what is missing to ``size`` bytes, or what there is of it; return where ``data`` goes on."""
+        missing = size - len(self._held)
+        if missing <= 0:
+            return at
+        piece = data[at : at + missing]
+        self._held += piece
+        return at + len(piece)
+
+    def _begin_p_data(self, length: int) -> None:
+        if self._maximum_length and length > self._maximum_length:
+            problem = f"{length} is over the maximum length of {self._maximum_length} we announced"
+            raise PDUError(PDataTF.name, "PDU-length", problem)
+        if length < _HEADER:
+            raise PDUError(PDataTF.name, "PDU-length", f"{length} bytes have no room for a PDV")
+        self._pdu_left = length
+
+    def _begin_pdv(self, length: int, context_id: int, control: int) -> None:
+        """Check an Item-length against its PDU: nothing of a PDV that leaves it is delivered."""
+        after = self._pdu_left - 4 - length
+        if length < 2:
+            raise PDUError(PDataTF.name, "Item-length", f"a PDV of {length} bytes has no message control header")
+        if after < 0:
+            raise PDUError(PDataTF.name, "Item-length", f"a PDV of {length} bytes leaves its PDU by {-after}")
+        if 0 < after < _HEADER:
+            raise PDUError(PDataTF.name, "Item-length", f"after a PDV of {length} bytes {after} are left, no PDV")
+        self._pdu_left -= _HEADER
+        self._pdv_left = length - 2
+        self._context_id = context_id
+        self._is_command = control & 1 != 0
+        self._is_last = control & 2 != 0
