@@ -1,0 +1,223 @@
+"""DIMSE messages: what the command sets of PS3.7 §9.3 and §10.3 carry."""
+
+from collections.abc import Sequence
+from enum import IntEnum
+
+from pacslite.dimse.command import CommandSet, Tag, Value
+from pacslite.upper_layer.negotiation import AcceptedContext
+
+__all__ = [
+    "NO_DATA_SET",
+    "CommandField",
+    "Message",
+    "Priority",
+    "cancel_request",
+    "request_command",
+    "response_to",
+]
+
+NO_DATA_SET = 0x0101  # (0000,0800): any other value says that a data set follows (PS3.7 §9.3)
+_DATA_SET = 0x0001
+_RESPONSE = 0x8000
+
+
+class CommandField(IntEnum):
+    """Command Field (0000,0100); a response is its request with bit 15 set."""
+
+    C_STORE_RQ = 0x0001
+    C_STORE_RSP = 0x8001
+    C_GET_RQ = 0x0010
+    C_GET_RSP = 0x8010
+    C_FIND_RQ = 0x0020
+    C_FIND_RSP = 0x8020
+    C_MOVE_RQ = 0x0021
+    C_MOVE_RSP = 0x8021
+    C_ECHO_RQ = 0x0030
+    C_ECHO_RSP = 0x8030
+    N_EVENT_REPORT_RQ = 0x0100
+    N_EVENT_REPORT_RSP = 0x8100
+    N_GET_RQ = 0x0110
+    N_GET_RSP = 0x8110
+    N_SET_RQ = 0x0120
+    N_SET_RSP = 0x8120
+    N_ACTION_RQ = 0x0130
+    N_ACTION_RSP = 0x8130
+    N_CREATE_RQ = 0x0140
+    N_CREATE_RSP = 0x8140
+    N_DELETE_RQ = 0x0150
+    N_DELETE_RSP = 0x8150
+    C_CANCEL_RQ = 0x0FFF
+
+    @property
+    def label(self) -> str:
+        """``C-STORE``, as the standard and our log lines spell it."""
+        return self.name.rsplit("_", 1)[0].replace("_", "-")
+
+
+class Priority(IntEnum):
+    """Priority (0000,0700)."""
+
+    MEDIUM = 0
+    HIGH = 1
+    LOW = 2
+
+
+_REQUESTED = frozenset(
+    {CommandField.N_GET_RQ, CommandField.N_SET_RQ, CommandField.N_ACTION_RQ, CommandField.N_DELETE_RQ}
+)
+
+
+class Message:
+    """A received command set and the presentation context that it came on."""
+
+    __slots__ = ("command", "context")
+
+    def __init__(self, command: CommandSet, context: AcceptedContext) -> None:
+        self.command = command
+        self.context = context
+
+    @property
+    def command_field(self) -> int:
+        return self._number(Tag.COMMAND_FIELD)
+
+    @property
+    def label(self) -> str:
+        try:
+            return CommandField(self.command_field).label
+        except ValueError:
+            return f"DIMSE-{self.command_field:04X}"
+
+    @property
+    def is_response(self) -> bool:
+        return bool(self.command_field & _RESPONSE)
+
+    @property
+    def message_id(self) -> int:
+        """Message ID of a request; 0 where it is absent."""
+        return self._number(Tag.MESSAGE_ID)
+
+    @property
+    def message_id_being_responded_to(self) -> int:
+        return self._number(Tag.MESSAGE_ID_BEING_RESPONDED_TO)
+
+    @property
+    def has_data_set(self) -> bool:
+        return self._number(Tag.COMMAND_DATA_SET_TYPE, NO_DATA_SET) != NO_DATA_SET
+
+    @property
+    def sop_class_uid(self) -> str:
+        """Affected, or Requested, SOP Class UID."""
+        return self._text(Tag.AFFECTED_SOP_CLASS_UID) or self._text(Tag.REQUESTED_SOP_CLASS_UID)
+
+    @property
+    def sop_instance_uid(self) -> str:
+        """Affected, or Requested, SOP Instance UID."""
+        return self._text(Tag.AFFECTED_SOP_INSTANCE_UID) or self._text(Tag.REQUESTED_SOP_INSTANCE_UID)
+
+    @property
+    def priority(self) -> int:
+        return self._number(Tag.PRIORITY)
+
+    @property
+    def move_destination(self) -> str:
+        return self._text(Tag.MOVE_DESTINATION)
+
+    @property
+    def status(self) -> int:
+        """Status of a response; a response without one counts as a failure (0110)."""
+        return self._number(Tag.STATUS, 0x0110)
+
+    @property
+    def error_comment(self) -> str:
+        return self._text(Tag.ERROR_COMMENT)
+
+    @property
+    def action_type_id(self) -> int:
+        return self._number(Tag.ACTION_TYPE_ID)
+
+    @property
+    def event_type_id(self) -> int:
+        return self._number(Tag.EVENT_TYPE_ID)
+
+    def count(self, tag: int) -> int:
+        """A Number of … Sub-operations; 0 where it is absent."""
+        return self._number(tag)
+
+    # private
+
+    def _number(self, tag: int, default: int = 0) -> int:
+        value = self.command.get(tag, default)
+        return value if isinstance(value, int) else default
+
+    def _text(self, tag: int) -> str:
+        value = self.command.get(tag, "")
+        return value if isinstance(value, str) else ""
+
+
+def response_to(
+    request: Message,
+    status: int,
+    *,
+    has_data_set: bool = False,
+    comment: str = "",
+    offending: Sequence[int] = (),
+    extra: CommandSet | None = None,
+) -> CommandSet:
+    """The command set that answers ``request`` (PS3.7 §9.3.1.2, §9.3.2.2, …): same ID, same SOP class and instance."""
+    source = request.command
+    command: dict[int, Value] = {
+        Tag.COMMAND_FIELD: request.command_field | _RESPONSE,
+        Tag.MESSAGE_ID_BEING_RESPONDED_TO: request.message_id,
+        Tag.COMMAND_DATA_SET_TYPE: _DATA_SET if has_data_set else NO_DATA_SET,
+        Tag.STATUS: status,
+    }
+    if request.sop_class_uid:
+        command[Tag.AFFECTED_SOP_CLASS_UID] = request.sop_class_uid
+    if request.sop_instance_uid:
+        command[Tag.AFFECTED_SOP_INSTANCE_UID] = request.sop_instance_uid
+    for tag in (Tag.EVENT_TYPE_ID, Tag.ACTION_TYPE_ID):
+        if tag in source:
+            command[tag] = source[tag]
+    if comment:
+        command[Tag.ERROR_COMMENT] = comment
+    if offending:
+        command[Tag.OFFENDING_ELEMENT] = tuple(offending)
+    if extra:
+        command.update(extra)
+    return command
+
+
+def request_command(
+    field: CommandField,
+    message_id: int,
+    *,
+    sop_class_uid: str,
+    sop_instance_uid: str = "",
+    has_data_set: bool = False,
+    priority: int | None = None,
+    extra: CommandSet | None = None,
+) -> CommandSet:
+    """The command set of a request; N-services name a Requested SOP class where §10.3 has it so."""
+    requested = field in _REQUESTED
+    command: dict[int, Value] = {
+        Tag.REQUESTED_SOP_CLASS_UID if requested else Tag.AFFECTED_SOP_CLASS_UID: sop_class_uid,
+        Tag.COMMAND_FIELD: field,
+        Tag.MESSAGE_ID: message_id,
+        Tag.COMMAND_DATA_SET_TYPE: _DATA_SET if has_data_set else NO_DATA_SET,
+    }
+    if sop_instance_uid:
+        command[Tag.REQUESTED_SOP_INSTANCE_UID if requested else Tag.AFFECTED_SOP_INSTANCE_UID] = sop_instance_uid
+    if priority is not None:
+        command[Tag.PRIORITY] = priority
+    if extra:
+        command.update(extra)
+    return command
+
+
+def cancel_request(message_id: int) -> CommandSet:
+    """C-CANCEL-RQ: no Message ID of its own (PS3.7 §9.3.2.3)."""
+    return {
+        Tag.COMMAND_FIELD: CommandField.C_CANCEL_RQ,
+        Tag.MESSAGE_ID_BEING_RESPONDED_TO: message_id,
+        Tag.COMMAND_DATA_SET_TYPE: NO_DATA_SET,
+    }

@@ -1,0 +1,188 @@
+"""From a request to its service and back: the one place where an error becomes a response."""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+from pacslite.dimse.command import CommandSet
+from pacslite.dimse.messages import Message, response_to
+from pacslite.dimse.reader import Discard
+from pacslite.dimse.service import Peer, Request, Service
+from pacslite.dimse.status import Status, is_failure, is_pending
+from pacslite.dimse.writer import Frames, command_frames, data_frames
+from pacslite.errors import DimseError
+from pacslite.net.connection import Connection
+from pacslite.net.ended import AssociationEnded
+from pacslite.upper_layer.negotiation import AbstractSyntaxOffer
+
+__all__ = ["ConnectionReply", "Dispatcher", "Observer"]
+
+log = logging.getLogger("pacslite.dimse")
+
+Observer = Callable[[Peer, Message, int | None, float], None]  # peer, request, final status, seconds
+
+
+class DuplicateInvocation(DimseError):
+    """Message ID of a request that is still being performed (PS3.7 §C.5.9)."""
+
+    status = 0x0210
+
+
+class UnrecognizedOperation(DimseError):
+    """No operation of the presentation context's SOP class."""
+
+    status = 0x0211
+
+
+class NotAuthorized(DimseError):
+    """The peer is known, but not allowed to do this."""
+
+    status = 0x0124
+
+
+class ConnectionReply:
+    """Sends the responses of one request (see ``Reply``)."""
+
+    __slots__ = ("_connection", "_request", "status")
+
+    def __init__(self, connection: Connection, request: Request) -> None:
+        self._connection = connection
+        self._request = request
+        self.status: int | None = None  # last sent
+
+    async def __call__(
+        self,
+        status: int,
+        data_set: bytes | None = None,
+        *,
+        comment: str = "",
+        offending: Sequence[int] = (),
+        extra: CommandSet | None = None,
+    ) -> None:
+        request, connection = self._request, self._connection
+        if not is_pending(status):
+            _forget(connection, request)  # a peer may use the Message ID again as soon as it has read this
+        command = response_to(
+            request.message,
+            status,
+            has_data_set=data_set is not None,
+            comment=comment,
+            offending=offending,
+            extra=extra,
+        )
+        self.status = status
+        await connection.send(request.message.context.context_id, command, data_set)
+
+    async def batch(self, status: int, data_sets: Sequence[bytes]) -> None:
+        connection, context_id = self._connection, self._request.message.context.context_id
+        limit = connection.association.peer_maximum_length
+        head = command_frames(context_id, response_to(self._request.message, status, has_data_set=True), limit)
+        frames: Frames = []
+        for data_set in data_sets:
+            frames += head
+            frames += data_frames(context_id, data_set, limit, is_last=True)
+        self.status = status
+        await connection.send_frames(frames)
+
+
+class Dispatcher:
+    """Finds the service of a request and sees it through.
+
+    Args:
+        services: In order; the first that makes an offer for an abstract syntax has it.
+        observe: Told of every request performed.
+    """
+
+    def __init__(self, services: Sequence[Service], observe: Observer | None = None) -> None:
+        self._services = services
+        self._observe = observe
+        self._service_of: dict[str, Service] = {}
+
+    def offer(self, abstract_syntax: str, service_class: str | None) -> AbstractSyntaxOffer | None:
+        for service in self._services:
+            offer = service.offer(abstract_syntax, service_class)
+            if offer is not None:
+                if len(self._service_of) < 10_000:  # a peer can invent private UIDs without end
+                    self._service_of[abstract_syntax] = service
+                return offer
+        return None
+
+    def begin(self, connection: Connection, message: Message, peer: Peer) -> Request:
+        """The request of ``message``, with a sink where its data set goes. Never raises."""
+        request = Request(message, peer, connection, connection)
+        service = self._find(message)
+        try:
+            if message.message_id in connection.active:
+                raise DuplicateInvocation(f"message {message.message_id} is still being performed")
+            if service is None or message.command_field not in service.commands:
+                raise UnrecognizedOperation(
+                    f"{message.label} is no operation of SOP class {message.context.abstract_syntax}"
+                )
+            if service.permission not in peer.allowed:
+                raise NotAuthorized(f"{peer.calling_ae_title} is not allowed to {service.permission}")
+            request.service = service
+            if message.has_data_set:
+                request.sink = service.begin(request)
+        except DimseError as error:
+            request.refusal = error
+        except Exception as error:
+            log.exception("%s failed", message.label, extra=_facts(peer))
+            request.refusal = DimseError(f"internal error: {type(error).__name__}")
+        if request.refusal is not None:
+            request.sink = Discard()
+        return request
+
+    async def perform(self, connection: Connection, request: Request) -> None:
+        """Perform ``request`` and answer it, whatever happens; log one line."""
+        message, peer = request.message, request.peer
+        reply = ConnectionReply(connection, request)
+        started = time.perf_counter()
+        comment = ""
+        try:
+            try:
+                if request.refusal is not None:
+                    raise request.refusal
+                assert request.service is not None
+                await request.service.handle(request, reply)
+            except DimseError as error:
+                comment = str(error)
+                await reply(error.status, comment=comment, offending=error.offending)
+            except AssociationEnded:
+                raise
+            except Exception as error:
+                log.exception("%s failed", message.label, extra=_facts(peer))
+                comment = f"internal error: {type(error).__name__}"
+                await reply(Status.PROCESSING_FAILURE, comment=comment)
+        except AssociationEnded as ended:
+            comment = str(ended)
+        finally:
+            _forget(connection, request)
+        elapsed = time.perf_counter() - started
+        if self._observe is not None:
+            self._observe(peer, message, reply.status, elapsed)
+        level = logging.INFO if reply.status is not None and not is_failure(reply.status) else logging.WARNING
+        if log.isEnabledFor(level):
+            facts = _facts(peer)
+            facts["status"] = "none" if reply.status is None else f"{reply.status:04X}"
+            facts |= request.facts
+            facts["ms"] = round(elapsed * 1000, 1)
+            if comment:
+                facts["comment"] = comment
+            log.log(level, message.label, extra=facts)
+
+    def _find(self, message: Message) -> Service | None:
+        abstract_syntax = message.context.abstract_syntax
+        service = self._service_of.get(abstract_syntax)
+        if service is None and self.offer(abstract_syntax, None) is not None:
+            service = self._service_of.get(abstract_syntax)
+        return service
+
+
+def _forget(connection: Connection, request: Request) -> None:
+    message_id = request.message.message_id
+    if connection.active.get(message_id) is request:
+        del connection.active[message_id]
+
+
+def _facts(peer: Peer) -> dict[str, object]:
+    return {"assoc": peer.association_id, "peer": str(peer)}

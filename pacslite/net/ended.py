@@ -1,0 +1,41 @@
+"""How an association can end or fail to begin, as exceptions for those who wait on it."""
+
+from pacslite.errors import PacsliteError
+
+__all__ = ["AssociationEnded", "AssociationRejectedError", "ConnectFailed", "DimseTimeout"]
+
+# (source, reason) of an A-ASSOCIATE-RJ, PS3.8 Table 9-21
+_REJECT_REASONS = {
+    (1, 1): "no reason given",
+    (1, 2): "application context name not supported",
+    (1, 3): "calling AE title not recognized",
+    (1, 7): "called AE title not recognized",
+    (2, 1): "no reason given by its ACSE",
+    (2, 2): "protocol version not supported",
+    (3, 1): "temporary congestion",
+    (3, 2): "local limit exceeded",
+}
+
+
+class AssociationEnded(PacsliteError):
+    """The association is over: released, aborted, or its connection lost. The text says which, and by whom."""
+
+
+class ConnectFailed(AssociationEnded):
+    """No transport connection, or no answer to the A-ASSOCIATE-RQ."""
+
+
+class DimseTimeout(AssociationEnded):
+    """A response did not come in time. The association was aborted: what comes later could not be told apart."""
+
+
+class AssociationRejectedError(ConnectFailed):
+    """The peer answered A-ASSOCIATE-RJ (PS3.8 §9.3.4)."""
+
+    def __init__(self, result: int, source: int, reason: int) -> None:
+        meaning = _REJECT_REASONS.get((source, reason), "reserved reason")
+        kind = "transiently" if result == 2 else "permanently"
+        super().__init__(f"association rejected {kind}: {meaning} (result {result}, source {source}, reason {reason})")
+        self.result = result
+        self.source = source
+        self.reason = reason

@@ -1,0 +1,55 @@
+"""A request of ours and the responses that have come for it."""
+
+import asyncio
+from collections import deque
+
+from pacslite.dimse.messages import Message
+from pacslite.dimse.status import is_pending
+from pacslite.net.ended import AssociationEnded
+
+__all__ = ["Exchange"]
+
+
+class Exchange:
+    """Responses of one request in order; ended by a response that is not pending, or by the association's end."""
+
+    __slots__ = ("_ended", "_loop", "_responses", "_waiter", "done")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._responses: deque[tuple[Message, bytes | None]] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._ended: AssociationEnded | None = None
+        self.done = False  # the last response is here
+
+    @property
+    def backlog(self) -> int:
+        """Responses that nobody has taken yet."""
+        return len(self._responses)
+
+    def put(self, response: Message, data_set: bytes | None) -> None:
+        self._responses.append((response, data_set))
+        self.done = not is_pending(response.status)
+        self._wake()
+
+    def end(self, error: AssociationEnded) -> None:
+        self._ended = error
+        self._wake()
+
+    async def next(self) -> tuple[Message, bytes | None]:
+        """The next response and its data set.
+
+        Raises:
+            AssociationEnded: It will not come.
+        """
+        while not self._responses:
+            if self._ended is not None:
+                raise self._ended
+            self._waiter = self._loop.create_future()
+            await self._waiter
+        return self._responses.popleft()
+
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)

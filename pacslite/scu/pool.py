@@ -1,0 +1,73 @@
+"""Associations with destinations, kept open for a moment: a viewer that moves series by series needs only one."""
+
+import asyncio
+from collections.abc import Sequence
+
+from pacslite.net.connection import Connection
+from pacslite.net.ended import AssociationEnded
+from pacslite.scu.requestor import Address, Requestor
+from pacslite.upper_layer.items import PresentationContext
+
+__all__ = ["Pool"]
+
+_Key = tuple[Address, tuple[PresentationContext, ...]]
+
+
+class Pool:
+    """Opens associations and takes them back.
+
+    Args:
+        requestor: Opens them.
+        reuse_seconds: How long an idle one is kept.
+    """
+
+    def __init__(self, requestor: Requestor, reuse_seconds: float) -> None:
+        self._requestor = requestor
+        self._reuse_seconds = reuse_seconds
+        self._idle: dict[_Key, list[Connection]] = {}
+        self._timers: dict[Connection, asyncio.TimerHandle] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    async def acquire(self, address: Address, contexts: Sequence[PresentationContext]) -> Connection:
+        """An association on which ``contexts`` were proposed; nobody else uses it until it is given back."""
+        idle = self._idle.get((address, tuple(contexts)), [])
+        while idle:
+            connection = idle.pop()
+            self._timers.pop(connection).cancel()
+            if connection.over is None:
+                return connection
+        return await self._requestor.associate(address, contexts)
+
+    def release(self, address: Address, contexts: Sequence[PresentationContext], connection: Connection) -> None:
+        """Give an association back, idle; one that is over is forgotten."""
+        if connection.over is not None:
+            return
+        key = (address, tuple(contexts))
+        self._idle.setdefault(key, []).append(connection)
+        loop = asyncio.get_running_loop()
+        self._timers[connection] = loop.call_later(self._reuse_seconds, self._expire, key, connection)
+
+    async def close(self) -> None:
+        """Release all idle associations."""
+        for key, connections in list(self._idle.items()):
+            for connection in list(connections):
+                self._timers[connection].cancel()
+                self._expire(key, connection)
+        if self._closing:
+            await asyncio.wait(self._closing)
+
+    def _expire(self, key: _Key, connection: Connection) -> None:
+        del self._timers[connection]
+        self._idle[key].remove(connection)
+        if not self._idle[key]:
+            del self._idle[key]
+        task = asyncio.create_task(_release(connection))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+
+async def _release(connection: Connection) -> None:
+    try:
+        await connection.release()
+    except AssociationEnded:
+        connection.drop()

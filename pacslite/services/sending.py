@@ -1,0 +1,139 @@
+"""Sends stored instances: one C-STORE sub-operation, and a destination that may fail at any moment."""
+
+import logging
+
+from pacslite.archive.archive import Archive
+from pacslite.archive.plan import InstanceRef
+from pacslite.dataset.source import FileSource, ReadBuffer
+from pacslite.dimse.command import CommandSet
+from pacslite.dimse.messages import CommandField, request_command
+from pacslite.dimse.service import Invoker
+from pacslite.dimse.status import Status
+from pacslite.errors import PacsliteError
+from pacslite.net.connection import Connection
+from pacslite.net.ended import AssociationEnded, ConnectFailed
+from pacslite.scu.contexts import ContextMap
+from pacslite.scu.pool import Pool
+from pacslite.scu.requestor import Address
+from pacslite.services.sub_operations import SubOperationFailed
+from pacslite.upper_layer.items import PresentationContext
+
+__all__ = ["Destination", "InstanceSender"]
+
+log = logging.getLogger("pacslite.retrieve")
+
+_REOPENINGS = 3  # associations that a destination may lose during one retrieve before we give it up
+
+
+class InstanceSender:
+    """Sends instances of the archive on established associations.
+
+    Args:
+        archive: Has them.
+        priority: Of the request that they are sent for (PS3.4 §C.4.2.2.1).
+        originator: Move Originator elements, for a C-MOVE.
+        facts: For log lines.
+    """
+
+    def __init__(
+        self, archive: Archive, priority: int, originator: CommandSet | None, facts: dict[str, object]
+    ) -> None:
+        self._archive = archive
+        self._priority = priority
+        self._originator = originator
+        self._facts = facts
+
+    async def send(self, invoker: Invoker, contexts: ContextMap, instance: InstanceRef, buffer: ReadBuffer) -> int:
+        """Status of the C-STORE-RSP.
+
+        Raises:
+            SubOperationFailed: It could not be sent.
+            AssociationEnded: The association ended before the answer.
+        """
+        context = contexts.exact(instance.sop_class_uid, instance.transfer_syntax_uid)
+        if context is None:
+            raise SubOperationFailed("no presentation context accepted for it")
+        try:
+            stored = self._archive.open(instance)
+        except (OSError, PacsliteError) as error:
+            raise SubOperationFailed("not there any more") from error
+        with stored:
+            source = FileSource(stored.fd, stored.data_set_offset, stored.data_set_length, buffer)
+            command = request_command(
+                CommandField.C_STORE_RQ,
+                invoker.next_message_id(),
+                sop_class_uid=instance.sop_class_uid,
+                sop_instance_uid=instance.sop_instance_uid,
+                has_data_set=True,
+                priority=self._priority,
+                extra=self._originator,
+            )
+            response = await invoker.invoke(context, command, source)
+        if response.status != Status.SUCCESS:
+            log.warning(
+                "C-STORE sub-operation",
+                extra=self._facts | {"status": f"{response.status:04X}", "comment": response.error_comment},
+            )
+        return response.status
+
+
+class Destination:
+    """A C-MOVE destination: opens an association when the first instance needs it, and another when it is lost.
+
+    A destination that cannot be reached fails the rest at once: waiting for every instance anew would hold the
+    requestor for hours.
+    """
+
+    def __init__(
+        self, pool: Pool, address: Address, contexts: tuple[PresentationContext, ...], sender: InstanceSender
+    ) -> None:
+        self._pool = pool
+        self._address = address
+        self._contexts = contexts
+        self._sender = sender
+        self._connection: Connection | None = None
+        self._map = ContextMap({})
+        self._buffer = ReadBuffer()
+        self._openings = 0
+        self._hopeless: str | None = None
+
+    async def send(self, instance: InstanceRef) -> int:
+        """Status of the C-STORE-RSP (raises SubOperationFailed)."""
+        connection = await self._open()
+        try:
+            return await self._sender.send(connection, self._map, instance, self._buffer)
+        except AssociationEnded as ended:
+            raise SubOperationFailed(f"{self._address.ae_title}: {ended}") from ended
+
+    async def open(self) -> int:
+        """Be connected, if it can be; gives the number of C-STOREs that may be outstanding (0: no limit)."""
+        try:
+            return (await self._open()).negotiated.operations_invoked
+        except SubOperationFailed:
+            return 1
+
+    def abort(self) -> None:
+        """Give up what is being sent."""
+        self._hopeless = "cancelled"
+        if self._connection is not None:
+            self._connection.abort("cancelled")
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._pool.release(self._address, self._contexts, self._connection)
+
+    async def _open(self) -> Connection:
+        if self._connection is not None and self._connection.over is None:
+            return self._connection
+        if self._hopeless is not None:
+            raise SubOperationFailed(self._hopeless)
+        if self._openings > _REOPENINGS:
+            raise SubOperationFailed(f"{self._address.ae_title}: association lost {self._openings} times")
+        self._openings += 1
+        try:
+            self._connection = await self._pool.acquire(self._address, self._contexts)
+        except ConnectFailed as error:
+            self._hopeless = f"{self._address.ae_title}: {error}"
+            raise SubOperationFailed(self._hopeless) from error
+        self._map = ContextMap(self._connection.negotiated.contexts)
+        return self._connection
