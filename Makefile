@@ -5,6 +5,7 @@
 # make bench       speed beside the other servers that are installed
 # make fuzz soak mutants    the long versions of what make test does shortly
 # make image-test  the Dockerfile, built without a hub and tried (as root on Debian)
+# make config      config/pacslite.toml from the settings model
 # make lock        requirements/*.txt from pyproject.toml
 
 SHELL := /bin/bash
@@ -21,7 +22,7 @@ STAMP := $(VENV)/.set-up
 PYTHON ?= python3
 ARGS ?=
 
-.PHONY: help setup serve test lint format bench fuzz soak mutants image-test lock clean
+.PHONY: help setup serve test lint format bench fuzz soak mutants image-test config lock clean
 
 help:
 	@sed -n 's/^# //p;/^$$/q' Makefile
@@ -62,6 +63,10 @@ soak: setup
 
 image-test: setup
 	@./tests/image/run $(ARGS)
+
+# The sample is written from the model; a test holds them equal
+config: setup
+	$(BIN)/python -m pacslite.config.render >config/pacslite.toml
 
 lock:
 	uv pip compile -q pyproject.toml $(LOCK) -o requirements/runtime.txt

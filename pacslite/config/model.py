@@ -32,12 +32,12 @@ __all__ = [
 ]
 
 MIB = 1 << 20
-Permission = Literal["echo", "store", "find", "move", "get"]
+Permission = Literal["echo", "store", "find", "move", "get", "commit"]
 Permissions = Annotated[
     tuple[Permission, ...],
     BeforeValidator(lambda value: value.replace(",", " ").split() if isinstance(value, str) else value),
 ]
-EVERYTHING: tuple[Permission, ...] = ("echo", "store", "find", "move", "get")
+EVERYTHING: tuple[Permission, ...] = ("echo", "store", "find", "move", "get", "commit")
 PortNumber = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -87,7 +87,7 @@ class Limits(Section):
         description="New connections in one second from one address, more are closed; 0 is no limit.",
     )
     association_bytes: int = Field(
-        16 * MIB,
+        4 * MIB,
         ge=MIB // 4,
         le=1024 * MIB,
         description="Bytes received from one association and not yet written, before we stop reading from it.",
@@ -170,10 +170,10 @@ class Storage(Section):
         description='An instance that is there already. "keep": answer 0000, write nothing; "replace": the newer '
         'one, atomically; "reject": answer 0111.',
     )
-    uid_conflict: Literal["reject", "keep", "replace"] = Field(
+    uid_conflict: Literal["keep", "reject"] = Field(
         "reject",
         description='A known SOP Instance UID in another series or study. "reject": answer 0111; "keep": the first '
-        'stays, answer 0000; "replace": the newer one. Always logged.',
+        "stays, answer 0000. Always logged.",
     )
     patient_conflict: Literal["keep", "reject"] = Field(
         "keep",
@@ -182,7 +182,7 @@ class Storage(Section):
     )
     unknown_sop_classes: bool = Field(True, description="Accept storage classes we do not know, private ones included.")
     min_free_bytes: int = Field(
-        256 * MIB,
+        512 * MIB,
         ge=0,
         description="Free space to leave on the disk: below it C-STORE is answered A700, all else goes on.",
     )
@@ -198,7 +198,13 @@ class Storage(Section):
 class Index(Section):
     """The SQLite index."""
 
-    cache_bytes: int = Field(32 * MIB, ge=MIB, le=65_536 * MIB, description="Page cache of the writer.")
+    cache_bytes: int = Field(16 * MIB, ge=MIB, le=65_536 * MIB, description="Page cache of the writer.")
+    checkpoint_bytes: int = Field(
+        16 * MIB,
+        ge=MIB,
+        le=1024 * MIB,
+        description="Write-ahead log after which the database is brought up to date, off the way of the instances.",
+    )
     read_connections: int = Field(4, ge=1, le=64, description="Queries at once; each costs a thread and a page cache.")
 
 

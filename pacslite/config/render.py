@@ -134,3 +134,7 @@ def toml_value(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)
+
+
+if __name__ == "__main__":
+    print(sample(), end="")
