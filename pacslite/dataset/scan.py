@@ -13,6 +13,7 @@ from pacslite.dataset.element import (
     BIG,
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
     EXPLICIT_VR_BIG_ENDIAN,
+    EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
     LITTLE,
     UNDEFINED,
@@ -24,7 +25,15 @@ from pacslite.dataset.element import (
 )
 from pacslite.errors import DimseError
 
-__all__ = ["DataSetError", "HeaderScanner", "scan_header"]
+__all__ = [
+    "DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN",
+    "EXPLICIT_VR_BIG_ENDIAN",
+    "EXPLICIT_VR_LITTLE_ENDIAN",
+    "IMPLICIT_VR_LITTLE_ENDIAN",
+    "DataSetError",
+    "HeaderScanner",
+    "scan_header",
+]
 
 _FIRST_BLOCK = 16384  # most headers fit: one copy out of the receive buffer, hardly any pixels with it
 _BLOCK = 65536
@@ -47,6 +56,7 @@ class HeaderScanner:
         header_limit: Memory for what is kept; beyond, DataSetError. A deflated data set is inflated so far at most;
             beyond, the scan is over with ``truncated`` set: a bomb costs no more than this.
         stop_group: The header ends before the first element of this group or a higher one.
+        detect: Off where the transfer syntax is certain: elements that were scanned before.
     """
 
     __slots__ = (
@@ -83,6 +93,7 @@ class HeaderScanner:
         keep_limit: int = 65536,
         header_limit: int = 16 << 20,
         stop_group: int = 0x7FE0,
+        detect: bool = True,
     ) -> None:
         self.explicit = transfer_syntax_uid != IMPLICIT_VR_LITTLE_ENDIAN
         self.big_endian = transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN
@@ -102,7 +113,9 @@ class HeaderScanner:
         self._offset = 0  # of the buffer in the data set
         self._skip = 0  # bytes to come that nobody wants
         self._kept = 0
-        self._fresh = True  # the next element is the first of the data set or an item: it shows implicit or explicit VR
+        self._fresh = (
+            detect  # the next element is the first of the data set or an item: it shows implicit or explicit VR
+        )
         self._depth = 0  # open sequences (odd) and items (even) of undefined length
         self._implicit_depth = 0  # the outermost item in implicit VR within explicit ones (PS3.5 §6.2.2)
         self._base = 0  # where the open top-level element of undefined length begins

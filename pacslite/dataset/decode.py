@@ -1,0 +1,241 @@
+"""Decode identifiers and kept elements: whole data sets in memory, sequences included (PS3.5 §7).
+
+Bounded: depth, number of elements and inflated size have limits, and the first impossible byte ends it. Values come out
+in little endian whatever the transfer syntax, so that one reading serves all.
+"""
+
+import zlib
+from array import array
+from typing import NamedTuple
+
+from pacslite.dataset.dictionary import vr_of
+from pacslite.dataset.element import (
+    BIG,
+    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
+    EXPLICIT_VR_BIG_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    LITTLE,
+    UNDEFINED,
+    Form,
+    is_capitals,
+    measure_header,
+)
+from pacslite.errors import DimseError
+
+__all__ = [
+    "Attribute",
+    "Identifier",
+    "IdentifierError",
+    "IdentifierUndecodable",
+    "decode_identifier",
+    "inflate",
+    "swap_bytes",
+]
+
+_INFLATED_LIMIT = 16 << 20
+_WORD_SIZES = {
+    **dict.fromkeys(("AT", "OW", "SS", "US"), 2),
+    **dict.fromkeys(("FL", "OF", "OL", "SL", "UL"), 4),
+    **dict.fromkeys(("FD", "OD", "OV", "SV", "UV"), 8),
+}
+_ARRAY_TYPES = {2: "H", 4: "I", 8: "Q"}
+
+
+class IdentifierError(DimseError):
+    """An identifier that is none of its SOP Class (PS3.4 §C.4.1.1.4)."""
+
+    status = 0xA900
+
+
+class IdentifierUndecodable(IdentifierError):
+    """Bytes that are no data set in their transfer syntax; the comment gives the offset."""
+
+    status = 0xC000
+
+
+class Attribute(NamedTuple):
+    """An element: its value as encoded, padding included, or the items of a sequence."""
+
+    vr: str
+    value: "bytes | list[Identifier]"
+
+
+class Identifier(dict[int, Attribute]):
+    """Attributes by tag, in the order received; without group lengths (PS3.5 §7.2) and groups 0000 and 0002."""
+
+    __slots__ = ()
+
+    @property
+    def charsets(self) -> tuple[str, ...]:
+        """Values of Specific Character Set (0008,0005), unpadded."""
+        attribute = self.get(0x00080005)
+        if attribute is None or not isinstance(attribute.value, bytes) or not attribute.value:
+            return ()
+        return tuple(part.strip(" \0") for part in attribute.value.decode("ascii", "replace").split("\\"))
+
+
+def decode_identifier(
+    data: bytes,
+    transfer_syntax_uid: str,
+    *,
+    max_depth: int = 16,
+    max_elements: int = 50_000,
+    detect: bool = True,
+) -> Identifier:
+    """Decode a data set, its sequences too.
+
+    Args:
+        detect: Notice explicit VR where implicit was promised, and the reverse; off where the syntax is certain.
+    Raises:
+        IdentifierUndecodable: It ends inside an element, or has what cannot stand there. Status C000.
+        IdentifierError: Too deep, too many elements, or an element twice. Status A900.
+    """
+    if transfer_syntax_uid == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
+        data = inflate(data)
+    form = BIG if transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN else LITTLE
+    decoder = _Decoder(data, max_depth, max_elements)
+    start = decoder.start()
+    explicit = transfer_syntax_uid != IMPLICIT_VR_LITTLE_ENDIAN
+    if detect and start + 8 <= len(data):
+        explicit = is_capitals(data[start + 4 : start + 6])
+    return decoder.data_set(form, start, len(data), explicit=explicit, depth=0, delimited=False)[0]
+
+
+def inflate(data: bytes, limit: int = _INFLATED_LIMIT) -> bytes:
+    """Inflate a data set of PS3.5 §A.5; what is beyond ``limit`` is refused."""
+    inflater = zlib.decompressobj(-15)
+    try:
+        inflated = inflater.decompress(data, limit + 1)
+    except zlib.error as error:
+        raise IdentifierUndecodable(f"deflated data set: {error}") from None
+    if len(inflated) > limit:
+        raise IdentifierError(f"deflated identifier exceeds {limit} bytes")
+    if not inflater.eof:
+        raise IdentifierUndecodable("deflated data set ends too early")
+    return inflated
+
+
+def swap_bytes(vr: str, value: bytes) -> bytes:
+    """Turn a value from one byte order to the other (PS3.5 §7.3); text and unknown stay as they are."""
+    size = _WORD_SIZES.get(vr)
+    if size is None or len(value) % size:
+        return value
+    words = array(_ARRAY_TYPES[size], value)
+    words.byteswap()
+    return words.tobytes()
+
+
+class _Decoder:
+    __slots__ = ("_data", "_left", "_max_depth")
+
+    def __init__(self, data: bytes, max_depth: int, max_elements: int) -> None:
+        self._data = data
+        self._max_depth = max_depth
+        self._left = max_elements
+
+    def start(self) -> int:
+        """Give where the data set begins behind elements of groups 0000 and 0002, little endian of their own."""
+        data = self._data
+        at = 0
+        while at + 8 <= len(data):
+            group, _, length = LITTLE.wide(data, at)
+            if group not in {0x0000, 0x0002}:
+                break
+            header = 8
+            if is_capitals(data[at + 4 : at + 6]):
+                header, length, _ = measure_header(LITTLE, data, at)
+            self._check_end(at, at + header + length, len(data))
+            at += header + length
+        return at
+
+    def data_set(
+        self, form: Form, at: int, end: int, *, explicit: bool, depth: int, delimited: bool
+    ) -> tuple[Identifier, int]:
+        """Decode elements up to ``end``, or to the delimiter of the item; give the position behind."""
+        data = self._data
+        found = Identifier()
+        while at < end:
+            if at + 8 > end:
+                if delimited or any(data[at:end]):  # a few zeros are somebody's padding
+                    raise IdentifierUndecodable(f"identifier ends inside the element at byte {at}")
+                break
+            group, number, length = form.wide(data, at)
+            if group == 0xFFFE:
+                if delimited and number == 0xE00D:
+                    return found, at + 8
+                raise IdentifierUndecodable(f"(FFFE,{number:04X}) at byte {at}")
+            tag = group << 16 | number
+            header = 8
+            vr = ""
+            if explicit:
+                header, length, is_implicit = measure_header(form, data, at)
+                if not is_implicit:
+                    vr = data[at + 4 : at + 6].decode("ascii")
+            self._take(at)
+            start = at + header
+            at, vr, value = self._value(form, tag, vr, start, end, length, explicit=explicit, depth=depth)
+            if number == 0 or group in {0x0000, 0x0002}:
+                continue
+            if tag in found:
+                raise IdentifierError(f"({group:04X},{number:04X}) occurs twice", offending=(tag,))
+            found[tag] = Attribute(vr, value)
+        if delimited:
+            raise IdentifierUndecodable(f"item without its delimiter before byte {end}")
+        return found, end
+
+    def _value(
+        self, form: Form, tag: int, vr: str, start: int, end: int, length: int, *, explicit: bool, depth: int
+    ) -> tuple[int, str, bytes | list[Identifier]]:
+        """Give the position behind a value, its true VR, and the value."""
+        if vr in {"", "UN"}:
+            if vr:  # §6.2.2: little endian and implicit within, whatever is around
+                form = LITTLE
+            vr = vr_of(tag) or "UN"
+        if length == UNDEFINED:
+            if vr not in {"SQ", "UN"}:
+                raise IdentifierUndecodable(f"undefined length of VR {vr} before byte {start}")
+            items, at = self._items(form, start, end, explicit=explicit, depth=depth + 1, delimited=True)
+            return at, "SQ", items
+        at = start + length
+        self._check_end(start, at, end)
+        if vr == "SQ":
+            return at, vr, self._items(form, start, at, explicit=explicit, depth=depth + 1, delimited=False)[0]
+        value = self._data[start:at]
+        return at, vr, swap_bytes(vr, value) if form is BIG else value
+
+    def _items(
+        self, form: Form, at: int, end: int, *, explicit: bool, depth: int, delimited: bool
+    ) -> tuple[list[Identifier], int]:
+        if depth > self._max_depth:
+            raise IdentifierError(f"sequences nested more than {self._max_depth} deep")
+        data = self._data
+        items: list[Identifier] = []
+        while at < end:
+            self._check_end(at, at + 8, end)
+            group, number, length = form.wide(data, at)
+            if group != 0xFFFE or number not in {0xE000, 0xE0DD} or (number == 0xE0DD and not delimited):
+                raise IdentifierUndecodable(f"({group:04X},{number:04X}) between items at byte {at}")
+            at += 8
+            if number == 0xE0DD:
+                return items, at
+            self._take(at)
+            is_undefined = length == UNDEFINED
+            item_end = end if is_undefined else at + length
+            self._check_end(at, item_end, end)
+            # in explicit VR an item may be implicit: its first element shows it
+            shown = explicit and (at + 8 > item_end or is_capitals(data[at + 4 : at + 6]))
+            item, at = self.data_set(form, at, item_end, explicit=shown, depth=depth, delimited=is_undefined)
+            items.append(item)
+        if delimited:
+            raise IdentifierUndecodable(f"sequence without its delimiter before byte {end}")
+        return items, at
+
+    def _take(self, at: int) -> None:
+        self._left -= 1
+        if self._left < 0:
+            raise IdentifierError(f"too many elements before byte {at}")
+
+    @staticmethod
+    def _check_end(at: int, value_end: int, end: int) -> None:
+        if value_end > end:
+            raise IdentifierUndecodable(f"the element at byte {at} ends {value_end - end} bytes too late")
