@@ -151,9 +151,14 @@ class Association:
         self._step(Event.A_RELEASE_RESPONSE)
 
     def abort(self, reason: int = 0) -> None:
-        """Evt15. With a reason of PS3.8 Table 9-26 the source is the provider: a PDV broke a rule it looks after."""
-        self._step(Event.A_ABORT_REQUEST, AAbort(2, reason) if reason else AAbort(0))
-        self._events.clear()  # our user knows
+        """Evt15. Where the table has no cell for it there is no association to abort, and nothing happens.
+
+        That is not refused like other requests: a peer's A-ABORT may have been read in the same bytes as what we abort
+        for. With a reason of PS3.8 Table 9-26 the source is the provider: a PDV broke a rule that is the provider's.
+        """
+        if self.state in TABLE_9_10[Event.A_ABORT_REQUEST]:
+            self._step(Event.A_ABORT_REQUEST, AAbort(2, reason) if reason else AAbort(0))
+            self._events.clear()  # our user knows
 
     def data_to_send(self) -> list[bytes | memoryview]:
         """Take the output in order: our headers, the caller's own buffers between them, for one gathered write."""
@@ -213,6 +218,7 @@ class Association:
             problem = f"{answer.application_context} is none we can operate in"
             raise PDUError(answer.name, "Application-context-name", problem)
         self.negotiated = negotiated_from(self._request, answer, is_requestor=True)
+        self._request = _NO_REQUEST  # with 128 contexts it has 60 KB
         self._events.append(AssociationAccepted(self.negotiated))
 
     def _ae_4(self, answer: AAssociateRJ) -> None:
@@ -236,6 +242,7 @@ class Association:
     def _ae_7(self, answer: AAssociateAC) -> None:
         self._send(answer)
         self.negotiated = negotiated_from(self._request, answer, is_requestor=False)
+        self._request = _NO_REQUEST
 
     def _ae_8(self, answer: AAssociateRJ) -> None:
         self._send(answer)

@@ -5,6 +5,7 @@ Who may associate is not decided here: AE titles, hosts and user identities are 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from sys import intern
 
 from pacslite.upper_layer.items import (
     AsynchronousOperationsWindow,
@@ -124,7 +125,7 @@ def negotiate(
             was requested (PS3.7 §D.3.3.7).
     """
     proposed = request.user_information
-    service_classes = {item.sop_class_uid: item.service_class_uid for item in proposed.common_extended}
+    service_classes = {item.sop_class_uid: item.service_class_uid or None for item in proposed.common_extended}
     role_proposals = {role.sop_class_uid: role for role in proposed.roles}
     results: list[PresentationContextResult] = []
     accepted: dict[str, AbstractSyntaxOffer] = {}
@@ -168,7 +169,11 @@ def negotiated_from(request: AAssociateRQ, answer: AAssociateAC, *, is_requestor
             continue  # accepted with a transfer syntax nobody proposed: not usable
         scu_role, scp_role = roles.get(context.abstract_syntax, _SCU_ONLY)
         contexts[context.context_id] = AcceptedContext(
-            context.context_id, context.abstract_syntax, result.transfer_syntax, scu_role, scp_role
+            context.context_id,
+            intern(context.abstract_syntax),  # a thousand idle associations hold each UID once
+            intern(result.transfer_syntax),
+            scu_role,
+            scp_role,
         )
     window = _agreed_window(proposed.window, answered.window)
     asked = {item.sop_class_uid for item in proposed.extended}

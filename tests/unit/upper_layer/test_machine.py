@@ -177,7 +177,7 @@ def issued_by(event: Event, association: Association) -> list[AssociationEvent]:
     return result if isinstance(result, list) else []
 
 
-OF_THE_USER = {  # what our user asks for too early or too late is refused; what happens is not
+OF_THE_USER = {  # asked for too early or too late it is refused; what happens, and an abort, is not
     Event.A_ASSOCIATE_REQUEST,
     Event.TRANSPORT_CONFIRMATION,
     Event.TRANSPORT_INDICATION,
@@ -186,7 +186,6 @@ OF_THE_USER = {  # what our user asks for too early or too late is refused; what
     Event.P_DATA_REQUEST,
     Event.A_RELEASE_REQUEST,
     Event.A_RELEASE_RESPONSE,
-    Event.A_ABORT_REQUEST,
 }
 
 
