@@ -8,6 +8,7 @@ import asyncio
 import socket
 from collections import deque
 from collections.abc import Callable, Mapping
+from typing import cast
 
 from pacslite.dimse.command import Value
 from pacslite.dimse.messages import CommandField, Message
@@ -87,6 +88,7 @@ class Connection(asyncio.BufferedProtocol):
         self._ended = ended
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
+        self._socket: socket.socket | None = None
         self._reader: MessageReader | None = None
         self._arriving: Request | None = None
         self._response_data: BoundedBuffer | None = None
@@ -108,7 +110,7 @@ class Connection(asyncio.BufferedProtocol):
     # The transport's calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast("asyncio.Transport", transport)  # uvloop's are none by inheritance
         self._transport = transport
         transport.set_write_buffer_limits(high=_WRITE_HIGH, low=_WRITE_LOW)
         peername = transport.get_extra_info("peername")
@@ -117,6 +119,7 @@ class Connection(asyncio.BufferedProtocol):
         if handle is not None and handle.family != socket.AF_UNIX:
             handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             handle.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            self._socket = handle
         self.established = self._loop.create_future()
         self._connected(self)
         self._after_step()
@@ -126,7 +129,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         self._last_heard = self._loop.time()
-        stepped = False
+        stepped = complete = False
         for event in self.association.receive_bytes(self._buffer[:nbytes]):
             if type(event) is Fragment:
                 assert self._reader is not None
@@ -139,11 +142,16 @@ class Connection(asyncio.BufferedProtocol):
                     break
                 if message is not None:
                     self._deliver(message)
+                    complete = True
             else:
                 self._control(event)
                 stepped = True
         if stepped:
             self._after_step()
+        elif not complete and self._socket is not None:
+            # A peer that writes PDU headers and bodies apart without TCP_NODELAY (DCMTK) sends the body when the header
+            # is acknowledged: our delayed acknowledgement would cost it 40 ms a message. The kernel forgets the option.
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
     def eof_received(self) -> bool:
         return False  # a half-closed peer can send no more: the association is over (PS3.8 §9.2, Evt17)

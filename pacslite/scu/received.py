@@ -7,7 +7,7 @@ from pathlib import Path
 
 from xxhash import xxh3_128
 
-from pacslite.dataset.meta import encode_file_meta, file_meta_size, private_information
+from pacslite.dataset.meta import encode_file_meta, private_information
 from pacslite.dimse.messages import CommandField, Message
 from pacslite.dimse.reader import DataSetSink
 from pacslite.dimse.service import Reply, Request
@@ -35,18 +35,13 @@ class _File:
             raise CannotStore("SOP Instance UID is no file name")
         self.path = directory / f"{uid}.dcm"
         self._partial = directory / f".{uid}.partial"
-        self._meta = {
-            "sop_class_uid": message.sop_class_uid,
-            "sop_instance_uid": uid,
-            "transfer_syntax_uid": message.context.transfer_syntax,
-            "source_ae_title": "",
-        }
+        self._message = message
         self.length = 0
         self._digest = xxh3_128()
         self._error: OSError | None = None
         try:
             self._file = self._partial.open("wb")
-            self._file.seek(file_meta_size(**self._meta))
+            self._file.seek(len(self._meta()))
         except OSError as error:
             raise CannotStore(f"{self._partial.parent}: {error.strerror}") from error
 
@@ -69,13 +64,22 @@ class _File:
             if self._error is not None:
                 raise self._error
             self._file.seek(0)
-            private = private_information(self.length, self._digest.digest())
-            self._file.write(encode_file_meta(**self._meta, private=private))
+            self._file.write(self._meta())
             self._file.close()
             os.replace(self._partial, self.path)  # noqa: PTH105 (as one step)
         except OSError as error:
             self.abort()
             raise CannotStore(f"cannot write: {error.strerror}") from error
+
+    def _meta(self) -> bytes:
+        """The header; its size does not depend on length and digest, so room for it is left before they are known."""
+        return encode_file_meta(
+            sop_class_uid=self._message.sop_class_uid,
+            sop_instance_uid=self._message.sop_instance_uid,
+            transfer_syntax_uid=self._message.context.transfer_syntax,
+            source_ae_title="",
+            private=private_information(self.length, self._digest.digest()),
+        )
 
 
 class ReceiveService:

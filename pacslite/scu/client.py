@@ -1,0 +1,294 @@
+"""An asynchronous DICOM client: echo, store, find, move and get against any peer.
+
+    async with Client("ARCHIVE@127.0.0.1:11112", calling_ae_title="WS1") as client:
+        await client.echo()
+        async for result in client.store(Path("study").rglob("*.dcm")):
+            print(result.path, f"{result.status:04X}")
+        async for answer in client.find({"PatientName": "DOE*", "StudyInstanceUID": ""}, level="study"):
+            print(answer["PatientName"])
+
+Associations are opened when an operation needs them and kept for the next one; leaving the block releases them.
+"""
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, NamedTuple, Self, TypeAlias
+
+from pacslite.dimse.command import CommandSet, Tag
+from pacslite.dimse.messages import CommandField, Message, Priority, cancel_request, request_command
+from pacslite.dimse.status import is_failure, is_pending
+from pacslite.dimse.uids import (
+    PATIENT_ROOT_FIND,
+    PATIENT_ROOT_GET,
+    PATIENT_ROOT_MOVE,
+    STUDY_ROOT_FIND,
+    STUDY_ROOT_GET,
+    STUDY_ROOT_MOVE,
+    VERIFICATION,
+)
+from pacslite.errors import PacsliteError
+from pacslite.net.connection import Connection, receive_buffer
+from pacslite.net.ended import AssociationEnded
+from pacslite.scu.contexts import MAXIMUM_CONTEXTS, UNCOMPRESSED, presentation_contexts
+from pacslite.scu.identifier import Answer, Keys, decode_answer, encode_keys
+from pacslite.scu.received import ReceiveService
+from pacslite.scu.requestor import Address, Requestor, RequestorOptions
+from pacslite.scu.sender import FileSender, StoreResult
+from pacslite.scu.storage_classes import COMMON_STORAGE_CLASSES, COMPRESSED_SYNTAXES, FREQUENT_COMPRESSED_SYNTAXES
+from pacslite.upper_layer.items import RoleSelection
+from pacslite.upper_layer.negotiation import AcceptedContext
+
+__all__ = ["Client", "ContextNotAccepted", "Level", "Model", "OperationFailed", "Progress", "StoreResult"]
+
+Level: TypeAlias = Literal["patient", "study", "series", "image"]
+Model: TypeAlias = Literal["study", "patient"]
+
+_FIND = {"study": STUDY_ROOT_FIND, "patient": PATIENT_ROOT_FIND}
+_MOVE = {"study": STUDY_ROOT_MOVE, "patient": PATIENT_ROOT_MOVE}
+_GET = {"study": STUDY_ROOT_GET, "patient": PATIENT_ROOT_GET}
+
+
+class ContextNotAccepted(PacsliteError):
+    """The peer accepted the association, but not what the operation needs."""
+
+
+class OperationFailed(PacsliteError):
+    """The peer answered with a status that is neither success, pending nor warning."""
+
+    def __init__(self, operation: str, status: int, comment: str) -> None:
+        super().__init__(f"{operation}: status {status:04X}" + (f", {comment}" if comment else ""))
+        self.status = status
+        self.comment = comment
+
+
+class Progress(NamedTuple):
+    """A response to a C-MOVE or C-GET; the last one has the final status."""
+
+    status: int
+    remaining: int
+    completed: int
+    failed: int
+    warning: int
+    comment: str = ""
+    failed_sop_instance_uids: tuple[str, ...] = ()
+
+
+class Client:
+    """A service class user of one peer.
+
+    Args:
+        peer: ``AET@HOST:PORT``, or an Address.
+        calling_ae_title: Who we say we are.
+        options: All else; its calling AE title is overridden by ``calling_ae_title``.
+    """
+
+    def __init__(
+        self, peer: str | Address, *, calling_ae_title: str | None = None, options: RequestorOptions | None = None
+    ) -> None:
+        self.address = Address.parse(peer) if isinstance(peer, str) else peer
+        self._requestor = Requestor(options or RequestorOptions(), receive_buffer())
+        self._calling_ae_title = calling_ae_title
+        self._open: dict[str, Connection] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Release all associations."""
+        for connection in self._open.values():
+            try:
+                await connection.release()
+            except AssociationEnded:
+                connection.drop()
+        self._open.clear()
+
+    # Operations
+
+    async def echo(self) -> int:
+        """C-ECHO; the status of the response.
+
+        Raises:
+            ConnectFailed: No association (of this and all other operations).
+            AssociationEnded: It ended before the response (likewise).
+            ContextNotAccepted: The peer does not verify (likewise: does not offer the operation).
+        """
+        connection, context = await self._association("echo", VERIFICATION)
+        command = request_command(CommandField.C_ECHO_RQ, connection.next_message_id(), sop_class_uid=VERIFICATION)
+        return (await connection.invoke(context, command)).status
+
+    async def store(self, paths: Iterable[Path], *, priority: Priority = Priority.MEDIUM) -> AsyncIterator[StoreResult]:
+        """Send files as they are; folders are walked. Yields a result for each file, in the order of the answers."""
+        sender = FileSender(self._requestor, self.address, self._calling_ae_title, priority)
+        async for result in sender.send(paths):
+            yield result
+
+    async def find(self, keys: Keys, *, level: Level = "study", model: Model = "study") -> AsyncIterator[Answer]:
+        """C-FIND; yields an answer for each match as it comes. Stopping early sends a C-CANCEL.
+
+        Raises:
+            OperationFailed: The final status was a failure.
+        """
+        sop_class_uid = _FIND[model]
+        connection, context = await self._association(sop_class_uid, sop_class_uid)
+        message_id = connection.next_message_id()
+        command = request_command(
+            CommandField.C_FIND_RQ,
+            message_id,
+            sop_class_uid=sop_class_uid,
+            has_data_set=True,
+            priority=Priority.MEDIUM,
+        )
+        exchange = await connection.begin_exchange(context, command, encode_keys(keys, level, context.transfer_syntax))
+        try:
+            while True:
+                response, data_set = await connection.next_response(exchange)
+                if not is_pending(response.status):
+                    break
+                if data_set is not None:
+                    yield decode_answer(data_set, context.transfer_syntax)
+        finally:
+            if not exchange.done and connection.over is None:
+                await connection.send(context.context_id, cancel_request(message_id))
+                while not exchange.done or exchange.backlog:
+                    await connection.next_response(exchange)
+        _check("C-FIND", response)
+
+    async def move(
+        self, keys: Keys, *, to: str, level: Level = "study", model: Model = "study"
+    ) -> AsyncIterator[Progress]:
+        """C-MOVE to the application entity ``to``, as the peer knows it; yields progress, last the final response."""
+        sop_class_uid = _MOVE[model]
+        connection, context = await self._association(sop_class_uid, sop_class_uid)
+        async for progress in self._retrieve(
+            connection, context, CommandField.C_MOVE_RQ, encode_keys(keys, level, context.transfer_syntax),
+            {Tag.MOVE_DESTINATION: to},
+        ):  # fmt: skip
+            yield progress
+
+    async def get(
+        self, keys: Keys, directory: Path, *, level: Level = "study", model: Model = "study"
+    ) -> AsyncIterator[Progress]:
+        """C-GET into ``directory``, ``<SOP Instance UID>.dcm`` each; yields progress, last the final response."""
+        sop_class_uid = _GET[model]
+        proposals = await self._get_proposals(keys, model)
+        services = (ReceiveService(directory, lambda _: None),)
+        connection = await self._requestor.associate(
+            self.address,
+            presentation_contexts([(sop_class_uid, UNCOMPRESSED), *proposals][:MAXIMUM_CONTEXTS]),
+            roles=[RoleSelection(uid, scu=False, scp=True) for uid in dict.fromkeys(uid for uid, _ in proposals)],
+            services=services,
+            calling_ae_title=self._calling_ae_title,
+        )
+        try:
+            context = self._context(connection, sop_class_uid)
+            async for progress in self._retrieve(
+                connection, context, CommandField.C_GET_RQ, encode_keys(keys, level, context.transfer_syntax), {}
+            ):
+                yield progress
+        finally:
+            if connection.over is None:
+                await connection.release()
+
+    # private
+
+    async def _association(self, name: str, abstract_syntax: str) -> tuple[Connection, AcceptedContext]:
+        """The association kept for ``name``, opened if there is none."""
+        connection = self._open.get(name)
+        if connection is None or connection.over is not None:
+            connection = await self._requestor.associate(
+                self.address,
+                presentation_contexts([(abstract_syntax, UNCOMPRESSED)]),
+                extended={abstract_syntax: b"\1\1\0\0"[: 4 if abstract_syntax in _FIND.values() else 1]}
+                if abstract_syntax != VERIFICATION
+                else None,
+                calling_ae_title=self._calling_ae_title,
+            )
+            self._open[name] = connection
+        return connection, self._context(connection, abstract_syntax)
+
+    def _context(self, connection: Connection, abstract_syntax: str) -> AcceptedContext:
+        for context in connection.negotiated.contexts.values():
+            if context.abstract_syntax == abstract_syntax:
+                return context
+        raise ContextNotAccepted(f"{self.address} does not accept SOP class {abstract_syntax}")
+
+    async def _retrieve(
+        self,
+        connection: Connection,
+        context: AcceptedContext,
+        field: CommandField,
+        identifier: bytes,
+        extra: CommandSet,
+    ) -> AsyncIterator[Progress]:
+        message_id = connection.next_message_id()
+        command = request_command(
+            field,
+            message_id,
+            sop_class_uid=context.abstract_syntax,
+            has_data_set=True,
+            priority=Priority.MEDIUM,
+            extra=extra,
+        )
+        exchange = await connection.begin_exchange(context, command, identifier)
+        try:
+            while True:
+                response, data_set = await connection.next_response(exchange)
+                yield _progress(response, data_set, context.transfer_syntax)
+                if exchange.done:
+                    return
+        finally:
+            if not exchange.done and connection.over is None:
+                await connection.send(context.context_id, cancel_request(message_id))
+                while not exchange.done or exchange.backlog:
+                    await connection.next_response(exchange)
+
+    async def _get_proposals(self, keys: Keys, model: Model) -> list[tuple[str, Sequence[str]]]:
+        """Storage contexts for a C-GET: of the SOP classes that the studies have, if the peer tells; else the usual."""
+        unique = {key: value for key, value in keys.items() if key in ("PatientID", "StudyInstanceUID")}
+        classes: list[str] = []
+        if unique.get("StudyInstanceUID") or model == "study":
+            wanted = unique | {"StudyInstanceUID": unique.get("StudyInstanceUID", ""), "SOPClassesInStudy": ""}
+            try:
+                async for answer in self.find(wanted, level="study", model=model):
+                    found = str(answer.get("SOPClassesInStudy", ""))
+                    classes += [uid for uid in found.split("\\") if uid and uid not in classes]
+            except PacsliteError:
+                classes = []  # a peer without C-FIND, or that has another opinion of it
+        if 0 < len(classes) <= MAXIMUM_CONTEXTS // (len(COMPRESSED_SYNTAXES) + 1):
+            return [
+                (uid, syntaxes)
+                for uid in classes
+                for syntaxes in (UNCOMPRESSED, *((ts,) for ts in COMPRESSED_SYNTAXES))
+            ]
+        classes = classes or list(COMMON_STORAGE_CLASSES)
+        compressed = COMPRESSED_SYNTAXES if len(classes) * 3 <= MAXIMUM_CONTEXTS else ()
+        proposals: list[tuple[str, Sequence[str]]] = [(uid, UNCOMPRESSED) for uid in classes]
+        proposals += [(uid, (syntax,)) for syntax in FREQUENT_COMPRESSED_SYNTAXES for uid in classes if compressed]
+        return proposals[: MAXIMUM_CONTEXTS - 1]
+
+
+def _check(operation: str, response: Message) -> None:
+    if is_failure(response.status):
+        raise OperationFailed(operation, response.status, response.error_comment)
+
+
+def _progress(response: Message, data_set: bytes | None, transfer_syntax_uid: str) -> Progress:
+    failed: tuple[str, ...] = ()
+    if data_set:
+        value = str(decode_answer(data_set, transfer_syntax_uid).get("FailedSOPInstanceUIDList", ""))
+        failed = tuple(uid for uid in value.split("\\") if uid)
+    return Progress(
+        response.status,
+        response.count(Tag.NUMBER_OF_REMAINING_SUBOPERATIONS),
+        response.count(Tag.NUMBER_OF_COMPLETED_SUBOPERATIONS),
+        response.count(Tag.NUMBER_OF_FAILED_SUBOPERATIONS),
+        response.count(Tag.NUMBER_OF_WARNING_SUBOPERATIONS),
+        response.error_comment,
+        failed,
+    )
