@@ -78,12 +78,7 @@ def main(args: list[str] | None = None) -> None:
     except PacsliteError as error:
         for line in str(error).splitlines() or [type(error).__name__]:
             print(f"pacslite: {escape(line)}", file=sys.stderr)
-        sys.exit(_exit_code(error))
+        sys.exit(getattr(error, "exit_code", 1))
     except BrokenPipeError:  # of "pacslite find ... | head": nobody is left to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-
-
-def _exit_code(error: PacsliteError) -> int:
-    """2 for the caller's mistakes, known by name so that nothing of the configuration is imported to ask."""
-    return 2 if type(error).__name__ == "ConfigError" else 1

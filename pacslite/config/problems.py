@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -15,7 +15,9 @@ Path = tuple[str | int, ...]
 
 
 class ConfigError(PacsliteError):
-    """The configuration cannot be used; ``problems`` has a line each. Exit code 2."""
+    """The configuration cannot be used; ``problems`` has a line each."""
+
+    exit_code: ClassVar[int] = 2
 
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = tuple(problems)

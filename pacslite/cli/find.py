@@ -1,0 +1,59 @@
+"""``pacslite find``: query a peer; exit 1 if it did not end with 0000."""
+
+from pacslite.cli.options import Json, command, run
+from pacslite.cli.output import print_json, print_line
+from pacslite.cli.peers import (
+    Calling,
+    KeyArguments,
+    LevelOption,
+    ModelOption,
+    PeerArgument,
+    keys_of,
+    model_of,
+)
+from pacslite.scu.client import Client, Level, Model
+from pacslite.scu.identifier import Answer
+from pacslite.scu.requestor import Address
+
+__all__ = ["app"]
+
+app = command()
+
+
+@app.command()
+def find(
+    peer: PeerArgument,
+    keys: KeyArguments,
+    level: LevelOption = None,
+    model: ModelOption = None,
+    calling: Calling = "PACSLITE",
+    json_: Json = False,
+) -> None:
+    """Query a peer (C-FIND): keys with a value are matched, all are returned."""
+    wanted = keys_of(keys)
+    level = level or "study"
+    run(_find(peer, wanted, level, model_of(level, model), calling, json_))
+
+
+async def _find(peer: Address, keys: dict[str, str], level: Level, model: Model, calling: str, json_: bool) -> None:
+    number = 0
+    async with Client(peer, calling_ae_title=calling) as client:
+        async for answer in client.find(keys, level=level, model=model):
+            number += 1
+            if json_:
+                print_json(answer)
+            else:
+                print_line(f"# {number}")
+                _print_answer(answer, "")
+    if not json_:
+        print_line(f"{number} matches")
+
+
+def _print_answer(answer: Answer, indent: str) -> None:
+    for keyword, value in answer.items():
+        if isinstance(value, str):
+            print_line(f"{indent}{keyword:<32} {value}".rstrip())
+        else:
+            print_line(f"{indent}{keyword}")
+            for item in value:
+                _print_answer(item, indent + "    ")

@@ -1,0 +1,50 @@
+"""``pacslite get``: fetch from a peer into a folder; exit 0 if everything arrived."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pacslite.cli.options import Json, command, run
+from pacslite.cli.peers import (
+    Calling,
+    KeyArguments,
+    LevelOption,
+    ModelOption,
+    PeerArgument,
+    keys_of,
+    level_of,
+    model_of,
+)
+from pacslite.cli.retrieval import follow
+from pacslite.scu.client import Client, Level, Model
+from pacslite.scu.requestor import Address
+
+__all__ = ["app"]
+
+app = command()
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", file_okay=False, help="Folder for the files; it is made.")]
+
+
+@app.command()
+def get(
+    peer: PeerArgument,
+    keys: KeyArguments,
+    out: Out,
+    level: LevelOption = None,
+    model: ModelOption = None,
+    calling: Calling = "PACSLITE",
+    json_: Json = False,
+) -> None:
+    """Fetch what the keys name (C-GET)."""
+    wanted = keys_of(keys)
+    level = level_of(wanted, level)
+    out.mkdir(parents=True, exist_ok=True)
+    raise typer.Exit(run(_get(peer, wanted, out, level, model_of(level, model), calling, json_)))
+
+
+async def _get(
+    peer: Address, keys: dict[str, str], out: Path, level: Level, model: Model, calling: str, json_: bool
+) -> int:
+    async with Client(peer, calling_ae_title=calling) as client:
+        return await follow(client.get(keys, out, level=level, model=model), f"from {peer}", json_)

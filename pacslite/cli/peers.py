@@ -1,0 +1,86 @@
+"""Arguments of the commands that talk to a peer: AET@HOST:PORT, keys of an identifier, levels and models."""
+
+import difflib
+from typing import Annotated
+
+import typer
+
+from pacslite.dataset.dictionary import keyword_of, tag_of, vr_of
+from pacslite.scu.client import Level, Model
+from pacslite.scu.requestor import Address
+
+__all__ = ["Calling", "KeyArguments", "LevelOption", "ModelOption", "PeerArgument", "keys_of", "level_of"]
+
+# Unique keys, deepest first: the level that is meant when none is named (PS3.4 §C.6)
+_UNIQUE: tuple[tuple[str, Level], ...] = (
+    ("SOPInstanceUID", "image"),
+    ("SeriesInstanceUID", "series"),
+    ("StudyInstanceUID", "study"),
+    ("PatientID", "patient"),
+)
+
+
+def _peer(text: str) -> Address:
+    try:
+        return Address.parse(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"AET@HOST:PORT expected, such as PACSLITE@127.0.0.1:11112: {error}") from None
+
+
+def _ae_title(text: str) -> str:
+    title = text.strip(" ")
+    if not 0 < len(title) <= 16 or not (title.isascii() and title.isprintable()) or "\\" in title:
+        raise typer.BadParameter(f"{text!r} is no AE title: 1 to 16 printable ASCII characters without the backslash")
+    return title
+
+
+PeerArgument = Annotated[Address, typer.Argument(metavar="AET@HOST:PORT", help="The peer.", parser=_peer)]
+Calling = Annotated[str, typer.Option("--calling", metavar="AET", help="Our AE title.", parser=_ae_title)]
+AETitleOption = Annotated[
+    str, typer.Option("--to", metavar="AET", help="Destination, as the peer knows it.", parser=_ae_title)
+]
+LevelOption = Annotated[
+    Level | None,
+    typer.Option("--level", help="Query/Retrieve Level; default: that of the deepest unique key, or study."),
+]
+ModelOption = Annotated[
+    Model | None, typer.Option("--model", help="Information model; default: study, patient at that level.")
+]
+KeyArguments = Annotated[
+    list[str],
+    typer.Argument(metavar="KEY[=VALUE]...", help="Keyword (PatientName) or tag (0010,0010), and the value to match."),
+]
+
+
+def keys_of(arguments: list[str]) -> dict[str, str]:
+    """Take ``KEY=VALUE`` apart; a key that the dictionary does not know is answered with the nearest that it does."""
+    keys: dict[str, str] = {}
+    for argument in arguments:
+        name, _, value = argument.partition("=")
+        tag = tag_of(name)
+        if tag is None or vr_of(tag) is None:
+            near = difflib.get_close_matches(name, _common_keywords(), n=1)
+            raise typer.BadParameter(
+                f"{name!r} is neither a keyword nor a tag of the dictionary"
+                + (f"; nearest is {near[0]}" if near else "")
+            )
+        keys[keyword_of(tag) or name] = value
+    return keys
+
+
+def level_of(keys: dict[str, str], level: Level | None) -> Level:
+    """The level asked for, else that of the deepest unique key that has a value."""
+    if level is not None:
+        return level
+    return next((unique for keyword, unique in _UNIQUE if keys.get(keyword)), "study")
+
+
+def model_of(level: Level, model: Model | None) -> Model:
+    """The model asked for; the Study Root has no patient level."""
+    return model or ("patient" if level == "patient" else "study")
+
+
+def _common_keywords() -> list[str]:
+    from pacslite.dataset.dictionary_table import TABLE
+
+    return [line.rpartition(" ")[2] for line in TABLE.splitlines()]

@@ -1,0 +1,66 @@
+"""``pacslite store``: send files and folders; exit 1 if any was not stored."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pacslite.cli.options import Json, command, run
+from pacslite.cli.output import complain, print_json, print_line, progress_bar, size
+from pacslite.cli.peers import Calling, PeerArgument
+from pacslite.dimse.status import is_failure
+from pacslite.scu.client import Client, StoreResult
+from pacslite.scu.requestor import Address
+
+__all__ = ["Paths", "app", "files_below"]
+
+app = command()
+Paths = Annotated[
+    list[Path], typer.Argument(metavar="PATH...", exists=True, help="Files, and folders with all that is in them.")
+]
+
+
+@app.command()
+def store(peer: PeerArgument, paths: Paths, calling: Calling = "PACSLITE", json_: Json = False) -> None:
+    """Send files to a peer (C-STORE)."""
+    raise typer.Exit(run(_store(peer, files_below(paths), calling, json_)))
+
+
+def files_below(paths: list[Path]) -> list[Path]:
+    """Folders walked, in the order of names; hidden files are left out."""
+    files: list[Path] = []
+    for path in paths:
+        below = sorted(path.rglob("*")) if path.is_dir() else [path]
+        files += [file for file in below if file.is_file() and (file == path or not file.name.startswith("."))]
+    return files
+
+
+async def _store(peer: Address, files: list[Path], calling: str, json_: bool) -> int:
+    stored = stored_bytes = 0
+    start = time.perf_counter()
+    async with Client(peer, calling_ae_title=calling) as client:
+        with progress_bar(f"to {peer}", len(files)) as bar:
+            async for result in client.store(files):
+                bar.advance()
+                good = _is_stored(result)
+                stored += good
+                stored_bytes += result.size if good else 0
+                if json_:
+                    print_json(
+                        {"path": str(result.path), "stored": good, "status": _status(result), "comment": result.comment}
+                    )
+                elif not good or result.status:
+                    complain(f"{result.path}: {_status(result) or 'not sent'} {result.comment}".rstrip())
+    seconds = time.perf_counter() - start
+    if not json_:
+        print_line(f"{stored} of {len(files)} files stored, {size(stored_bytes)} in {seconds:.2f} s")
+    return 0 if stored == len(files) else 1
+
+
+def _is_stored(result: StoreResult) -> bool:
+    return result.status is not None and not is_failure(result.status)
+
+
+def _status(result: StoreResult) -> str | None:
+    return None if result.status is None else f"{result.status:04X}"
