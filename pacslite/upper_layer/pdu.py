@@ -290,7 +290,7 @@ def encode_p_data(
 
 
 _GREETINGS = (  # what speaks another protocol, by its first bytes
-    (b"\x16\x03", "a TLS handshake on a port without TLS"),
+    (b"\x16\x03", "TLS, which is not spoken here"),
     (b"GET ", "an HTTP request"),
     (b"HEAD ", "an HTTP request"),
     (b"POST ", "an HTTP request"),
