@@ -130,6 +130,7 @@ deleted_file = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("name", Text, nullable=False),
+    Column("sop_instance_uid", Text, nullable=False),
 )
 
 

@@ -1,0 +1,185 @@
+"""The archive: the one door for services to what is stored.
+
+``begin`` an object and write to it, ``open`` an instance, ``delete``; queries stand in query.py. All methods are for
+the event loop's thread, but for ``open``, which any thread may call.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+from pacslite.archive.delete import Deleted, Deleter
+from pacslite.archive.incoming import Incoming, ReadFlow
+from pacslite.archive.index.prepare import prepare_index
+from pacslite.archive.index.writer import IndexWriter, Totals
+from pacslite.archive.ingest import Ingest
+from pacslite.archive.instances.fileops import FileOperations
+from pacslite.archive.instances.filesystem import FilesystemStore
+from pacslite.archive.instances.layout import instance_path
+from pacslite.archive.instances.protocol import InstanceFile
+from pacslite.archive.keys import Level
+from pacslite.archive.lock import DataDirLock
+from pacslite.archive.options import StorageOptions
+from pacslite.archive.outcome import Stored
+from pacslite.archive.recovery import Recovered, recover
+from pacslite.archive.reference import InstanceRef
+from pacslite.archive.settle import Settler
+from pacslite.archive.space import SpaceGuard
+from pacslite.budget import Budget
+from pacslite.dataset.meta import read_file_meta
+
+__all__ = ["Archive"]
+
+
+class Archive:
+    """An archive in one data directory, between ``start`` and ``stop`` (or in ``async with``)."""
+
+    def __init__(
+        self, options: StorageOptions, *, budget: Budget | None = None, operations: FileOperations | None = None
+    ) -> None:
+        self.options = options
+        self.recovered = Recovered()
+        self._budget = budget or Budget(128 << 20)
+        self._operations = operations
+        self._on_stored: list[Callable[[Stored], None]] = []
+
+    @property
+    def index_path(self) -> Path:
+        """The SQLite file of the index."""
+        return self.options.data_dir / "index.sqlite"
+
+    @property
+    def on_stored(self) -> list[Callable[[Stored], None]]:
+        """Called on the loop for each instance that was stored, before its sender is answered."""
+        return self._on_stored
+
+    # starting and stopping
+
+    async def start(self) -> None:
+        """Open everything, and finish what an unclean stop left.
+
+        Raises:
+            DataDirLocked: Another process has the data directory.
+        """
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, self._open)
+        self._space = SpaceGuard(self._store, self.options, self._index.totals().bytes)
+        self._ingest = Ingest(
+            store=self._store,
+            index=self._index,
+            settler=self._settler,
+            space=self._space,
+            budget=self._budget,
+            options=self.options,
+            on_stored=self._on_stored,
+        )
+        self._settler.start()
+
+    def _open(self) -> None:
+        self.options.data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
+        self._lock = DataDirLock(self.options.data_dir)
+        try:
+            self._store = FilesystemStore(self.options.data_dir, self._operations)
+            prepare_index(self.index_path)
+            self._index = IndexWriter(self.index_path, self.options)
+            self._settler = Settler(self._store, self._index, self.options)
+            self._deleter = Deleter(self._store, self._index, self._settler)
+            self.recovered = recover(self._store, self._index, self._settler, self.options)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    async def stop(self) -> None:
+        """Finish what is being stored, settle it, close. Who still writes to an object aborts it before."""
+        await self._ingest.stop()
+        await asyncio.get_running_loop().run_in_executor(None, self._close)
+
+    def _close(self) -> None:
+        try:
+            self._settler.stop()
+        finally:
+            self._index.close()
+            self._store.close()
+            self._lock.release()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    # storing
+
+    def begin(
+        self,
+        *,
+        sop_class_uid: str,
+        sop_instance_uid: str,
+        transfer_syntax_uid: str,
+        source_ae_title: str = "",
+        flow: ReadFlow | None = None,
+    ) -> Incoming:
+        """Take an object in.
+
+        Raises:
+            OutOfResources: The free-space floor or the quota is reached: nothing is taken in.
+        """
+        self._space.check()
+        return Incoming(
+            self._ingest,
+            sop_class_uid=sop_class_uid,
+            sop_instance_uid=sop_instance_uid,
+            transfer_syntax_uid=transfer_syntax_uid,
+            source_ae_title=source_ae_title,
+            flow=flow,
+        )
+
+    # reading
+
+    def open(self, ref: InstanceRef) -> InstanceFile:
+        """Open an instance; what was opened stays readable whatever is deleted, replaced or settled meanwhile.
+
+        Raises:
+            FileNotFoundError: It is no longer there.
+        """
+        fd = self._open_file(ref)
+        try:
+            head = os.pread(fd, ref.data_set_offset, 0)
+            if ref.digest in head:  # the file is the one that the reference was read for
+                return InstanceFile(fd, ref.transfer_syntax_uid, ref.data_set_offset, ref.data_set_length, ref.digest)
+            meta = read_file_meta(fd)
+            length = meta.data_set_length
+            if length is None:
+                length = os.fstat(fd).st_size - meta.data_set_offset
+            return InstanceFile(fd, meta.transfer_syntax_uid, meta.data_set_offset, length, meta.digest)
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def _open_file(self, ref: InstanceRef) -> int:
+        path = instance_path(ref.study_instance_uid, ref.series_instance_uid, ref.sop_instance_uid)
+        for _ in range(3):  # settled, or replaced and settled, between the look and the open
+            unsettled = self._settler.locate(ref.sop_instance_uid)
+            try:
+                if unsettled is not None:
+                    return self._store.open_incoming(unsettled.name)
+                return self._store.open_settled(path)
+            except FileNotFoundError:
+                if unsettled is None and self._settler.locate(ref.sop_instance_uid) is None:
+                    raise
+        return self._store.open_settled(path)
+
+    # managing
+
+    async def delete(self, level: Level, uid: str) -> Deleted:
+        """Delete a study, series, instance or patient by its unique key."""
+        deleted = await asyncio.get_running_loop().run_in_executor(None, self._deleter.delete, level, uid)
+        self._space.stored_bytes -= deleted.bytes
+        return deleted
+
+    async def totals(self) -> Totals:
+        """Count what is stored."""
+        return await asyncio.get_running_loop().run_in_executor(None, self._index.totals)

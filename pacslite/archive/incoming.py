@@ -1,0 +1,188 @@
+"""One object on its way in: the sink that the fragments of a C-STORE go to."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Protocol
+
+import xxhash
+
+from pacslite.archive.instances.protocol import IncomingFile
+from pacslite.archive.outcome import StorageFailed, Stored
+from pacslite.dataset.meta import encode_file_meta, file_meta_size, private_information
+from pacslite.dataset.scan import HeaderScanner
+from pacslite.errors import DimseError
+
+__all__ = ["Incoming", "IncomingOwner", "ReadFlow"]
+
+_SMALL_FRAGMENT = 8192  # smaller ones are gathered: a list of a million tiny pieces would cost more than their bytes
+_GATHERED = 65536
+
+
+class ReadFlow(Protocol):
+    """The connection that an object arrives on."""
+
+    def pause_reading(self) -> None:
+        """Take nothing more from the peer."""
+
+    def resume_reading(self) -> None:
+        """Go on."""
+
+
+class IncomingOwner(Protocol):
+    """What an object tells the ingest, on the loop."""
+
+    def took(self, incoming: "Incoming", size: int) -> None:
+        """``size`` more bytes are held."""
+
+    def complete(self, incoming: "Incoming") -> None:
+        """All is there: store it, and answer its waiter."""
+
+    def drop(self, incoming: "Incoming") -> None:
+        """Remove what there is of it."""
+
+
+class Incoming:
+    """An object that arrives. ``write`` and ``abort`` are for the loop's thread and never wait.
+
+    After an error the rest of the object may still be written to it: it is dropped, and ``commit`` tells the error.
+    """
+
+    __slots__ = (
+        "_gathering",
+        "_owner",
+        "_pieces",
+        "digest",
+        "ended",
+        "error",
+        "file",
+        "flow",
+        "flushing",
+        "length",
+        "paused",
+        "pending",
+        "scan",
+        "sop_class_uid",
+        "sop_instance_uid",
+        "source_ae_title",
+        "transfer_syntax_uid",
+        "waiter",
+    )
+
+    def __init__(
+        self,
+        owner: IncomingOwner,
+        *,
+        sop_class_uid: str,
+        sop_instance_uid: str,
+        transfer_syntax_uid: str,
+        source_ae_title: str,
+        flow: ReadFlow | None,
+    ) -> None:
+        self.sop_class_uid = sop_class_uid
+        self.sop_instance_uid = sop_instance_uid
+        self.transfer_syntax_uid = transfer_syntax_uid
+        self.source_ae_title = source_ae_title
+        self.length = 0  # bytes of the data set so far
+        self._owner = owner
+        self._pieces: list[bytes | bytearray] = []
+        self._gathering = bytearray()
+        # the ingest's, on the loop
+        self.flow = flow
+        self.pending = 0  # bytes held in memory and not handed to a disk thread
+        self.paused = False
+        self.flushing = 0  # bytes a disk thread is writing; meanwhile it alone uses file, scan and digest
+        self.ended = False  # committed or aborted
+        self.error: DimseError | None = None
+        self.waiter: asyncio.Future[Stored] | None = None
+        # the disk threads'
+        self.file: IncomingFile | None = None
+        self.scan: HeaderScanner | None = None
+        self.digest: xxhash.xxh3_128 | None = None
+
+    # receiving
+
+    def write(self, view: memoryview) -> None:
+        """Take a fragment; its bytes are copied."""
+        size = len(view)
+        self.length += size
+        if self.error is not None:
+            return
+        if size >= _SMALL_FRAGMENT:
+            if self._gathering:
+                self._pieces.append(self._gathering)
+                self._gathering = bytearray()
+            self._pieces.append(bytes(view))
+        else:
+            self._gathering += view
+            if len(self._gathering) >= _GATHERED:
+                self._pieces.append(self._gathering)
+                self._gathering = bytearray()
+        self.pending += size
+        self._owner.took(self, size)
+
+    def abort(self) -> None:
+        """Forget the object; nothing of it remains. Does nothing once ``commit`` was called."""
+        if not self.ended:
+            self.ended = True
+            self._owner.drop(self)
+
+    async def commit(self) -> Stored:
+        """Return once the instance is as safe as [storage] durability promises, and visible.
+
+        Raises:
+            DimseError: It is not stored, and nothing of it remains. The comment says why.
+        """
+        if self.ended:
+            raise StorageFailed("object was aborted")
+        self.ended = True
+        self.waiter = asyncio.get_running_loop().create_future()
+        self._owner.complete(self)
+        return await self.waiter
+
+    def take_pieces(self) -> list[bytes | bytearray]:
+        """Hand the bytes over; the caller accounts for them."""
+        pieces, self._pieces = self._pieces, []
+        if self._gathering:
+            pieces.append(self._gathering)
+            self._gathering = bytearray()
+        return pieces
+
+    # in a disk thread
+
+    @property
+    def header_size(self) -> int:
+        """Bytes before the data set in the file."""
+        return file_meta_size(
+            sop_class_uid=self.sop_class_uid,
+            sop_instance_uid=self.sop_instance_uid,
+            transfer_syntax_uid=self.transfer_syntax_uid,
+            source_ae_title=self.source_ae_title,
+        )
+
+    def header(self, digest: bytes) -> bytes:
+        """The file's header: it proves ``length`` bytes with this digest."""
+        return encode_file_meta(
+            sop_class_uid=self.sop_class_uid,
+            sop_instance_uid=self.sop_instance_uid,
+            transfer_syntax_uid=self.transfer_syntax_uid,
+            source_ae_title=self.source_ae_title,
+            private=private_information(self.length, digest),
+        )
+
+    def scan_pieces(self, pieces: Sequence[bytes | bytearray]) -> HeaderScanner:
+        """Feed the header scan as far as it wants to be fed."""
+        if self.scan is None:
+            self.scan = HeaderScanner(self.transfer_syntax_uid)
+        for piece in pieces:
+            if self.scan.complete:
+                break
+            self.scan.feed(memoryview(piece))
+        return self.scan
+
+    def digest_pieces(self, pieces: Sequence[bytes | bytearray]) -> xxhash.xxh3_128:
+        """Go on with the digest."""
+        if self.digest is None:
+            self.digest = xxhash.xxh3_128()
+        for piece in pieces:
+            self.digest.update(piece)
+        return self.digest

@@ -1,0 +1,388 @@
+"""The one writer of the index: group commits on a SQLite connection of its own.
+
+A commit is not synced (WAL, synchronous=NORMAL): the synced file in ``incoming/`` is the journal of its row, and is
+settled only after ``sync()``. Checkpoints happen when ``checkpoint()`` is called, never inside a commit. Callable from
+any thread; one lock orders all.
+"""
+
+import logging
+import os
+import sqlite3
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from pacslite.archive.index.statements import Statement, Statements
+from pacslite.archive.keys import Level
+from pacslite.archive.options import StorageOptions
+from pacslite.archive.record import Record, SeriesKey, columns_of
+from pacslite.errors import DimseError
+
+__all__ = ["Entry", "IndexFailure", "IndexWriter", "KnownInstance", "PatientConflict", "Totals", "join_values"]
+
+log = logging.getLogger("pacslite.archive")
+
+_CHECKPOINT_ROWS = 2000
+_KNOWN_SERIES = 4096  # places remembered: 4 associations send from 4 series, 1,000 from 1,000
+
+
+class IndexFailure(DimseError):
+    """The index did not take the row."""
+
+
+class PatientConflict(DimseError):
+    """The study belongs to another patient, and [storage] patient_conflict says reject."""
+
+    status = 0xC001  # cannot understand: PS3.4 §B.2.3 leaves Cxxx to us
+
+
+class KnownInstance(NamedTuple):
+    """What the index holds under a SOP Instance UID."""
+
+    id: int
+    series_id: int
+    size: int
+    digest: bytes
+    series_instance_uid: str
+    study_instance_uid: str
+
+
+class Totals(NamedTuple):
+    """The whole archive; ``bytes`` of the files."""
+
+    patients: int
+    studies: int
+    series: int
+    instances: int
+    bytes: int
+
+
+@dataclass(slots=True)
+class Entry:
+    """A sealed instance on its way into the index. ``unlink``: files that its row makes obsolete, by their name."""
+
+    record: Record
+    replaces: bool = False
+    unlink: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Study:
+    id: int
+    patient_id: int
+    modalities: set[str]
+    sop_classes: set[str]
+
+
+class _Place(NamedTuple):
+    series_id: int
+    study: _Study
+
+
+@dataclass(slots=True)
+class _Counts:
+    """What a transaction adds, by row: a counter is updated once a group, not once an instance."""
+
+    instances: Counter[tuple[int, int, int]] = field(default_factory=Counter)  # (series, study, patient)
+    patients: int = 0
+    studies: int = 0
+    series: int = 0
+    size: int = 0
+
+
+class IndexWriter:
+    """Writes rows, keeps counts and sets, remembers the series it has seen."""
+
+    def __init__(self, path: Path, options: StorageOptions) -> None:
+        self.lock = threading.RLock()
+        self._path = path
+        self._options = options
+        self._places: dict[SeriesKey, _Place] = {}
+        self._studies: dict[int, _Study] = {}
+        self._local = threading.local()
+        self._readers: list[sqlite3.Connection] = []
+        self._uncheckpointed = 0  # rows since the last checkpoint
+        self._connection = self._open()
+        self._wal = self._open_wal()
+        self._checkpointer = self._connect()
+
+    # opening
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._path, isolation_level=None, check_same_thread=False, cached_statements=64, timeout=30
+        )
+        synchronous = "OFF" if self._options.durability == "none" else "NORMAL"
+        for pragma in (
+            "journal_mode=WAL",
+            f"synchronous={synchronous}",
+            "wal_autocheckpoint=0",
+            "foreign_keys=OFF",  # the writer keeps them; a check a row would be a lookup a row
+            f"cache_size=-{self._options.index_cache_bytes >> 10}",
+            "temp_store=MEMORY",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+        return connection
+
+    def _open(self) -> sqlite3.Connection:
+        connection = self._connect()
+        with _transaction(connection):  # writes, whatever was there: the log's file must exist to be synced
+            connection.execute(Statements.insert_totals.text, (1, 0, 0, 0, 0, 0))
+            connection.execute(Statements.add_to_totals.text, (0, 0, 0, 0, 0, 1))
+        return connection
+
+    def _open_wal(self) -> int:
+        # No lock of SQLite's is on this file, so closing a descriptor of ours takes none away.
+        return os.open(f"{self._path}-wal", os.O_RDONLY | os.O_CLOEXEC)
+
+    def close(self) -> None:
+        """Take the log into the index and close it."""
+        with self.lock:
+            for reader in self._readers:
+                reader.close()
+            self._checkpointer.close()
+            try:
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                os.close(self._wal)
+                self._connection.close()
+
+    # storing
+
+    def commit(self, entries: Sequence[Entry]) -> list[DimseError | None]:
+        """Index a group in one transaction; what one of them does wrong is told to that one alone."""
+        with self.lock:
+            try:
+                return self._commit(entries)
+            except sqlite3.Error as error:
+                self._roll_back()
+                if len(entries) == 1:
+                    log.error("index", extra={"error": str(error)})
+                    return [IndexFailure(f"index: {error}")]
+            except BaseException:
+                self._roll_back()
+                raise
+        return [outcome for entry in entries for outcome in self.commit([entry])]
+
+    def _commit(self, entries: Sequence[Entry]) -> list[DimseError | None]:
+        execute = self._connection.execute
+        execute("BEGIN IMMEDIATE")
+        counts = _Counts()
+        rows: list[tuple[object, ...]] = []
+        outcomes: list[DimseError | None] = []
+        for entry in entries:
+            record = entry.record
+            try:
+                place = self._places.get(record.series_key) or self._find_place(record, counts)
+            except DimseError as refusal:
+                outcomes.append(refusal)
+                continue
+            outcomes.append(None)
+            if record.sop_class_uid not in place.study.sop_classes:
+                place.study.sop_classes.add(record.sop_class_uid)
+                self._write_sets(place.study)
+            row = (
+                place.series_id,
+                *record.image,
+                record.transfer_syntax_uid,
+                record.data_set_offset,
+                record.data_set_length,
+                record.digest,
+                record.source_ae_title,
+                record.received_at,
+                record.attributes,
+            )
+            for name in entry.unlink:
+                execute(Statements.insert_deleted_file.text, (name, record.sop_instance_uid))
+            if entry.replaces and self._replace(record, place, row, counts):
+                continue
+            rows.append(row)
+            counts.size += record.data_set_offset + record.data_set_length
+            counts.instances[place.series_id, place.study.id, place.study.patient_id] += 1
+        if rows:
+            self._connection.executemany(Statements.insert_instance.text, rows)
+        self._write_counts(counts, len(rows))
+        execute("COMMIT")
+        self._uncheckpointed += len(rows)
+        return outcomes
+
+    def _find_place(self, record: Record, counts: _Counts) -> _Place:
+        """Look the series up, or make it, with its study and patient."""
+        execute = self._connection.execute
+        key = record.series_key
+        upper = record.upper()
+        found = execute(Statements.select_study.text, (key.study_instance_uid,)).fetchone()
+        if found is None:
+            study = self._insert_study(record, counts)
+        else:
+            study_id, patient_id, identity, modalities, sop_classes = found
+            if identity != upper.identity:
+                if self._options.patient_conflict == "reject":
+                    raise PatientConflict("study is stored under another Patient ID", offending=(0x00100020,))
+                log.warning("study under another patient kept", extra={"study": key.study_instance_uid})
+            study = self._studies.get(study_id) or _Study(study_id, patient_id, _split(modalities), _split(sop_classes))
+        self._studies[study.id] = study
+        found = execute(Statements.select_series.text, (study.id, key.series_instance_uid)).fetchone()
+        if found is not None:
+            series_id = found[0]
+        else:
+            values = dict(zip(columns_of(Level.SERIES), upper.series, strict=True))
+            series_id = self._insert(
+                Statements.insert_series, values | {"study_fk": study.id, "number_of_instances": 0}
+            )
+            execute(Statements.add_to_study.text, (1, 0, study.id))
+            execute(Statements.add_to_patient.text, (0, 1, 0, study.patient_id))
+            counts.series += 1
+            if upper.modality and upper.modality not in study.modalities:
+                study.modalities.add(upper.modality)
+                self._write_sets(study)
+        if len(self._places) >= _KNOWN_SERIES:
+            self._forget()
+            self._studies[study.id] = study
+        place = self._places[key] = _Place(series_id, study)
+        return place
+
+    def _insert_study(self, record: Record, counts: _Counts) -> _Study:
+        execute = self._connection.execute
+        upper = record.upper()
+        found = execute(Statements.select_patient.text, (upper.identity,)).fetchone()
+        if found is not None:
+            patient_id = found[0]
+        else:
+            values = dict(zip(columns_of(Level.PATIENT), upper.patient, strict=True))
+            values |= {"identity": upper.identity, **dict.fromkeys(_PATIENT_COUNTS, 0)}
+            patient_id = self._insert(Statements.insert_patient, values)
+            counts.patients += 1
+        values = dict(zip(columns_of(Level.STUDY), upper.study, strict=True))
+        values |= {"patient_fk": patient_id, "modalities": None, "sop_classes": None, **dict.fromkeys(_STUDY_COUNTS, 0)}
+        study_id = self._insert(Statements.insert_study, values)
+        execute(Statements.add_to_patient.text, (1, 0, 0, patient_id))
+        counts.studies += 1
+        return _Study(study_id, patient_id, set(), set())
+
+    def _replace(self, record: Record, place: _Place, row: tuple[object, ...], counts: _Counts) -> bool:
+        """Put ``row`` in the place of the one with its UID; False if there is none (deleted meanwhile)."""
+        known = _find(self._connection, record.sop_instance_uid)
+        if known is None or known.series_id != place.series_id:
+            return False
+        self._connection.execute(Statements.update_instance.text, (*row, known.id))
+        counts.size += record.data_set_offset + record.data_set_length - known.size
+        return True
+
+    def _write_counts(self, counts: _Counts, instances: int) -> None:
+        execute = self._connection.execute
+        for (series_id, study_id, patient_id), number in counts.instances.items():
+            execute(Statements.add_to_series.text, (number, series_id))
+            execute(Statements.add_to_study.text, (0, number, study_id))
+            execute(Statements.add_to_patient.text, (0, 0, number, patient_id))
+        execute(
+            Statements.add_to_totals.text, (counts.patients, counts.studies, counts.series, instances, counts.size, 1)
+        )
+
+    def _write_sets(self, study: _Study) -> None:
+        self._connection.execute(
+            Statements.set_study_sets.text, (join_values(study.modalities), join_values(study.sop_classes), study.id)
+        )
+
+    def _insert(self, statement: Statement, values: Mapping[str, object]) -> int:
+        row_id = self._connection.execute(statement.text, statement.row(values)).lastrowid
+        if row_id is None:
+            raise IndexFailure("index gave no row id")
+        return row_id
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Write otherwise, alone; what is remembered of the rows is forgotten."""
+        with self.lock:
+            self._forget()
+            with _transaction(self._connection):
+                yield self._connection
+
+    # asking
+
+    def look_up(self, sop_instance_uid: str) -> KnownInstance | None:
+        """Find an instance by its UID, on a connection of the calling thread's own: readers do not wait for writers."""
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = self._connect()
+            with self.lock:
+                self._readers.append(connection)
+        return _find(connection, sop_instance_uid)
+
+    def deleted_files(self) -> list[tuple[str, str]]:
+        """Notes of files whose rows are gone: name, and SOP Instance UID."""
+        with self.lock:
+            return [(name, uid) for _, name, uid in self._connection.execute(Statements.select_deleted_files.text)]
+
+    def last_deleted_file(self) -> int:
+        """The newest note."""
+        with self.lock:
+            return max((row[0] for row in self._connection.execute(Statements.select_deleted_files.text)), default=0)
+
+    def totals(self) -> Totals:
+        """Give the archive's totals."""
+        with self.lock:
+            return Totals(*self._connection.execute(Statements.select_totals.text).fetchone())
+
+    # durability
+
+    def sync(self) -> None:
+        """Return when all rows committed before the call survive a power cut.
+
+        Our own fdatasync of the log: a checkpoint syncs it only if no reader holds it back.
+        """
+        os.fdatasync(self._wal)
+
+    def checkpoint(self) -> None:
+        """Take the log into the index if it has grown. Commits go on meanwhile, unless it has grown far too much."""
+        if self._uncheckpointed < _CHECKPOINT_ROWS:
+            return
+        self._uncheckpointed = 0
+        _, frames, _ = self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        if frames * 4096 > 4 * self._options.checkpoint_bytes:  # commits kept it from starting over
+            with self.lock:
+                self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+
+    # private
+
+    def _roll_back(self) -> None:
+        self._forget()
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+    def _forget(self) -> None:
+        self._places.clear()
+        self._studies.clear()
+
+
+def _find(connection: sqlite3.Connection, sop_instance_uid: str) -> KnownInstance | None:
+    found = connection.execute(Statements.select_instance.text, (sop_instance_uid,)).fetchone()
+    return None if found is None else KnownInstance(*found)
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+_PATIENT_COUNTS = ("number_of_studies", "number_of_series", "number_of_instances")
+_STUDY_COUNTS = ("number_of_series", "number_of_instances")
+
+
+def _split(values: str | None) -> set[str]:
+    return set(values.split("\\")) if values else set()
+
+
+def join_values(values: Iterable[str]) -> str | None:
+    """A set of values as its column has it: ascending, None if there are none."""
+    return "\\".join(sorted(values)) or None

@@ -1,0 +1,104 @@
+"""The system calls the file system store is made of, as one object, so that a test can let any of them fail."""
+
+import ctypes
+import os
+from collections.abc import Sequence
+
+__all__ = ["FileOperations"]
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_SYNC_FILE_RANGE_WAIT_BEFORE = 1
+_SYNC_FILE_RANGE_WRITE = 2
+_SYNC_FILE_RANGE_WAIT_AFTER = 4
+_sync_file_range = getattr(_LIBC, "sync_file_range", None)  # glibc and musl on Linux
+if _sync_file_range is not None:
+    _sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+_LIBC.syncfs.argtypes = (ctypes.c_int,)
+_IOV_MAX = 1024
+
+
+class FileOperations:
+    """Real calls. Every method raises OSError as ``os`` does; descriptors and names are relative to directories."""
+
+    def create(self, directory: int, name: str) -> int:
+        """Make a file that must be new, for writing; a planted symbolic link counts as there (PS: O_EXCL)."""
+        return os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640, dir_fd=directory)
+
+    def open_file(self, directory: int, name: str) -> int:
+        return os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory)
+
+    def open_directory(self, directory: int, name: str) -> int:
+        return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=directory)
+
+    def make_directory(self, directory: int, name: str) -> None:
+        os.mkdir(name, 0o750, dir_fd=directory)
+
+    def append(self, fd: int, pieces: Sequence[bytes | bytearray]) -> None:
+        """Write all of ``pieces`` at the file's position."""
+        buffers: Sequence[bytes | bytearray | memoryview] = pieces
+        while buffers:
+            group, buffers = buffers[:_IOV_MAX], buffers[_IOV_MAX:]
+            left = sum(map(len, group))
+            while (written := os.writev(fd, group)) < left:  # a short write: the disk is full next time, or a signal
+                left -= written
+                group = _after(group, written)
+
+    def write_at(self, fd: int, data: bytes, offset: int) -> None:
+        view = memoryview(data)
+        while len(view) > (written := os.pwrite(fd, view, offset)):
+            view, offset = view[written:], offset + written
+
+    def start_writeback(self, fd: int, offset: int, length: int) -> None:
+        """Let the kernel begin to write a range, so that the sync at the end finds little to do. A hint only."""
+        if _sync_file_range is not None:
+            _sync_file_range(fd, offset, length, _SYNC_FILE_RANGE_WRITE)
+
+    def await_writeback(self, fd: int, offset: int, length: int) -> None:
+        """Wait until a range has left the page cache; errors are the closing sync's to report."""
+        if _sync_file_range is not None:
+            _sync_file_range(
+                fd,
+                offset,
+                length,
+                _SYNC_FILE_RANGE_WAIT_BEFORE | _SYNC_FILE_RANGE_WRITE | _SYNC_FILE_RANGE_WAIT_AFTER,
+            )
+
+    def sync(self, fd: int) -> None:
+        os.fdatasync(fd)
+
+    def sync_directory(self, fd: int) -> None:
+        os.fsync(fd)
+
+    def sync_filesystem(self, fd: int) -> None:
+        if _LIBC.syncfs(fd) != 0:
+            error = ctypes.get_errno()
+            raise OSError(error, os.strerror(error))
+
+    def truncate(self, fd: int, length: int) -> None:
+        os.ftruncate(fd, length)
+
+    def close(self, fd: int) -> None:
+        os.close(fd)
+
+    def rename(self, directory: int, name: str, to_directory: int, to_name: str) -> None:
+        os.rename(name, to_name, src_dir_fd=directory, dst_dir_fd=to_directory)
+
+    def unlink(self, directory: int, name: str) -> None:
+        os.unlink(name, dir_fd=directory)
+
+    def remove_directory(self, directory: int, name: str) -> None:
+        os.rmdir(name, dir_fd=directory)
+
+    def free_bytes(self, fd: int) -> int:
+        """What an unprivileged writer may still use."""
+        found = os.fstatvfs(fd)
+        return found.f_bavail * found.f_frsize
+
+
+def _after(buffers: Sequence[bytes | bytearray | memoryview], written: int) -> list[bytes | bytearray | memoryview]:
+    """The buffers that ``written`` bytes have not covered."""
+    for index, buffer in enumerate(buffers):
+        if written < len(buffer):
+            return [memoryview(buffer)[written:], *buffers[index + 1 :]]
+        written -= len(buffer)
+    return []

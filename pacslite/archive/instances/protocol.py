@@ -1,0 +1,79 @@
+"""What the archive asks of a place for instances. A backend that passes tests/contracts may stand in for another."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from pacslite.archive.instances.layout import InstancePath
+
+__all__ = ["IncomingFile", "InstanceFile", "InstanceStore"]
+
+
+@dataclass(slots=True)
+class InstanceFile:
+    """An instance opened for reading: bytes stay readable through ``fd`` whatever happens to the name."""
+
+    fd: int
+    transfer_syntax_uid: str
+    data_set_offset: int
+    data_set_length: int
+    digest: bytes | None
+
+
+class IncomingFile(Protocol):
+    """One object on its way to disk; used by one thread at a time."""
+
+    name: str
+    size: int
+
+    def append(self, pieces: Sequence[bytes | bytearray]) -> None:
+        """Write behind what is written."""
+
+    def begin_writeback(self) -> None:
+        """Hint: a sync follows soon."""
+
+    def write_header(self, header: bytes) -> None:
+        """Fill the room left at the start."""
+
+    def sync(self) -> None:
+        """Return when bytes and name survive a power cut. After an error the file is not to be trusted, ever."""
+
+    def close(self) -> None:
+        """Give the descriptor back; the file stays."""
+
+    def discard(self) -> None:
+        """Remove the file, so that no recovery takes it for an instance. Does not raise."""
+
+
+class InstanceStore(Protocol):
+    """Files in ``incoming`` by their number, settled files by their path. Callable from any thread."""
+
+    def create(self, header_size: int) -> IncomingFile:
+        """Begin a file and leave room for a header."""
+
+    def settle(self, name: str, path: InstancePath) -> None:
+        """Move an incoming file to its place, over whatever is there."""
+
+    def open_incoming(self, name: str) -> int:
+        """Open for reading."""
+
+    def open_settled(self, path: InstancePath) -> int:
+        """Open for reading."""
+
+    def remove_incoming(self, name: str) -> None:
+        """Remove; a file that is not there is removed."""
+
+    def remove_settled(self, path: InstancePath) -> None:
+        """Remove, with the directories that it leaves empty; a file that is not there is removed."""
+
+    def incoming(self) -> list[str]:
+        """Names in ``incoming``, oldest first."""
+
+    def settled(self) -> Iterator[InstancePath]:
+        """All settled files, directory by directory."""
+
+    def sync_all(self) -> None:
+        """Make every rename and removal so far durable."""
+
+    def free_bytes(self) -> int:
+        """What may still be written."""
