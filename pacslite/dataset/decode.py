@@ -19,6 +19,7 @@ from pacslite.dataset.element import (
     Form,
     is_capitals,
     measure_header,
+    split_charsets,
 )
 from pacslite.errors import DimseError
 
@@ -69,9 +70,7 @@ class Identifier(dict[int, Attribute]):
     def charsets(self) -> tuple[str, ...]:
         """Values of Specific Character Set (0008,0005), unpadded."""
         attribute = self.get(0x00080005)
-        if attribute is None or not isinstance(attribute.value, bytes) or not attribute.value:
-            return ()
-        return tuple(part.strip(" \0") for part in attribute.value.decode("ascii", "replace").split("\\"))
+        return split_charsets(attribute.value) if attribute and isinstance(attribute.value, bytes) else ()
 
 
 def decode_identifier(

@@ -1,6 +1,7 @@
 """How a data element is encoded, in each byte order, with and without its VR (PS3.5 §7.1)."""
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from struct import Struct
 from typing import Literal, NamedTuple
 
@@ -21,6 +22,7 @@ __all__ = [
     "Form",
     "is_capitals",
     "measure_header",
+    "split_charsets",
     "value_of",
 ]
 
@@ -117,6 +119,13 @@ def value_of(raw: bytes, explicit: bool) -> bytes:
     if raw[header - 4 : header] == b"\xff\xff\xff\xff":
         return raw[header:-8]
     return raw[header:]
+
+
+@lru_cache(maxsize=256)
+def split_charsets(value: bytes) -> tuple[str, ...]:
+    """Give the values of Specific Character Set (0008,0005), unpadded; none if it is empty."""
+    text = value.decode("ascii", "replace").rstrip(" \0")
+    return tuple(part.strip(" \0") for part in text.split("\\")) if text else ()
 
 
 def is_capitals(vr: bytes | bytearray) -> bool:

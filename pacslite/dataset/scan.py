@@ -21,6 +21,7 @@ from pacslite.dataset.element import (
     Elements,
     is_capitals,
     measure_header,
+    split_charsets,
     value_of,
 )
 from pacslite.errors import DimseError
@@ -163,7 +164,7 @@ class HeaderScanner:
     def charsets(self) -> tuple[str, ...]:
         """Values of Specific Character Set (0008,0005), unpadded; empty ones count (PS3.3 §C.12.1.1.2)."""
         value = self.get(0x00080005)
-        return tuple(part.strip(" \0") for part in value.decode("ascii", "replace").split("\\")) if value else ()
+        return split_charsets(value) if value else ()
 
     def get(self, tag: int) -> bytes | None:
         """Give the value of an element, None if absent."""

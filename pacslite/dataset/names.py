@@ -1,0 +1,59 @@
+"""Person names, PS3.5 §6.2.1: their component groups, and the form in which they are compared (PS3.4 §C.2.2.2.1)."""
+
+import re
+import unicodedata
+
+__all__ = ["fold_name", "name_groups"]
+
+# What comparison leaves out: accents, the points of Hebrew and Arabic. Not all that combines: the vowel signs of Thai and
+# Indian scripts and the voicing marks of kana make other names.
+_ACCENTS = re.compile(
+    "[\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670]"
+)
+_LETTERS = str.maketrans(
+    {
+        "æ": "ae",
+        "ø": "o",
+        "œ": "oe",
+        "ð": "d",
+        "đ": "d",
+        "ħ": "h",
+        "\u0131": "i",
+        "ł": "l",
+        "ŋ": "n",
+        "þ": "th",
+        "ŧ": "t",
+    }
+)
+_LOOKALIKES = str.maketrans(dict.fromkeys("\uff1d\uff3e\uff3c\ufe68\ufe66\uff0a\uff1f\ufe61\ufe56", " "))
+_DELIMITERS = ("^", "=")
+_SPACE_AROUND = re.compile(r"\s*([\^=\\])\s*")
+
+
+def fold_name(text: str) -> str:
+    """Give the form of a name that is equal for names that match: case, accents, width and spacing do not count.
+
+    Delimiters stay, but those that only mark what is missing at the end: ``Doe^John^^`` is ``doe^john``. Letters that
+    fold into a delimiter or a wildcard (U+FF3E and the like) become spaces: they never act as one.
+    """
+    if text.isascii():
+        folded = text.lower()
+    else:
+        folded = unicodedata.normalize("NFKD", text.translate(_LOOKALIKES)).casefold()
+        folded = unicodedata.normalize("NFC", _ACCENTS.sub("", folded)).translate(_LETTERS)
+    folded = " ".join(folded.replace("\0", " ").split())
+    folded = _SPACE_AROUND.sub(r"\1", folded)
+    if folded.endswith(_DELIMITERS) or "^=" in folded or "^\\" in folded or "=\\" in folded:
+        folded = "\\".join(map(_trim, folded.split("\\")))
+    return folded
+
+
+def name_groups(text: str) -> tuple[str, str, str]:
+    """Take a name apart: alphabetic, ideographic, phonetic group, each without what only marks missing components."""
+    groups = [group.strip(" \0").rstrip("^ ") for group in text.split("=", 3)[:3]]
+    alphabetic, ideographic, phonetic, *_ = (*groups, "", "")
+    return alphabetic, ideographic, phonetic
+
+
+def _trim(name: str) -> str:
+    return "=".join([group.rstrip("^ ") for group in name.split("=")]).rstrip("=")
