@@ -5,26 +5,18 @@ import json
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # "tests.support" is found however pytest is run
 
 from tests.support.corpus import CorpusFile, corpus
-from tests.support.peers import Capture, Orthanc, QrScp, StoreScp
-from tests.support.processes import Background, Pacslite, RunResult, free_port, need, run
+from tests.support.peers import Capture, Dcmjs, Dcmtk, Orthanc, QrScp, StoreScp
+from tests.support.processes import Background, Pacslite, RunResult, ServerFactory, free_port, need, run
 
 DESTINATIONS = ("STORESCP", "QRSCP", "ORTHANC", "PYNETDICOM", "DCMJS", "NOBODY")
 DCMJS = Path(__file__).parent / "interop" / "dcmjs"
-
-
-class Dcmtk(Protocol):
-    """Runs a tool of DCMTK; an exit code other than ``expect`` fails the test."""
-
-    async def __call__(
-        self, tool: str, *arguments: str | Path | int, expect: int = 0, seconds: float = 60
-    ) -> RunResult: ...
 
 
 @pytest.fixture
@@ -33,12 +25,6 @@ def dcmtk() -> Dcmtk:
         return await run(tool, *arguments, expect=expect, seconds=seconds)
 
     return call
-
-
-class Dcmjs(Protocol):
-    """Runs one operation of dcmjs-dimse and returns its outcome."""
-
-    async def __call__(self, port: int, called: str, operation: str, *arguments: str | Path) -> dict[str, Any]: ...
 
 
 @pytest.fixture(scope="session")
@@ -89,25 +75,12 @@ def server(
 
 
 @pytest.fixture
-def new_server(tmp_path: Path) -> Iterator["ServerFactory"]:
+def new_server(tmp_path: Path) -> Iterator[ServerFactory]:
     """Makes servers for one test; what still runs at the end is killed."""
     factory = ServerFactory(tmp_path)
     yield factory
     for pacslite in factory.made:
         pacslite.kill()
-
-
-class ServerFactory:
-    def __init__(self, base: Path) -> None:
-        self._base = base
-        self.made: list[Pacslite] = []
-
-    def __call__(self, data_dir: Path | None = None, **settings: Mapping[str, object]) -> Pacslite:
-        """A server that is not started yet; keyword arguments are tables of its configuration."""
-        log = self._base / f"server{len(self.made)}.log"
-        pacslite = Pacslite(data_dir or self._base / f"data{len(self.made)}", log, settings=settings)
-        self.made.append(pacslite)
-        return pacslite
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from pydicom.dataset import FileDataset
 from pydicom.filereader import dcmread, read_preamble
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-__all__ = ["CorpusFile", "corpus", "generations"]
+__all__ = ["CorpusFile", "corpus", "generations", "read_file"]
 
 _META_GROUP = b"\x02\x00"
 
@@ -50,7 +50,8 @@ def _directories() -> list[Path]:
     return [bundled / "test_files", bundled / "charset_files", Path(spec.origin).parent / "data"]
 
 
-def _read(path: Path) -> CorpusFile | None:
+def read_file(path: Path) -> CorpusFile | None:
+    """None for what is not DICOM or has no SOP Class and Instance to store it under."""
     raw = path.read_bytes()
     if len(raw) < 16 or path.suffix in (".py", ".zip", ".tar", ".txt", ".json", ".xml", ".gz"):
         return None
@@ -92,7 +93,7 @@ def corpus() -> tuple[CorpusFile, ...]:
     for directory in _directories():
         for path in sorted(directory.rglob("*")):
             if path.is_file():
-                file = _read(path)
+                file = read_file(path)
                 if file is not None:
                     found.setdefault((file.sop_instance_uid, file.data), file)
     return tuple(found.values())

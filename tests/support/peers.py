@@ -8,11 +8,25 @@ import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tests.support.processes import Background, RunResult, free_port, need, run
 
-__all__ = ["Capture", "Orthanc", "QrScp", "StoreScp"]
+__all__ = ["Capture", "Dcmjs", "Dcmtk", "Orthanc", "QrScp", "StoreScp"]
+
+
+class Dcmtk(Protocol):
+    """Runs a tool of DCMTK; an exit code other than ``expect`` fails the test."""
+
+    async def __call__(
+        self, tool: str, *arguments: str | Path | int, expect: int = 0, seconds: float = 60
+    ) -> RunResult: ...
+
+
+class Dcmjs(Protocol):
+    """Runs one operation of dcmjs-dimse and returns its outcome."""
+
+    async def __call__(self, port: int, called: str, operation: str, *arguments: str | Path) -> dict[str, Any]: ...
 
 
 @dataclass
@@ -28,7 +42,16 @@ class StoreScp:
     def start(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         log = self.directory.with_suffix(".log")
-        words = ["storescp", "-aet", self.ae_title, "-od", self.directory, "+B", *self.options, self.port]
+        words: list[str | Path | int] = [
+            "storescp",
+            "-aet",
+            self.ae_title,
+            "-od",
+            self.directory,
+            "+B",
+            *self.options,
+            self.port,
+        ]
         self.background = Background.start(words, log, port=self.port)
 
     def stop(self) -> None:
@@ -65,7 +88,7 @@ class QrScp:
             "VendorTable BEGIN\nVendorTable END\n"
             f"AETable BEGIN\n{self.ae_title} {storage} RW (500, 1024mb) ANY\nAETable END\n"
         )
-        words = ["dcmqrscp", "-c", config, self.port]
+        words: list[str | Path | int] = ["dcmqrscp", "-c", config, self.port]
         self.background = Background.start(words, self.directory / "dcmqrscp.log", port=self.port)
 
     def stop(self) -> None:
@@ -163,7 +186,7 @@ class Capture:
         """Stop, and fail on anything malformed; returns the list of dissected PDUs (one line a frame)."""
         self.stop()
         decode = [word for port in self.ports for word in ("-d", f"tcp.port=={port},dicom")]
-        base = ("tshark", "-r", self.path, *decode, "-o", "tcp.desegment_tcp_streams:TRUE")
+        base: tuple[str | Path, ...] = ("tshark", "-r", self.path, *decode, "-o", "tcp.desegment_tcp_streams:TRUE")
         bad = await run(*base, "-Y", 'dicom && (_ws.malformed || _ws.expert.severity == "Error")')
         lines = [line for line in bad.output.splitlines() if "Running as user" not in line]
         assert not lines, "the dissector finds malformed frames:\n" + "\n".join(lines[:20])

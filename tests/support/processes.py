@@ -24,6 +24,7 @@ __all__ = [
     "Background",
     "Pacslite",
     "RunResult",
+    "ServerFactory",
     "free_port",
     "need",
     "run",
@@ -257,6 +258,21 @@ class Pacslite:
             self.kill()
             raise
         self.stop()
+
+
+class ServerFactory:
+    """Makes servers below one directory and remembers them."""
+
+    def __init__(self, base: Path) -> None:
+        self._base = base
+        self.made: list[Pacslite] = []
+
+    def __call__(self, data_dir: Path | None = None, **settings: Mapping[str, object]) -> Pacslite:
+        """A server that is not started yet; keyword arguments are tables of its configuration."""
+        log = self._base / f"server{len(self.made)}.log"
+        pacslite = Pacslite(data_dir or self._base / f"data{len(self.made)}", log, settings=settings)
+        self.made.append(pacslite)
+        return pacslite
 
 
 def to_toml(settings: Mapping[str, Mapping[str, object]], remotes: Sequence[Mapping[str, object]] = ()) -> str:

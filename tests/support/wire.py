@@ -178,6 +178,7 @@ class Wire:
         self.results: dict[int, int] = {}
         self.user_items: dict[int, list[bytes]] = {}
         self.peer_maximum_length = 0
+        self.maximum_length = 0  # what we announced; a longer P-DATA-TF fails the test
         self._message_id = 0
         self._fragments: list[tuple[int, int, bytes]] = []
         self._over = False
@@ -206,6 +207,7 @@ class Wire:
                 raise RejectedError(body[1], body[2], body[3])
             assert kind == 0x02, f"PDU type {kind:02x}H answers A-ASSOCIATE-RQ"
             wire._read_accept(body)
+            wire.maximum_length = maximum_length
         except BaseException:
             wire.close()
             raise
@@ -247,6 +249,11 @@ class Wire:
             self._send_pdvs(context_id, 0, data)
         await self.writer.drain()
 
+    async def send_part(self, context_id: int, data: bytes) -> None:
+        """Fragments of a data set, the last of which is still to come."""
+        self._send_pdvs(context_id, 0, data, final=0)
+        await self.writer.drain()
+
     async def receive(self) -> Message:
         """The next message, whole."""
         command: Mapping[int, bytes] | None = None
@@ -264,6 +271,17 @@ class Wire:
             else:
                 assert command is not None, "a data set without a command"
                 return Message(context_id, command, whole)
+
+    async def receive_or_release(self) -> Message | None:
+        """As acceptor: the next message, or None after a release that is answered here."""
+        if not self._fragments:
+            kind, body = await self.read_pdu()
+            if kind == 0x05:
+                self.writer.write(b"\x06\0\0\0\0\x04\0\0\0\0")
+                await self.writer.drain()
+                return None
+            self._split(kind, body)
+        return await self.receive()
 
     def next_message_id(self) -> int:
         self._message_id = self._message_id % 65535 + 1
@@ -366,22 +384,25 @@ class Wire:
 
     async def _next_fragment(self) -> tuple[int, int, bytes]:
         while not self._fragments:
-            kind, body = await self.read_pdu()
-            assert kind == 0x04, f"PDU type {kind:02x}H where P-DATA-TF is due"
-            at = 0
-            while at < len(body):
-                length, context_id, control = _PDV.unpack_from(body, at)
-                assert 2 <= length <= len(body) - at - 4, "a PDV leaves its PDU"
-                self._fragments.append((context_id, control, body[at + 6 : at + 4 + length]))
-                at += 4 + length
+            self._split(*await self.read_pdu())
         return self._fragments.pop(0)
 
-    def _send_pdvs(self, context_id: int, command_bit: int, data: bytes) -> None:
+    def _split(self, kind: int, body: bytes) -> None:
+        assert kind == 0x04, f"PDU type {kind:02x}H where P-DATA-TF is due"
+        assert not self.maximum_length or len(body) <= self.maximum_length, f"{len(body)} bytes in a P-DATA-TF"
+        at = 0
+        while at < len(body):
+            length, context_id, control = _PDV.unpack_from(body, at)
+            assert 2 <= length <= len(body) - at - 4, "a PDV leaves its PDU"
+            self._fragments.append((context_id, control, body[at + 6 : at + 4 + length]))
+            at += 4 + length
+
+    def _send_pdvs(self, context_id: int, command_bit: int, data: bytes, *, final: int = 2) -> None:
         step = (min(self.peer_maximum_length or 1 << 20, 1 << 20) - 6) & ~1
         output: list[bytes] = []
         for at in range(0, max(len(data), 1), step):
             fragment = data[at : at + step]
-            last = 2 if at + step >= len(data) else 0
+            last = final if at + step >= len(data) else 0
             header = _PDU.pack(0x04, len(fragment) + 6) + _PDV.pack(len(fragment) + 2, context_id, command_bit | last)
             output += (header, fragment)
         self.writer.write(b"".join(output))

@@ -1,0 +1,105 @@
+"""A storage SCP of the tests' own: takes everything, remembers it byte for byte, can be slow or refuse."""
+
+import asyncio
+import contextlib
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from tests.support.wire import Message, Wire
+
+__all__ = ["Arrival", "StorageScp"]
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """One C-STORE request as it came."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    move_originator: str
+    move_message_id: int | None
+    data: bytes
+
+
+class StorageScp:
+    """``async with StorageScp(port) as scp``: ``scp.received`` in order of arrival."""
+
+    def __init__(self, port: int, *, delay: float = 0.0, status: Callable[[Arrival], int] = lambda _: 0) -> None:
+        self.port, self._delay, self._status = port, delay, status
+        self.received: list[Arrival] = []
+        self.associations = 0
+        self._server: asyncio.Server | None = None
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._associate, "127.0.0.1", self.port, limit=4 << 20)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        assert self._server is not None
+        self._server.close()
+        await asyncio.sleep(0)
+
+    async def _associate(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        wire = Wire(reader, writer, [])
+        with contextlib.suppress(Exception):
+            kind, body = await wire.read_pdu()
+            if kind == 0x01:
+                self.associations += 1
+                writer.write(_accept(body, wire))
+                await self._serve(wire)
+        writer.close()
+
+    async def _serve(self, wire: Wire) -> None:
+        while True:
+            message = await wire.receive_or_release()
+            if message is None:
+                return
+            arrival = _arrival(wire, message)
+            await asyncio.sleep(self._delay)
+            status = self._status(arrival)
+            if status == 0:
+                self.received.append(arrival)
+            await wire.answer_store(message, status)
+
+
+def _arrival(wire: Wire, message: Message) -> Arrival:
+    assert message.data is not None
+    return Arrival(
+        message.text(0x0002),
+        message.text(0x1000),
+        wire.accepted[message.context_id],
+        message.text(0x1030),
+        message.number(0x1031),
+        message.data,
+    )
+
+
+def _accept(request: bytes, wire: Wire) -> bytes:
+    """Accept every context with its first transfer syntax (PS3.8 §9.3.3)."""
+    at, items = 68, b""
+    while at < len(request):
+        kind, length = struct.unpack_from(">BxH", request, at)
+        item = request[at + 4 : at + 4 + length]
+        at += 4 + length
+        if kind == 0x10:
+            items += struct.pack(">BxH", kind, length) + item
+        elif kind == 0x20:
+            inner = 4
+            while item[inner] != 0x40:
+                inner += 4 + int.from_bytes(item[inner + 2 : inner + 4], "big")
+            size = int.from_bytes(item[inner + 2 : inner + 4], "big")
+            syntax = item[inner : inner + 4 + size]
+            wire.accepted[item[0]] = syntax[4:].decode("ascii").rstrip("\0 ")
+            items += struct.pack(">BxHBxBx", 0x21, 4 + len(syntax), item[0], 0) + syntax
+        elif kind == 0x50:
+            wire.peer_maximum_length = int.from_bytes(item[4:8], "big")
+    user = struct.pack(">BxHI", 0x51, 4, 1 << 20) + struct.pack(">BxH", 0x52, 7) + b"1.2.3.4"
+    items += struct.pack(">BxH", 0x50, len(user)) + user
+    body = request[:68] + items
+    return struct.pack(">BxI", 0x02, len(body)) + body
