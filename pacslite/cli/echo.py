@@ -7,7 +7,7 @@ import typer
 
 from pacslite.cli.options import Config, UsageError, command, run
 from pacslite.cli.output import complain, print_line
-from pacslite.cli.peers import Calling, PeerArgument
+from pacslite.cli.peers import Calling, OptionalPeer
 from pacslite.dimse.status import Status
 from pacslite.scu.client import Client
 from pacslite.scu.requestor import Address
@@ -19,7 +19,7 @@ app = command()
 
 @app.command()
 def echo(
-    peer: PeerArgument | None = None,
+    peer: OptionalPeer = None,
     calling: Calling = "PACSLITE",
     repeat: Annotated[int, typer.Option("--repeat", metavar="N", min=1, help="C-ECHOs on the association.")] = 1,
     itself: Annotated[bool, typer.Option("--self", help="Ask the server that the configuration describes.")] = False,

@@ -41,12 +41,20 @@ async def _find(peer: Address, keys: dict[str, str], level: Level, model: Model,
         async for answer in client.find(keys, level=level, model=model):
             number += 1
             if json_:
-                print_json(answer)
+                print_json(_trimmed(answer))
             else:
                 print_line(f"# {number}")
-                _print_answer(answer, "")
+                _print_answer(_trimmed(answer), "")
     if not json_:
         print_line(f"{number} matches")
+
+
+def _trimmed(answer: Answer) -> Answer:
+    """Without the padding of values (PS3.5 §6.2)."""
+    return {
+        keyword: value.strip(" \0") if isinstance(value, str) else [_trimmed(item) for item in value]
+        for keyword, value in answer.items()
+    }
 
 
 def _print_answer(answer: Answer, indent: str) -> None:

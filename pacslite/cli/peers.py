@@ -9,7 +9,16 @@ from pacslite.dataset.dictionary import keyword_of, tag_of, vr_of
 from pacslite.scu.client import Level, Model
 from pacslite.scu.requestor import Address
 
-__all__ = ["Calling", "KeyArguments", "LevelOption", "ModelOption", "PeerArgument", "keys_of", "level_of"]
+__all__ = [
+    "Calling",
+    "KeyArguments",
+    "LevelOption",
+    "ModelOption",
+    "OptionalPeer",
+    "PeerArgument",
+    "keys_of",
+    "level_of",
+]
 
 # Unique keys, deepest first: the level that is meant when none is named (PS3.4 §C.6)
 _UNIQUE: tuple[tuple[str, Level], ...] = (
@@ -34,7 +43,9 @@ def _ae_title(text: str) -> str:
     return title
 
 
-PeerArgument = Annotated[Address, typer.Argument(metavar="AET@HOST:PORT", help="The peer.", parser=_peer)]
+_PEER = typer.Argument(metavar="AET@HOST:PORT", help="The peer.", parser=_peer)
+PeerArgument = Annotated[Address, _PEER]
+OptionalPeer = Annotated[Address | None, _PEER]
 Calling = Annotated[str, typer.Option("--calling", metavar="AET", help="Our AE title.", parser=_ae_title)]
 AETitleOption = Annotated[
     str, typer.Option("--to", metavar="AET", help="Destination, as the peer knows it.", parser=_ae_title)
