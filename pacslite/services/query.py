@@ -1,9 +1,10 @@
 """Query service class: C-FIND (PS3.4 §C.4.1). Answers leave as the index gives them; no list of them is ever built."""
 
+from collections.abc import Mapping
 from contextlib import aclosing
 
 from pacslite.archive.index.reader import IndexReader
-from pacslite.archive.query import QueryOptions, parse_query
+from pacslite.archive.query import Model, QueryOptions, parse_query
 from pacslite.dimse.messages import CommandField
 from pacslite.dimse.reader import BoundedBuffer, DataSetSink
 from pacslite.dimse.service import Reply, Request
@@ -15,7 +16,7 @@ from pacslite.upper_layer.negotiation import AbstractSyntaxOffer
 
 __all__ = ["FindService"]
 
-_MODELS = {
+_MODELS: Mapping[str, Model] = {
     PATIENT_ROOT_FIND: "patient",
     STUDY_ROOT_FIND: "study",
     PATIENT_STUDY_ONLY_FIND: "patient_study_only",

@@ -1,16 +1,16 @@
 """Retrieve service class: C-MOVE and C-GET (PS3.4 §C.4.2, §C.4.3; whole instances of Annex Y)."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pacslite.access import Access
 from pacslite.archive.archive import Archive
 from pacslite.archive.index.reader import IndexReader
-from pacslite.archive.plan import InstanceRef
-from pacslite.archive.query import QueryOptions, parse_retrieve
+from pacslite.archive.query import Model, QueryOptions, parse_retrieve
+from pacslite.archive.reference import InstanceRef
 from pacslite.dataset.source import ReadBuffer
-from pacslite.dimse.command import Tag
+from pacslite.dimse.command import CommandSet, Tag
 from pacslite.dimse.messages import CommandField
 from pacslite.dimse.reader import BoundedBuffer, DataSetSink
 from pacslite.dimse.service import Reply, Request
@@ -36,13 +36,13 @@ from pacslite.upper_layer.negotiation import AbstractSyntaxOffer
 
 __all__ = ["GetService", "MoveService", "RetrieveOptions"]
 
-_GET_MODELS = {
+_GET_MODELS: Mapping[str, Model] = {
     PATIENT_ROOT_GET: "patient",
     STUDY_ROOT_GET: "study",
     PATIENT_STUDY_ONLY_GET: "patient_study_only",
     COMPOSITE_INSTANCE_ROOT_GET: "composite",
 }
-_MOVE_MODELS = {
+_MOVE_MODELS: Mapping[str, Model] = {
     PATIENT_ROOT_MOVE: "patient",
     STUDY_ROOT_MOVE: "study",
     PATIENT_STUDY_ONLY_MOVE: "patient_study_only",
@@ -76,7 +76,7 @@ class _RetrieveService:
         reader: IndexReader,
         query_options: QueryOptions,
         options: RetrieveOptions,
-        models: dict[str, str],
+        models: Mapping[str, Model],
     ) -> None:
         self._archive = archive
         self._reader = reader
@@ -165,11 +165,11 @@ class MoveService(_RetrieveService):
             raise MoveDestinationUnknown(f"destination {message.move_destination} is not configured")
         request.facts["to"] = remote.ae_title
         instances = await self._plan(request)
-        originator = {
+        originator: CommandSet = {
             Tag.MOVE_ORIGINATOR_APPLICATION_ENTITY_TITLE: request.peer.calling_ae_title,
             Tag.MOVE_ORIGINATOR_MESSAGE_ID: message.message_id,
         }
-        sender = InstanceSender(self._archive, message.priority, dict(originator), _facts(request))
+        sender = InstanceSender(self._archive, message.priority, originator, _facts(request))
         address = Address(remote.ae_title, remote.host, remote.port, remote.tls)
         operations = SubOperations(request, reply, len(instances), self._options.pending)
         async with operations.reporting():

@@ -1,9 +1,10 @@
 """Sends stored instances: one C-STORE sub-operation, and a destination that may fail at any moment."""
 
 import logging
+import os
 
 from pacslite.archive.archive import Archive
-from pacslite.archive.plan import InstanceRef
+from pacslite.archive.reference import InstanceRef
 from pacslite.dataset.source import FileSource, ReadBuffer
 from pacslite.dimse.command import CommandSet
 from pacslite.dimse.messages import CommandField, request_command
@@ -57,7 +58,7 @@ class InstanceSender:
             stored = self._archive.open(instance)
         except (OSError, PacsliteError) as error:
             raise SubOperationFailed("not there any more") from error
-        with stored:
+        try:
             source = FileSource(stored.fd, stored.data_set_offset, stored.data_set_length, buffer)
             command = request_command(
                 CommandField.C_STORE_RQ,
@@ -69,6 +70,8 @@ class InstanceSender:
                 extra=self._originator,
             )
             response = await invoker.invoke(context, command, source)
+        finally:
+            os.close(stored.fd)
         if response.status != Status.SUCCESS:
             log.warning(
                 "C-STORE sub-operation",

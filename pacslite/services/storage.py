@@ -1,7 +1,7 @@
 """Storage service class: C-STORE (PS3.4 Annex B). The data set goes to the archive as it arrives."""
 
 from pacslite.archive.archive import Archive
-from pacslite.archive.ingest import Incoming
+from pacslite.archive.incoming import Incoming
 from pacslite.dimse.messages import CommandField
 from pacslite.dimse.reader import DataSetSink
 from pacslite.dimse.service import Reply, Request

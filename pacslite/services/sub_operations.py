@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
-from pacslite.archive.plan import InstanceRef
+from pacslite.archive.reference import InstanceRef
 from pacslite.dataset.encode import IdentifierEncoder
 from pacslite.dimse.command import CommandSet, Tag
 from pacslite.dimse.service import Reply, Request
