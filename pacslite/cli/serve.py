@@ -31,7 +31,7 @@ def serve(
 ) -> None:
     """Receive, index, find and send images until SIGTERM or SIGINT."""
     from pacslite import app as server
-    from pacslite.config import ConfigError, load
+    from pacslite.config import ConfigError, Loaded, load
     from pacslite.config.advice import advice, tls_problems
     from pacslite.config.load import Flag
     from pacslite.log import configure
@@ -46,10 +46,16 @@ def serve(
         "log.format": ("--log-format", log_format),
         "log.level": ("--log-level", log_level),
     }
-    loaded = load(config, flags=[Flag(key, name, value) for key, (name, value) in given.items() if value is not None])
-    if problems := tls_problems(loaded.settings):
-        raise ConfigError(problems)
+    flags = [Flag(key, name, value) for key, (name, value) in given.items() if value is not None]
+
+    def read() -> Loaded:
+        loaded = load(config, flags=flags)
+        if problems := tls_problems(loaded.settings):
+            raise ConfigError(problems)
+        return loaded
+
+    loaded = read()
     configure(loaded.settings.log.level, loaded.settings.log.format)
     for sentence in advice(loaded):
         log.warning(sentence)
-    sys.exit(run(server.run(loaded.settings)))
+    sys.exit(run(server.run(loaded.settings, lambda: read().settings)))

@@ -32,12 +32,12 @@ __all__ = [
 ]
 
 MIB = 1 << 20
-Permission = Literal["echo", "store", "find", "move", "get", "commit"]
+Permission = Literal["echo", "store", "find", "move", "get"]
 Permissions = Annotated[
     tuple[Permission, ...],
     BeforeValidator(lambda value: value.replace(",", " ").split() if isinstance(value, str) else value),
 ]
-EVERYTHING: tuple[Permission, ...] = ("echo", "store", "find", "move", "get", "commit")
+EVERYTHING: tuple[Permission, ...] = ("echo", "store", "find", "move", "get")
 PortNumber = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -288,7 +288,9 @@ class Access(Section):
         description='Peers without a [[remote]] entry. "loopback": accepted from this machine only; "anybody": from '
         "anywhere.",
     )
-    unknown_allow: Permissions = Field(EVERYTHING, description="What those may do.")
+    unknown_allow: Permissions = Field(
+        EVERYTHING, description="What those may do that are not on this machine: it may do everything."
+    )
     check_called_ae_title: bool = Field(True, description="Refuse (1/1/7) associations that call another AE title.")
     user_identity: Literal["optional", "required"] = Field(
         "optional",
