@@ -1,0 +1,68 @@
+"""User identity, PS3.7 §D.3.3.7."""
+
+import time
+
+import jwt
+import pytest
+
+from pacslite.access import Refusal
+from pacslite.net.identity import Identity, IdentityOptions, IdentityVerifier, User
+from pacslite.upper_layer.items import UserIdentity, UserInformation
+from pacslite.upper_layer.pdu import AAssociateRQ
+
+KEY = "a secret of at least thirty-two bytes"
+USERS = {"anna": User("anna", "right"), "ward": User("ward")}
+OPEN = IdentityOptions(USERS, jwt_key=KEY, jwt_algorithms=("HS256",))
+REQUIRED = IdentityOptions(USERS, required=True, jwt_key=KEY, jwt_algorithms=("HS256",), jwt_audience="pacs")
+UNCONFIGURED = IdentityOptions({})
+
+
+def token(key: str = KEY, **claims: object) -> bytes:
+    return jwt.encode({"sub": "anna", "aud": "pacs", "exp": time.time() + 60} | claims, key, "HS256").encode()
+
+
+async def verify(options: IdentityOptions, item: UserIdentity | None) -> Identity | Refusal:
+    request = AAssociateRQ("PACSLITE", "WS", (), UserInformation(user_identity=item))
+    return await IdentityVerifier(options).verify(request)
+
+
+@pytest.mark.parametrize(
+    ("options", "item", "user"),
+    [
+        (OPEN, None, ""),
+        (UNCONFIGURED, UserIdentity(2, b"anybody", b"anything"), ""),  # ignoring it is legal
+        (OPEN, UserIdentity(2, b"anna", b"right"), "anna"),
+        (OPEN, UserIdentity(1, b"ward"), "ward"),
+        (OPEN, UserIdentity(4, b"<saml/>"), ""),
+        (REQUIRED, UserIdentity(5, token()), "anna"),
+    ],
+)
+async def test_who_is_let_in(options: IdentityOptions, item: UserIdentity | None, user: str) -> None:
+    assert await verify(options, item) == Identity(user, None)
+
+
+@pytest.mark.parametrize(
+    ("options", "item"),
+    [
+        (REQUIRED, None),
+        (OPEN, UserIdentity(2, b"anna", b"wrong")),
+        (OPEN, UserIdentity(1, b"anna")),  # has a password: the name alone is not enough
+        (OPEN, UserIdentity(1, b"nobody")),
+        (REQUIRED, UserIdentity(3, b"kerberos ticket")),
+        (REQUIRED, UserIdentity(5, token("another secret of thirty-two bytes!"))),
+        (REQUIRED, UserIdentity(5, token(exp=time.time() - 60))),
+        (REQUIRED, UserIdentity(5, token(aud="others"))),
+        (REQUIRED, UserIdentity(5, token(sub=None))),
+        (REQUIRED, UserIdentity(5, b"\xff no token")),
+    ],
+)
+async def test_who_is_refused_permanently_by_the_acse(options: IdentityOptions, item: UserIdentity | None) -> None:
+    """§D.3.3.7.3."""
+    refusal = await verify(options, item)
+    assert isinstance(refusal, Refusal)
+    assert (refusal.result, refusal.source, refusal.reason) == (1, 2, 1)
+
+
+async def test_a_positive_response_is_given_when_asked_for() -> None:
+    item = UserIdentity(2, b"anna", b"right", positive_response_requested=True)
+    assert await verify(OPEN, item) == Identity("anna", b"")
