@@ -7,12 +7,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from benchmarks import storage
+from benchmarks import network, query, retrieve, storage
 from benchmarks.peers import PEERS
 from benchmarks.report import Journal
 
 Section = Callable[[Journal, Path, int, bool, Sequence[str]], Iterator[str]]
-SECTIONS: dict[str, Section] = {"storage": storage.run}
+SECTIONS: dict[str, Section] = {
+    "storage": storage.run,
+    "query": query.run,
+    "retrieve": retrieve.run,
+    "network": network.run,
+}
 
 
 def main() -> None:

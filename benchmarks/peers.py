@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.processes import Usage, session_processes
-from benchmarks.wire import VERIFICATION, Connection, Proposal, WireError
+from benchmarks.wire import EXPLICIT_LITTLE, VERIFICATION, Connection, Proposal, WireError
 
 __all__ = ["PEERS", "Peer", "Server", "ServerError", "available", "free_port", "running"]
 
@@ -126,7 +126,7 @@ def _dcmqrscp(site: Site) -> Launch:
     configuration.write_text(
         f"NetworkTCPPort = {site.port}\nMaxPDUSize = 131072\nMaxAssociations = {MAXIMUM_ASSOCIATIONS}\n"
         f"HostTable BEGIN\n{sink}HostTable END\nVendorTable BEGIN\nVendorTable END\n"
-        f"AETable BEGIN\nDCMQRSCP {area} RW (20000, 16384mb) ANY\nAETable END\n"
+        f"AETable BEGIN\nDCMQRSCP {area} RW (500, 16384mb) ANY\nAETable END\n"
     )
     return Launch(["dcmqrscp", "--log-level", "error", "-c", str(configuration)])
 
@@ -140,7 +140,13 @@ def _storescp(site: Site) -> Launch:
 
 
 def _pynetdicom(site: Site) -> Launch:
-    return Launch([sys.executable, "-m", "pynetdicom", "echoscp", str(site.port), "-q"])
+    """Its own echoscp takes ten associations at most."""
+    program = (
+        "from pynetdicom import AE, sop_class; ae = AE('ECHOSCP'); ae.add_supported_context(sop_class.Verification, "
+        f"'{EXPLICIT_LITTLE}'); ae.maximum_associations = {MAXIMUM_ASSOCIATIONS}; "
+        f"ae.start_server(('127.0.0.1', {site.port}))"
+    )
+    return Launch([sys.executable, "-c", program])
 
 
 PEERS = {

@@ -62,6 +62,14 @@ class Usage:
     def cpu_seconds(self) -> float:
         return self._seconds() - self._started_at
 
+    def reset(self) -> None:
+        """Start again: the peak falls to what is resident now (proc(5), clear_refs)."""
+        self._started_at = self._seconds()
+        for pid in self._processes():
+            (_PROC / str(pid) / "clear_refs").write_text("5")
+        self.peak_bytes = 0
+        self.sample()
+
     def sample(self) -> None:
         now = sum(_kilobytes(pid, "status", "VmHWM:") for pid in self._processes())
         self.peak_bytes = max(self.peak_bytes, now * 1024)
