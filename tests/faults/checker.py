@@ -74,11 +74,11 @@ async def observe(port: int, *, called: str = "PACSLITE", retrieve: Collection[s
     return seen
 
 
-def judge(history: History, seen: Seen, *, before: float | None = None) -> list[str]:
-    """The violations, each a sentence; answers after ``before`` (a power cut) promise nothing."""
+def judge(history: History, seen: Seen) -> list[str]:
+    """The violations, each a sentence."""
     found = [f"{uid} has {count} rows" for uid, count in Counter(row[2] for row in seen.rows).items() if count > 1]
     place = {uid: (study, series) for study, series, uid in seen.rows}
-    promised = history.acknowledged(before)
+    promised = history.acknowledged()
     found += [f"{attempt.uid} was acknowledged and is not found" for attempt in promised if attempt.uid not in place]
     for uid, (study, series) in place.items():
         sent = history.attempts.get(uid)
@@ -93,7 +93,7 @@ def judge(history: History, seen: Seen, *, before: float | None = None) -> list[
                 found.append(f"{uid} is found, but does not come back")
             elif digest != sent.digest:
                 found.append(f"{uid} came back with other bytes than were sent")
-        if sent.refusals and not sent.acknowledged_before(None):
+        if sent.refusals and not sent.acknowledged:
             found.append(f"{uid} is found although it was refused with {sent.refusals}")
     found += [f"{uid} comes back, but is not found" for uid in seen.content if uid not in place]
     by_series = Counter(row[1] for row in seen.rows)

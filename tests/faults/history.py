@@ -27,9 +27,9 @@ class Attempt:
     invoked_at: float
     answers: list[tuple[float, int]] = field(default_factory=list)
 
-    def acknowledged_before(self, moment: float | None) -> bool:
-        """Was 0000 received before ``moment`` (None: ever)?"""
-        return any(status == 0 and (moment is None or at < moment) for at, status in self.answers)
+    @property
+    def acknowledged(self) -> bool:
+        return any(status == 0 for _, status in self.answers)
 
     @property
     def refusals(self) -> list[int]:
@@ -77,8 +77,15 @@ class History:
                 self.attempts[uid].answers.append((entry["at"], entry["status"]))
         return self
 
+    def merge(self, other: "History", *, before: float | None = None) -> None:
+        """Take over another history; answers from ``before`` on (a power cut) promise nothing and are dropped."""
+        for uid, attempt in other.attempts.items():
+            if before is not None:
+                attempt.answers = [(at, status) for at, status in attempt.answers if at < before]
+            self.attempts[uid] = attempt
+
     def studies(self) -> set[str]:
         return {attempt.study_uid for attempt in self.attempts.values()}
 
-    def acknowledged(self, before: float | None = None) -> list[Attempt]:
-        return [attempt for attempt in self.attempts.values() if attempt.acknowledged_before(before)]
+    def acknowledged(self) -> list[Attempt]:
+        return [attempt for attempt in self.attempts.values() if attempt.acknowledged]

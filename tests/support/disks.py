@@ -35,26 +35,23 @@ def _command(*words: str | Path) -> str:
     return done.stdout.strip()
 
 
-def _make(kind: str, image: Path, megabytes: int) -> None:
+def _make(kind: str, image: Path, megabytes: int, inodes: int = 0) -> None:
     with image.open("wb") as file:
         file.truncate(megabytes << 20)
-    _format(kind, image)
-
-
-def _format(kind: str, image: Path) -> None:
     if kind == "ext4":
-        _command("mkfs.ext4", "-q", "-F", "-E", "nodiscard", "-m", "0", image)
+        few = ("-N", str(inodes)) if inodes else ()
+        _command("mkfs.ext4", "-q", "-F", "-E", "nodiscard", "-m", "0", *few, image)
     else:
         _command(f"mkfs.{kind}", "-q", "-f", "-K", image)
 
 
 @contextlib.contextmanager
-def loop_disk(base: Path, *, megabytes: int, kind: str = "ext4", options: str = "loop") -> Iterator[Path]:
+def loop_disk(base: Path, *, megabytes: int, kind: str = "ext4", inodes: int = 0) -> Iterator[Path]:
     """A mounted file system of its own, gone at the end."""
     image, mounted = base / "disk.img", base / "disk"
     mounted.mkdir()
-    _make(kind, image, megabytes)
-    _command("mount", "-o", options, image, mounted)
+    _make(kind, image, megabytes, inodes)
+    _command("mount", "-o", "loop,errors=remount-ro" if kind == "ext4" else "loop", image, mounted)
     try:
         yield mounted
     finally:

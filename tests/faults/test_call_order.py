@@ -1,0 +1,68 @@
+"""The order of the system calls of one store, as the kernel saw it: the bytes are synced before the answer is sent."""
+
+import asyncio
+import re
+
+from tests.faults.checker import observe
+from tests.faults.strace import Call, tracing
+from tests.support.instances import make_instance
+from tests.support.processes import ServerFactory
+from tests.support.wire import CT_IMAGE, Context, Wire
+
+SYNCS = ("fdatasync", "fsync", "syncfs")
+SENDS = ("write", "writev", "sendto", "sendmsg")
+OTHERS = ("pwrite64", "pwritev", "pwritev2", "rename", "renameat", "renameat2")
+
+
+def _positions(calls: list[Call], names: tuple[str, ...], pattern: str) -> list[int]:
+    return [at for at, call in enumerate(calls) if call.name in names and re.search(pattern, call.text)]
+
+
+async def test_synced_before_answered(new_server: ServerFactory) -> None:
+    server = new_server()
+    async with server.running(), await Wire.associate(server.port, [Context(1, CT_IMAGE)]) as wire:
+        for number in range(5):
+            instance = make_instance(number, seed=81, size=600_000 if number % 2 else 3_000)
+            with tracing(server.pid, calls=(*SYNCS, *SENDS, *OTHERS)) as trace:
+                answer = await wire.store(CT_IMAGE, instance.sop_instance_uid, instance.data)
+                assert answer.status == 0
+            written = _positions(trace.calls, (*SENDS, *OTHERS), r"/incoming/")
+            synced = _positions(trace.calls, SYNCS, r"/incoming|syncfs|/data0>")
+            answered = _positions(trace.calls, SENDS, r"<TCP")
+            assert written, trace.raw
+            assert synced, f"no sync of what was stored:\n{trace.raw}"
+            assert answered, f"no answer seen:\n{trace.raw}"
+            assert not any(trace.calls[at].failed for at in synced)
+            assert max(written) < max(synced) < min(answered), trace.raw
+
+
+async def test_one_sync_an_instance(new_server: ServerFactory) -> None:
+    """The disk is the limit: one sync on the way to the answer, not three."""
+    server = new_server()
+    async with server.running(), await Wire.associate(server.port, [Context(1, CT_IMAGE)]) as wire:
+        first = make_instance(0, seed=82, size=100_000)
+        await wire.store(CT_IMAGE, first.sop_instance_uid, first.data)
+        await asyncio.sleep(1.5)  # what the first one left to do off the hot path
+        instance = make_instance(1, seed=82, size=100_000)
+        with tracing(server.pid, calls=(*SYNCS, *SENDS)) as trace:
+            await wire.store(CT_IMAGE, instance.sop_instance_uid, instance.data)
+        answered = min(_positions(trace.calls, SENDS, r"<TCP"))
+        before = [call for call in trace.calls[:answered] if call.name in SYNCS]
+        assert len(before) == 1, trace.raw
+
+
+async def test_index_is_rebuilt_after_the_loss_of_its_log(new_server: ServerFactory) -> None:
+    """The index's log may be lost in a power cut: ``incoming/`` is the journal."""
+    server = new_server()
+    server.start()
+    instances = [make_instance(n, seed=83, size=20_000) for n in range(40)]
+    async with await Wire.associate(server.port, [Context(1, CT_IMAGE)]) as wire:
+        for instance in instances:
+            assert (await wire.store(CT_IMAGE, instance.sop_instance_uid, instance.data)).status == 0
+    server.kill()
+    for path in server.data_dir.glob("index.sqlite-*"):
+        path.unlink()
+    async with server.running():
+        seen = await observe(server.port)
+        assert seen.content == {instance.sop_instance_uid: instance.digest for instance in instances}
+    await server.tool("check", "--deep", "--data-dir", server.data_dir)

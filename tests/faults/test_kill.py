@@ -1,0 +1,81 @@
+"""SIGKILL at random moments under the load of 16 associations: nothing acknowledged is lost, nothing is half there."""
+
+import asyncio
+import os
+import random
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.faults.checker import judge, observe
+from tests.faults.history import History
+from tests.faults.loading import Load
+from tests.support.processes import ServerFactory
+
+ROUNDS = int(os.environ.get("PACSLITE_TEST_KILL_ROUNDS", "30"))
+SEED = int(os.environ.get("PACSLITE_TEST_SEED", "1"))
+DEEP_CHECK_EVERY = 6
+
+
+@pytest.mark.timeout(60 + 15 * ROUNDS)
+async def test_sigkill_under_load(new_server: ServerFactory, tmp_path: Path) -> None:
+    """After each kill: start below a second, the judge over all rounds, contents of the last one."""
+    server = new_server()
+    chance = random.Random(SEED)
+    everything, fresh = History(), History()
+    slowest = 0.0
+    for number in range(ROUNDS):
+        server.start()
+        if number:
+            slowest = max(slowest, server.started_seconds)
+            seen = await observe(server.port, retrieve=fresh.studies())
+            violations = judge(everything, seen)
+            assert not violations, f"round {number}:\n" + "\n".join(violations[:20])
+        if number and number % DEEP_CHECK_EVERY == 0:
+            server.stop()
+            await server.tool("check", "--deep", "--data-dir", server.data_dir)
+            server.start()
+        load = Load(tmp_path, server.port, number)
+        await load.until_acknowledged()
+        await asyncio.sleep(chance.random() * 0.8)
+        server.kill()
+        fresh = await load.finish()
+        everything.merge(fresh)
+    async with server.running():
+        seen = await observe(server.port)
+        violations = judge(everything, seen)
+        assert not violations, "\n".join(violations[:20])
+    await server.tool("check", "--deep", "--data-dir", server.data_dir, seconds=600)
+    assert slowest < 1.0, f"the slowest start after a kill took {slowest:.2f} s"
+    assert len(everything.acknowledged()) > 20 * ROUNDS
+
+
+async def test_stop_and_continue(new_server: ServerFactory, tmp_path: Path) -> None:
+    """SIGSTOP for longer than a moment, then SIGCONT: all timers jump, no store is lost or refused."""
+    server = new_server()
+    async with server.running():
+        load = Load(tmp_path, server.port, 900, "--seconds", 4, "--associations", 4)
+        await load.until_acknowledged()
+        for _ in range(2):
+            os.kill(server.pid, signal.SIGSTOP)
+            await asyncio.sleep(0.7)
+            os.kill(server.pid, signal.SIGCONT)
+            await asyncio.sleep(0.3)
+        history = await load.finish()
+        violations = judge(history, await observe(server.port))
+        assert not violations, "\n".join(violations[:20])
+        assert all(attempt.acknowledged for attempt in history.attempts.values())
+
+
+async def test_sigterm_under_load_drains(new_server: ServerFactory, tmp_path: Path) -> None:
+    """No new associations, running stores end, exit 0; every acknowledged instance is there at the next start."""
+    server = new_server(timeouts={"drain_seconds": 5})
+    server.start()
+    load = Load(tmp_path, server.port, 901)
+    await load.until_acknowledged(20)
+    await asyncio.to_thread(server.stop, seconds=15)
+    history = await load.finish()
+    async with server.running():
+        violations = judge(history, await observe(server.port))
+        assert not violations, "\n".join(violations[:20])

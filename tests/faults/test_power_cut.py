@@ -1,0 +1,144 @@
+"""Power cuts on a disk that forgets what was not synced, under ext4 and xfs with their own journals.
+
+The cut comes first, then SIGKILL: what the doomed server still acknowledges after the cut is not counted.
+"""
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.checker import judge, observe
+from tests.faults.history import History
+from tests.faults.loading import Load
+from tests.support.disks import ForgetfulDisk
+from tests.support.exchange import send_instances
+from tests.support.instances import make_instance
+from tests.support.processes import Pacslite, ServerFactory
+from tests.support.wire import CT_IMAGE, AbortedError, Context, RejectedError, Wire
+
+CUTS = int(os.environ.get("PACSLITE_TEST_POWER_CUTS", "10"))
+SWEEP = CUTS > 10  # "make soak"
+SEED = int(os.environ.get("PACSLITE_TEST_SEED", "1"))
+
+
+@pytest.fixture(params=["ext4", "xfs"])
+def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ForgetfulDisk]:
+    disk = ForgetfulDisk(tmp_path / "power", request.param, megabytes=4096 if SWEEP else 768)
+    yield disk
+    disk.destroy()
+
+
+def _server(new_server: ServerFactory, disk: ForgetfulDisk) -> Pacslite:
+    return new_server(disk.mounted / "data", storage={"min_free_bytes": 0})
+
+
+def test_the_disk_forgets(disk: ForgetfulDisk) -> None:
+    """The test of the test: synced bytes survive, unsynced ones do not, nor does an unsynced name."""
+    disk.insert()
+    synced, unsynced, late = (disk.mounted / name for name in ("synced", "unsynced", "late"))
+    for path in (synced, unsynced):
+        path.write_bytes(b"x" * 100_000)
+    with synced.open("rb") as file:
+        os.fsync(file.fileno())
+    directory = os.open(disk.mounted, os.O_RDONLY)
+    os.fsync(directory)
+    os.close(directory)
+    late.write_bytes(b"late")
+    disk.cut()
+    disk.remove()
+    disk.insert()
+    assert synced.read_bytes() == b"x" * 100_000
+    assert not unsynced.exists() or unsynced.read_bytes() != b"x" * 100_000
+    assert not late.exists()
+
+
+@pytest.mark.timeout(120 + 30 * CUTS)
+async def test_power_cuts_under_load(disk: ForgetfulDisk, new_server: ServerFactory, tmp_path: Path) -> None:
+    """Strict and random cuts in turn, all on one archive that grows; every fourth hits the start that recovers."""
+    server = _server(new_server, disk)
+    chance = random.Random(SEED)
+    everything = History()
+    for number in range((CUTS + 1) // 2):  # each file system gets half of them
+        seed = None if number % 2 == 0 else chance.randrange(1 << 30)
+        disk.insert()
+        server.start()
+        load = Load(tmp_path, server.port, number)
+        await load.until_acknowledged()
+        await asyncio.sleep(chance.random() * 1.2)
+        moment = await asyncio.to_thread(disk.cut, seed)
+        server.kill()
+        fresh = await load.finish()
+        await asyncio.to_thread(disk.remove)
+        everything.merge(fresh, before=moment)
+        await asyncio.to_thread(disk.insert)
+        if number % 4 == 3:
+            disk.cut_after(chance.randrange(1, 20), chance.randrange(1 << 30))
+            server.launch()
+            await asyncio.sleep(0.8)
+            server.kill()
+            await asyncio.to_thread(disk.remove)
+            await asyncio.to_thread(disk.insert)
+        server.start()
+        seen = await observe(server.port, retrieve=fresh.studies())
+        violations = judge(everything, seen)
+        assert not violations, f"cut {number} ({seed}, {disk.kind}):\n" + "\n".join(violations[:20])
+        await asyncio.to_thread(server.stop)
+        await server.tool("check", "--deep", "--data-dir", server.data_dir)
+        await asyncio.to_thread(disk.remove)
+    assert len(everything.acknowledged()) > 20 * CUTS // 2
+
+
+@pytest.mark.timeout(7200 if SWEEP else 120)
+async def test_cut_at_each_write_of_one_store(disk: ForgetfulDisk, new_server: ServerFactory) -> None:
+    """The disk's own writes and flushes from the start of one store on: the cut comes at the first, the second, ...
+
+    In ``make test`` only every fifth.
+    """
+    server = _server(new_server, disk)
+    kept = [make_instance(n, seed=70, size=50_000) for n in range(3)]
+    disk.insert()
+    async with server.running():
+        await send_instances(server.port, kept)
+    disk.remove()
+    for operation in range(1, 200, 1 if SWEEP else 5):
+        one = make_instance(1000 + operation, seed=70, size=50_000)
+        disk.insert()
+        server.start()
+        disk.cut_after(operation, operation if operation % 2 else None)
+        acknowledged = await _try_to_store(server, one.sop_instance_uid, one.data)
+        reached = disk.state()["cut_at"] is not None
+        if not reached:
+            await asyncio.sleep(0.3)  # what happens off the hot path
+            reached = disk.state()["cut_at"] is not None
+        moment = disk.cut()
+        server.kill()
+        disk.remove()
+        disk.insert()
+        async with server.running():
+            seen = await observe(server.port)
+        assert {item.sop_instance_uid: item.digest for item in kept}.items() <= seen.content.items()
+        survived = seen.content.get(one.sop_instance_uid)
+        assert survived in (None, one.digest)
+        if acknowledged is not None and acknowledged < moment:
+            assert survived == one.digest, f"cut at operation {operation}: acknowledged and gone"
+        if survived:
+            kept.append(one)
+        await server.tool("check", "--deep", "--data-dir", server.data_dir)
+        disk.remove()
+        if not reached:
+            return
+
+
+async def _try_to_store(server: Pacslite, uid: str, data: bytes) -> float | None:
+    """When 0000 arrived, or None."""
+    try:
+        async with await Wire.associate(server.port, [Context(1, CT_IMAGE)]) as wire:
+            answer = await wire.store(CT_IMAGE, uid, data)
+            return time.monotonic() if answer.status == 0 else None
+    except (AbortedError, RejectedError, OSError):
+        return None
