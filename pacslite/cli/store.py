@@ -2,38 +2,26 @@
 
 import time
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from pacslite.cli.options import Json, command, run
 from pacslite.cli.output import complain, print_json, print_line, progress_bar, size
+from pacslite.cli.paths import Paths, files_below
 from pacslite.cli.peers import Calling, PeerArgument
 from pacslite.dimse.status import is_failure
 from pacslite.scu.client import Client, StoreResult
 from pacslite.scu.requestor import Address
 
-__all__ = ["Paths", "app", "files_below"]
+__all__ = ["app"]
 
 app = command()
-Paths = Annotated[
-    list[Path], typer.Argument(metavar="PATH...", exists=True, help="Files, and folders with all that is in them.")
-]
 
 
 @app.command()
 def store(peer: PeerArgument, paths: Paths, calling: Calling = "PACSLITE", json_: Json = False) -> None:
     """Send files to a peer (C-STORE)."""
     raise typer.Exit(run(_store(peer, files_below(paths), calling, json_)))
-
-
-def files_below(paths: list[Path]) -> list[Path]:
-    """Folders walked, in the order of names; hidden files are left out."""
-    files: list[Path] = []
-    for path in paths:
-        below = sorted(path.rglob("*")) if path.is_dir() else [path]
-        files += [file for file in below if file.is_file() and (file == path or not file.name.startswith("."))]
-    return files
 
 
 async def _store(peer: Address, files: list[Path], calling: str, json_: bool) -> int:
