@@ -6,6 +6,7 @@ from struct import Struct
 from typing import Literal, NamedTuple
 
 from pacslite.dataset.dictionary import vr_of
+from pacslite.errors import DimseError
 
 __all__ = [
     "BIG",
@@ -17,6 +18,7 @@ __all__ = [
     "LONG_VRS",
     "SHORT_VRS",
     "UNDEFINED",
+    "DataSetError",
     "Element",
     "Elements",
     "Form",
@@ -38,6 +40,12 @@ SHORT_VRS = frozenset(
 )
 LONG_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
 UNDEFINED = 0xFFFFFFFF
+
+
+class DataSetError(DimseError):
+    """Bytes that are no data set in their transfer syntax; the comment gives the offset (PS3.4 §B.2.3)."""
+
+    status = 0xC000  # cannot understand
 
 
 class Element(NamedTuple):
@@ -121,9 +129,13 @@ def value_of(raw: bytes, explicit: bool) -> bytes:
     return raw[header:]
 
 
-@lru_cache(maxsize=256)
 def split_charsets(value: bytes) -> tuple[str, ...]:
     """Give the values of Specific Character Set (0008,0005), unpadded; none if it is empty."""
+    return _split_charsets(value[:1024])  # nothing sensible is longer, and what is cached must be small
+
+
+@lru_cache(maxsize=256)
+def _split_charsets(value: bytes) -> tuple[str, ...]:
     text = value.decode("ascii", "replace").rstrip(" \0")
     return tuple(part.strip(" \0") for part in text.split("\\")) if text else ()
 

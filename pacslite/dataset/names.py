@@ -5,8 +5,8 @@ import unicodedata
 
 __all__ = ["fold_name", "name_groups"]
 
-# What comparison leaves out: accents, the points of Hebrew and Arabic. Not all that combines: the vowel signs of Thai and
-# Indian scripts and the voicing marks of kana make other names.
+# What comparison leaves out: accents, and the points of Hebrew and Arabic. Not all that combines: other vowel signs of
+# Thai and Indian scripts, or other voicing marks of kana, make another name.
 _ACCENTS = re.compile(
     "[\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670]"
 )

@@ -1,8 +1,7 @@
 """Scan the header of a data set as it arrives: the top-level elements up to the pixel data, as received (PS3.5 §7).
 
-Whatever the pieces, the work is linear in the bytes: nothing recurses, a value that is not kept costs one addition, and
-of a sequence of undefined length only elements of undefined length are entered. Their nesting needs no stack: what is
-open is always an item in a sequence in an item ..., so its depth says all (§7.5).
+Whatever the pieces, the work is linear in the bytes and memory is bounded: a value that is not kept costs one addition,
+a header that fits in the first piece one copy.
 """
 
 import zlib
@@ -17,6 +16,7 @@ from pacslite.dataset.element import (
     IMPLICIT_VR_LITTLE_ENDIAN,
     LITTLE,
     UNDEFINED,
+    DataSetError,
     Element,
     Elements,
     is_capitals,
@@ -24,7 +24,7 @@ from pacslite.dataset.element import (
     split_charsets,
     value_of,
 )
-from pacslite.errors import DimseError
+from pacslite.dataset.nested import OpenElement
 
 __all__ = [
     "DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN",
@@ -42,12 +42,6 @@ _NO_VR: frozenset[int] = frozenset()
 _ENTRY = 150  # bytes that a kept element costs beside its own
 
 
-class DataSetError(DimseError):
-    """Bytes that are no data set in their transfer syntax; the comment gives the offset (PS3.4 §B.2.3)."""
-
-    status = 0xC000  # cannot understand
-
-
 class HeaderScanner:
     """Collects the header of one data set from pieces of any size.
 
@@ -61,21 +55,17 @@ class HeaderScanner:
     """
 
     __slots__ = (
-        "_base",
-        "_base_header",
         "_block",
         "_buffer",
-        "_depth",
-        "_dropping",
         "_form",
         "_fresh",
         "_header_limit",
-        "_implicit_depth",
         "_inflated",
         "_inflater",
         "_keep_limit",
         "_kept",
         "_offset",
+        "_open",
         "_position",
         "_raw",
         "_skip",
@@ -110,18 +100,12 @@ class HeaderScanner:
         self._inflated = 0
         self._buffer: bytes | bytearray = b""
         self._block = _FIRST_BLOCK
-        self._position = 0  # in the buffer; behind its end where an item of an open sequence has yet to arrive
+        self._position = 0  # in the buffer; behind its end where something in the open element has yet to arrive
         self._offset = 0  # of the buffer in the data set
         self._skip = 0  # bytes to come that nobody wants
         self._kept = 0
-        self._fresh = (
-            detect  # the next element is the first of the data set or an item: it shows implicit or explicit VR
-        )
-        self._depth = 0  # open sequences (odd) and items (even) of undefined length
-        self._implicit_depth = 0  # the outermost item in implicit VR within explicit ones (PS3.5 §6.2.2)
-        self._base = 0  # where the open top-level element of undefined length begins
-        self._base_header = 8
-        self._dropping = False  # it has grown beyond keep_limit
+        self._fresh = detect  # the next element is the first: it shows implicit or explicit VR
+        self._open: OpenElement | None = None
 
     # receiving
 
@@ -148,8 +132,8 @@ class HeaderScanner:
         if self._inflater is not None and not self._inflater.eof:
             raise DataSetError(f"deflated data set ends after {self._inflated} bytes inflated")
         rest = self._buffer[self._position :]
-        if self._depth or self._skip or len(rest) >= 8 or any(rest):  # a few zeros are somebody's padding
-            at = self._base if self._depth and not self._dropping else self._position
+        if self._open or self._skip or len(rest) >= 8 or any(rest):  # a few zeros are somebody's padding
+            at = self._open.base if self._open and not self._open.is_dropped else self._position
             raise DataSetError(f"data set ends inside the element at byte {self._offset + at}")
         self.complete = True
 
@@ -165,6 +149,11 @@ class HeaderScanner:
         """Values of Specific Character Set (0008,0005), unpadded; empty ones count (PS3.3 §C.12.1.1.2)."""
         value = self.get(0x00080005)
         return split_charsets(value) if value else ()
+
+    @property
+    def held(self) -> int:
+        """Bytes of memory it holds, about."""
+        return self._kept + _ENTRY * len(self._raw) + len(self._buffer)
 
     def get(self, tag: int) -> bytes | None:
         """Give the value of an element, None if absent."""
@@ -236,37 +225,54 @@ class HeaderScanner:
         buffer = self._buffer
         position = self._position
         while not self.complete:
-            if self._depth:
-                position = self._walk_open(buffer, position)
-                if self._depth:
+            if self._open is not None:
+                position = self._open.walk(buffer, position, self._offset)
+                if self._open.is_open:
                     break
+                self._keep(self._open, buffer, position)
+                self._open = None
             if self._fresh:
                 position = self._walk_start(buffer, position)
                 if self._fresh:
                     break
             position = self._walk_top(cast("bytes", buffer), position)
-            if not self._depth:
+            if self._open is None:
                 break
         if self._kept + _ENTRY * len(self._raw) > self._header_limit:
             raise DataSetError(f"header beyond {self._header_limit} bytes before byte {self._offset + position}")
         if self.complete:
             self._buffer = b""
             return True
-        size = len(buffer)
-        if self._depth and not self._dropping and position - self._base - self._base_header > self._keep_limit:
-            self._dropping = True
-        cut = self._base if self._depth and not self._dropping else min(position, size)
-        if position > size and cut == size:
+        self._drop(position)
+        return False
+
+    def _drop(self, position: int) -> None:
+        """Keep of the buffer what is not done with; what goes on behind it is passed over as it comes."""
+        size = len(self._buffer)
+        cut = min(position, size)
+        if self._open is not None and not self._open.is_dropped:
+            if position - self._open.base - self._open.header_size > self._keep_limit:
+                self._open.is_dropped = True
+            else:
+                cut = self._open.base
+                self._open.base = 0
+        if position > size == cut:
             self._skip = position - size
             position = size
         self._position = position - cut
-        self._base -= cut
         self._offset += cut
         if cut == size:
             self._buffer = b""
         elif cut:
-            self._buffer = buffer[cut:]
-        return False
+            self._buffer = self._buffer[cut:]
+
+    def _keep(self, element: OpenElement, buffer: bytes | bytearray, position: int) -> None:
+        """Keep an element of undefined length that has ended."""
+        base = element.base
+        if not element.is_dropped and position - base - element.header_size - 8 <= self._keep_limit:
+            group, number, _ = self._form.wide(buffer, base)
+            self._raw[group << 16 | number] = bytes(buffer[base:position])
+            self._kept += position - base
 
     # private: the walk over elements; each takes a position and gives the one where bytes ran out
 
@@ -321,10 +327,7 @@ class HeaderScanner:
             else:
                 length = form.wide(buffer, position)[2]
             if length == UNDEFINED:
-                self._base = position
-                self._base_header = header
-                self._depth = 1
-                self._dropping = False
+                self._open = OpenElement(form, position, header, explicit=self.explicit)
                 position += header
                 start += header  # counted when it is kept
                 break
@@ -341,76 +344,6 @@ class HeaderScanner:
             found = {tag: bytes(raw) for tag, raw in found.items()}
         self._raw.update(found)
         return position
-
-    def _walk_open(self, buffer: bytes | bytearray, position: int) -> int:
-        """Go on in an element of undefined length, to its end if it is there (PS3.5 §7.5, §A.4).
-
-        Only what is itself of undefined length is entered. An item is implicit if its first element is (§6.2.2: so is
-        UN of undefined length), and then all within it.
-        """
-        form = self._form
-        header = form.header
-        wide = form.wide
-        short = form.short_vrs
-        limit = len(buffer) - 8
-        depth = self._depth
-        explicit = self.explicit and not self._implicit_depth
-        fresh = self._fresh
-        while position <= limit and depth:
-            if depth & 1 == 0 and explicit:
-                group, _, vr, length = header(buffer, position)
-                if vr in short:
-                    fresh = False
-                    position += 8 + length
-                    continue
-            group, number, length = wide(buffer, position)
-            if group == 0xFFFE:
-                position += 8
-                if depth & 1 and number == 0xE000:
-                    if length == UNDEFINED:
-                        depth += 1
-                        fresh = True
-                    else:
-                        position += length
-                    continue
-                if number == 0xE0DD:  # of a sequence; closes an item in it too, whose own delimiter is missing
-                    depth = (depth - 1) & ~1
-                elif number != 0xE00D:
-                    raise DataSetError(f"(FFFE,{number:04X}) at byte {self._offset + position - 8}")
-                elif depth & 1 == 0:
-                    depth -= 1
-                if depth < self._implicit_depth:
-                    self._implicit_depth = 0
-                    explicit = self.explicit
-                continue
-            if depth & 1:
-                raise DataSetError(f"({group:04X},{number:04X}) between items at byte {self._offset + position}")
-            size = 8
-            if explicit:
-                size, length, is_implicit = measure_header(form, buffer, position)
-                if position + size > limit + 8:
-                    break
-                if is_implicit and fresh:
-                    self._implicit_depth = depth
-                    explicit = False
-            fresh = False
-            position += size
-            if length == UNDEFINED:
-                depth += 1
-            else:
-                position += length
-        self._fresh = fresh and depth > 0
-        self._depth = depth
-        if depth == 0 and not self._dropping:
-            self._keep_open(buffer, position)
-        return position
-
-    def _keep_open(self, buffer: bytes | bytearray, position: int) -> None:
-        base = self._base
-        if position - base - self._base_header - 8 <= self._keep_limit:
-            group, number, _ = self._form.wide(buffer, base)
-            self._raw[group << 16 | number] = bytes(buffer[base:position])
-            self._kept += position - base
 
 
 def scan_header(

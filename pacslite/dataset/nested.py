@@ -1,0 +1,94 @@
+"""The walk through an element of undefined length, PS3.5 §7.5 and §A.4, in constant memory.
+
+Only what is itself of undefined length is entered, so what is open is always an item in a sequence in an item ...: its
+depth says all, nothing recurses and there is no stack.
+"""
+
+from pacslite.dataset.element import UNDEFINED, DataSetError, Form, measure_header
+
+__all__ = ["OpenElement"]
+
+_ITEM, _ITEM_END, _SEQUENCE_END = 0xE000, 0xE00D, 0xE0DD  # of group FFFE
+
+
+class OpenElement:
+    """An element of undefined length whose header begins at ``base``; walk it until ``is_open`` ends.
+
+    Items are implicit if their first element is, and then all within them (§6.2.2: so is what UN holds; some senders
+    switch). Tolerated: an item's delimiter where none is due, and the sequence's delimiter where the item's is missing.
+    """
+
+    __slots__ = ("_depth", "_explicit", "_form", "_fresh", "_implicit_depth", "base", "header_size", "is_dropped")
+
+    def __init__(self, form: Form, base: int, header_size: int, *, explicit: bool) -> None:
+        self.base = base
+        self.header_size = header_size
+        self.is_dropped = False  # too long to keep: ``base`` means nothing any more
+        self._form = form
+        self._explicit = explicit
+        self._depth = 1  # odd in a sequence, even in an item
+        self._implicit_depth = 0  # of the outermost item in implicit VR within explicit ones
+        self._fresh = False  # the next element is the first of its item
+
+    @property
+    def is_open(self) -> bool:
+        """Has its last delimiter yet to come?"""
+        return self._depth > 0
+
+    def walk(self, buffer: bytes | bytearray, position: int, offset: int) -> int:
+        """Go on from ``position``; give the one behind the element, or where bytes ran out (behind the buffer, maybe).
+
+        Raises:
+            DataSetError: What stands there can not; ``offset`` of the buffer is for its comment.
+        """
+        form = self._form
+        header = form.header
+        wide = form.wide
+        short = form.short_vrs
+        limit = len(buffer) - 8
+        depth = self._depth
+        explicit = self._explicit and not self._implicit_depth
+        while position <= limit and depth:
+            if explicit and not depth & 1:
+                _, _, vr, length = header(buffer, position)
+                if vr in short:  # 0.1 us an element
+                    self._fresh = False
+                    position += 8 + length
+                    continue
+            group, number, length = wide(buffer, position)
+            if group == 0xFFFE:
+                if number == _ITEM and depth & 1:
+                    if length == UNDEFINED:
+                        depth += 1
+                        self._fresh = True
+                    else:
+                        position += length
+                elif number == _SEQUENCE_END:
+                    depth = (depth - 1) & ~1
+                elif number != _ITEM_END:
+                    raise DataSetError(f"(FFFE,{number:04X}) at byte {offset + position}")
+                elif not depth & 1:
+                    depth -= 1
+                position += 8
+                if depth < self._implicit_depth:
+                    self._implicit_depth = 0
+                    explicit = self._explicit
+                continue
+            if depth & 1:
+                raise DataSetError(f"({group:04X},{number:04X}) between items at byte {offset + position}")
+            size = 8
+            if explicit:
+                size, length, is_implicit = measure_header(form, buffer, position)
+                if position + size > limit + 8:
+                    break
+                if is_implicit and self._fresh:
+                    self._implicit_depth = depth
+                    explicit = False
+            self._fresh = False
+            position += size
+            if length == UNDEFINED:
+                depth += 1
+            else:
+                position += length
+        self._depth = depth
+        return position
