@@ -280,11 +280,11 @@ class Association:
         self._events.append(Released())
 
     def _aa_1(self, subject: AAbort | PDU | PDataTF | PDUError) -> None:
-        if self.state is State.STA2:  # nobody has associated yet: no indication in the standard, a line in our log
+        if isinstance(subject, AAbort):  # our user's; the peer's is due wherever it arrives
+            self._send(subject)
+        else:  # Sta2: nobody has associated, so no indication in the standard; ours is for the log
             self._send(AAbort(0))
             self._events.append(Aborted(0, 0, by_peer=False, problem=str(self._violation(subject))))
-        elif isinstance(subject, AAbort):
-            self._send(subject)
         self._start_artim()
 
     def _aa_2(self, _: object) -> None:

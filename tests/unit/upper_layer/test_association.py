@@ -1,7 +1,7 @@
 """Whole conversations between two associations, and between one and a peer that does as it likes."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pacslite.upper_layer.association import Association
@@ -303,6 +303,7 @@ def test_request_without_a_cell_changes_nothing() -> None:
     assert (requestor.state, requestor.data_to_send()) == (State.STA7, [])
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=200), max_size=5), st.booleans())
 def test_receive_bytes_never_raises(pieces: list[bytes], is_open: bool) -> None:
     acceptor = pair()[1] if is_open else Association.acceptor(maximum_length=16384)

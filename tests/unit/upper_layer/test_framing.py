@@ -86,17 +86,19 @@ noise = st.binary(min_size=1, max_size=30)
 streams = st.lists(st.one_of(p_data_pdus, p_data_pdus, p_data_pdus, other_pdus, noise), max_size=6).map(b"".join)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(streams, st.lists(st.integers(0, 10_000), max_size=12))
 def test_any_cutting_of_the_stream_gives_the_same(stream: bytes, places: list[int]) -> None:
     assert conversation(cut(stream, places)) == conversation([stream])
 
 
+@settings(deadline=None)
 @given(streams)
 def test_byte_after_byte_gives_the_same(stream: bytes) -> None:
     assert conversation([stream[at : at + 1] for at in range(len(stream))]) == conversation([stream])
 
 
+@settings(deadline=None)
 @given(streams, st.data())
 def test_damaged_streams_are_cut_like_others(stream: bytes, data: st.DataObject) -> None:
     damaged = bytearray(stream or b"\0")
@@ -106,6 +108,7 @@ def test_damaged_streams_are_cut_like_others(stream: bytes, data: st.DataObject)
     assert conversation(cut(bytes(damaged), places)) == conversation([bytes(damaged)])
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(pdvs, min_size=1, max_size=4), max_size=5), st.lists(st.integers(0, 10_000), max_size=12))
 def test_fragments_are_what_was_sent(pdus: list[list[PDV]], places: list[int]) -> None:
     stream = b"".join(p_data(*each) for each in pdus)

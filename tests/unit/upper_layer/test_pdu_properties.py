@@ -86,6 +86,7 @@ pdus: SearchStrategy[PDU] = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(pdus)
 def test_round_trip(pdu: PDU) -> None:
     encoded = pdu.encode()
@@ -93,11 +94,13 @@ def test_round_trip(pdu: PDU) -> None:
     assert int.from_bytes(encoded[2:6], "big") == len(encoded) - 6
 
 
+@settings(deadline=None)
 @given(pdus, st.binary(max_size=20))
 def test_what_follows_a_pdu_is_not_looked_at(pdu: PDU, more: bytes) -> None:
     assert decode_pdu(memoryview(pdu.encode() + more)) == pdu
 
 
+@settings(deadline=None)
 @given(requests)
 def test_decoded_request_keeps_nothing_of_the_buffer(request: AAssociateRQ) -> None:
     buffer = bytearray(request.encode())
@@ -112,18 +115,20 @@ def decodes_or_refuses(data: bytes) -> None:
         decode_pdu(memoryview(data))
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_any_bytes_decode_or_raise_pdu_error(data: bytes) -> None:
     decodes_or_refuses(data)
 
 
+@settings(deadline=None)
 @given(st.sampled_from([1, 2]), st.binary(max_size=400))
 def test_any_items_decode_or_raise_pdu_error(pdu_type: int, items: bytes) -> None:
     body = bytes(68) + items
     decodes_or_refuses(bytes((pdu_type, 0)) + len(body).to_bytes(4, "big") + body)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(requests | answers, st.data())
 def test_damaged_pdu_decodes_or_raises_pdu_error(pdu: AAssociateRQ | AAssociateAC, data: st.DataObject) -> None:
     damaged = bytearray(pdu.encode())
