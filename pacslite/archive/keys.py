@@ -12,12 +12,14 @@ from typing import NamedTuple
 from pacslite.archive.modules import PATIENT_MODULES, SERIES_MODULES, STUDY_MODULES
 
 __all__ = [
+    "COLUMN_OF_TAG",
     "KEYS",
     "KEY_OF_TAG",
     "MAINTAINED",
     "UNIQUE_KEY",
     "Key",
     "Level",
+    "Maintained",
     "level_of",
 ]
 
@@ -54,6 +56,22 @@ class Key(NamedTuple):
     @property
     def match(self) -> str:
         return f"{self.column}_key" if self.vr in _NORMALISED else self.column
+
+
+class Maintained(NamedTuple):
+    """An attribute that is no received value: the writer keeps its column, which is compared as it is."""
+
+    tag: int
+    keyword: str
+    vr: str
+    level: Level
+    column: str
+    indexed: bool = False
+    multiple: bool = False
+
+    @property
+    def match(self) -> str:
+        return self.column
 
 
 _P, _ST, _SE, _I = Level.PATIENT, Level.STUDY, Level.SERIES, Level.IMAGE
@@ -112,20 +130,21 @@ KEYS: tuple[Key, ...] = (
     Key(0x00280100, "BitsAllocated", "US", _I, "bits_allocated", "O"),
 )
 
-# What the archive states about itself (PS3.4 §C.3.4, §C.6.1.1): columns the writer maintains, compared as they are.
-MAINTAINED: tuple[Key, ...] = (
-    Key(0x00201200, "NumberOfPatientRelatedStudies", "US", _P, "number_of_studies", "O"),
-    Key(0x00201202, "NumberOfPatientRelatedSeries", "US", _P, "number_of_series", "O"),
-    Key(0x00201204, "NumberOfPatientRelatedInstances", "US", _P, "number_of_instances", "O"),
-    Key(0x00080061, "ModalitiesInStudy", "CS", _ST, "modalities", "O", True, multiple=True),
-    Key(0x00080062, "SOPClassesInStudy", "UI", _ST, "sop_classes", "O", multiple=True),
-    Key(0x00201206, "NumberOfStudyRelatedSeries", "US", _ST, "number_of_series", "O"),
-    Key(0x00201208, "NumberOfStudyRelatedInstances", "US", _ST, "number_of_instances", "O"),
-    Key(0x00201209, "NumberOfSeriesRelatedInstances", "US", _SE, "number_of_instances", "O"),
-    Key(0x00083002, "AvailableTransferSyntaxUID", "UI", _I, "transfer_syntax_uid", "O"),
+# What the archive states about itself (PS3.4 §C.3.4, §C.6.1.1).
+MAINTAINED: tuple[Maintained, ...] = (
+    Maintained(0x00201200, "NumberOfPatientRelatedStudies", "IS", _P, "number_of_studies"),
+    Maintained(0x00201202, "NumberOfPatientRelatedSeries", "IS", _P, "number_of_series"),
+    Maintained(0x00201204, "NumberOfPatientRelatedInstances", "IS", _P, "number_of_instances"),
+    Maintained(0x00080061, "ModalitiesInStudy", "CS", _ST, "modalities", True, multiple=True),
+    Maintained(0x00080062, "SOPClassesInStudy", "UI", _ST, "sop_classes", multiple=True),
+    Maintained(0x00201206, "NumberOfStudyRelatedSeries", "IS", _ST, "number_of_series"),
+    Maintained(0x00201208, "NumberOfStudyRelatedInstances", "IS", _ST, "number_of_instances"),
+    Maintained(0x00201209, "NumberOfSeriesRelatedInstances", "IS", _SE, "number_of_instances"),
+    Maintained(0x00083002, "AvailableTransferSyntaxUID", "UI", _I, "transfer_syntax_uid"),
 )
 
 KEY_OF_TAG: Mapping[int, Key] = {key.tag: key for key in KEYS}
+COLUMN_OF_TAG: Mapping[int, Key | Maintained] = {**KEY_OF_TAG, **{one.tag: one for one in MAINTAINED}}
 UNIQUE_KEY: Mapping[Level, Key] = {key.level: key for key in KEYS if key.kind == "U"}
 
 _LEVEL_OF_TAG: Mapping[int, Level] = {

@@ -1,0 +1,258 @@
+"""Which index a query walks along, and in which order its answers come.
+
+A query has one *driver*: the filter that leaves least, asked of an index in an order that the index itself gives, so
+that a page costs what it holds and the next one begins where the last ended. A driver is one or more *branches*, walked
+one after the other: the component groups of a name; then, with ``match_unknown``, the rows that have no value.
+"""
+
+import re
+from collections.abc import Sequence
+from datetime import date, timedelta
+from functools import partial
+from typing import NamedTuple
+
+from sqlalchemy import ColumnElement, and_, column, not_, table, true
+
+from pacslite.archive.index.predicates import (
+    Predicate,
+    between,
+    column_of,
+    condition,
+    literal_prefix,
+    one_of,
+    prefix_end,
+    unindexed,
+)
+from pacslite.archive.index.schema import has_second_group, has_third_group, second_group, third_group
+from pacslite.archive.keys import Key, Level, Maintained
+from pacslite.archive.matching import Between, Like, NameLike, OneOf, Sounds
+from pacslite.archive.query import Filter, MomentFilter, Query
+
+__all__ = ["TRIGRAMS", "Branch", "choose_driver"]
+
+TRIGRAMS = table("patient_name_trigram", column("rowid"), column("patient_name_trigram"))
+
+_MOST_TRIGRAMS = 8  # of a pattern; rowids that have all of them are few, and each costs a list
+_NO_DRIVER = 100
+
+
+class Branch(NamedTuple):
+    """A walk along an index of the table of ``level``.
+
+    ``order``: in order of this expression, then of the id; None, of the id alone. ``low`` is where the walk begins,
+    replaced by the place reached when it goes on; ``rest`` holds all along.
+    """
+
+    name: str
+    level: Level
+    order: ColumnElement[str] | None = None
+    low: Predicate | None = None
+    rest: tuple[Predicate, ...] = ()
+    uses_trigrams: bool = False
+
+
+class _Driver(NamedTuple):
+    rank: int  # the least is chosen
+    source: Filter | MomentFilter | None  # what its branches decide
+    branches: tuple[Branch, ...]
+
+
+def choose_driver(query: Query) -> tuple[Filter | MomentFilter | None, tuple[Branch, ...]]:
+    """The branches to walk, and the filter that they decide: it needs not be asked again."""
+    drivers = [_Driver(_NO_DRIVER, None, (Branch("all", query.level),))]
+    drivers += [driver for one in query.filters if (driver := _of_filter(one)) is not None]
+    drivers += [_of_moment(one) for one in query.moments if _is_indexed(one.date) and one.dates != Between(None, None)]
+    best = min(drivers, key=lambda driver: driver.rank)
+    branches = best.branches
+    if query.options.match_unknown and isinstance(best.source, Filter):
+        branches += (_unknown(best.source.key),)
+    return best.source, branches
+
+
+_RANK_OF_LIST = {
+    "SOPInstanceUID": 0,
+    "SeriesInstanceUID": 1,
+    "StudyInstanceUID": 2,
+    "PatientID": 3,
+    "AccessionNumber": 4,
+    "StudyDate": 10,
+    "PerformedProcedureStepStartDate": 11,
+    "PatientBirthDate": 12,
+    "StudyDescription": 27,
+    "StudyID": 30,  # "1" as often as not
+    "Modality": 45,
+}
+
+
+def _of_filter(one: Filter) -> _Driver | None:
+    key, match = one
+    if not _is_indexed(key):
+        return None
+    col, name = column_of(key.level, key.match), f"{key.level}.{key.match}"
+    again = condition(key, unindexed(col), name, match)
+    walk = _Driver(60, one, (Branch(f"along {name}", key.level, col, None, (again,)),))
+    match match:
+        case OneOf(values) if not key.multiple:
+            rank = _RANK_OF_LIST.get(key.keyword, 40)
+            return _Driver(rank, one, (Branch(f"of {name}", key.level, None, None, (one_of(col, name, values),)),))
+        case Between(low, high):
+            low_end, rest = _ends(col, name, low, high)
+            return _Driver(_rank_of_span(low, high), one, (Branch(f"range {name}", key.level, col, low_end, rest),))
+        case Like((pattern,)) if not key.multiple and (prefix := literal_prefix(pattern)):
+            low_end, rest = _prefixed(col, name, prefix, prefix_end(prefix))
+            return _Driver(
+                _rank_of_prefix(prefix), one, (Branch(f"prefix {name}", key.level, col, low_end, (*rest, again)),)
+            )
+        case NameLike((groups,)) if any(groups) and (driver := _of_name(one, col, name, groups, again)):
+            return driver
+        case NameLike(names) if key.keyword == "PatientName" and (words := _trigrams_of_names(names)):
+            return _of_trigrams(one, words, again, 13 if _longest_run(names) > 4 else 17)
+        case Sounds(words) if key.keyword == "PatientName" and (wanted := _trigrams_of_sounds(words)):
+            return _of_trigrams(one, wanted, again, 19)
+        case _:
+            return walk
+
+
+def _of_moment(one: MomentFilter) -> _Driver:
+    """Walk the dates; of another timezone a day more at each end."""
+    col, name = column_of(one.date.level, one.date.match), f"{one.date.level}.{one.date.match}"
+    low, high = one.dates.low, one.dates.high
+    if one.offset is not None:
+        low, high = low and _days_later(low, -1), high and _days_later(high, 1)
+    low_end, rest = _ends(col, name, low, high)
+    return _Driver(_rank_of_span(low, high), None, (Branch(f"range {name}", one.date.level, col, low_end, rest),))
+
+
+def _of_name(
+    one: Filter, col: ColumnElement[str], name: str, groups: Sequence[Sequence[str]], again: Predicate
+) -> _Driver | None:
+    """Walk names that begin as the pattern does: the first group, then the others, each without what came before."""
+    at = next(place for place, group in enumerate(groups) if group)
+    prefixes = [literal_prefix(pattern) for pattern in groups[at]]
+    if not all(prefixes):
+        return None
+    low = min(prefixes)
+    ends = [
+        prefix_end(prefix) if prefix != pattern else f"{prefix}>"  # up to ``=``, that ends a group
+        for prefix, pattern in zip(prefixes, groups[at], strict=True)
+    ]
+    high = None if None in ends else max(end for end in ends if end is not None)
+    expressions = ((col, true()), (second_group(col), has_second_group(col)), (third_group(col), has_third_group(col)))
+    branches = []
+    for place, (expression, exists) in enumerate(expressions):
+        if len(groups) > 1 and place != at:
+            continue
+        low_end, rest = _prefixed(expression, f"{name}.{place}", low, high)
+        earlier = [unindexed(before) for before, _ in expressions[:place]] if len(groups) == 1 else []
+        conditions = [*rest, again, _elsewhere(f"{name}.{place}", earlier, low, high)]
+        if place:
+            conditions.append(Predicate(f"group {place}", (), partial(_given, exists)))
+        branches.append(Branch(f"name {name}.{place}", one.key.level, expression, low_end, tuple(conditions)))
+    is_exact = all(prefix == pattern for prefix, pattern in zip(prefixes, groups[at], strict=True))
+    return _Driver(7 if is_exact else _rank_of_prefix(low), one, tuple(branches))
+
+
+def _given(condition: ColumnElement[bool], _: Sequence[object]) -> ColumnElement[bool]:
+    return condition
+
+
+def _elsewhere(name: str, earlier: Sequence[ColumnElement[str]], low: str, high: str | None) -> Predicate:
+    """Not in the range of an earlier branch. Where a later group exists, the earlier ones do."""
+    values = tuple(end for _ in earlier for end in (low, high) if end is not None)
+    width = 1 if high is None else 2
+
+    def build(binds: Sequence[ColumnElement[object]]) -> ColumnElement[bool]:
+        ranges = []
+        for number, expression in enumerate(earlier):
+            ends = binds[number * width : (number + 1) * width]
+            ranges.append(not_(and_(expression >= ends[0], *(expression < end for end in ends[1:]))))
+        return and_(true(), *ranges)
+
+    return Predicate(("elsewhere", name, width), values, build)
+
+
+def _of_trigrams(one: Filter, words: str, again: Predicate, rank: int) -> _Driver:
+    found = Predicate("trigrams", (words,), lambda binds: TRIGRAMS.c.patient_name_trigram.op("MATCH")(binds[0]))
+    return _Driver(rank, one, (Branch("trigrams", Level.PATIENT, None, None, (found, again), uses_trigrams=True),))
+
+
+def _unknown(key: Key | Maintained) -> Branch:
+    col = column_of(key.level, key.match)
+    absent = Predicate("absent", (), lambda _: col.is_(None))
+    return Branch(f"unknown {key.level}.{key.match}", key.level, None, None, (absent,))
+
+
+def _ends(
+    col: ColumnElement[str], name: str, low: str | None, high: str | None
+) -> tuple[Predicate | None, tuple[Predicate, ...]]:
+    low_end = between(col, name, low, None) if low is not None else None
+    if high is not None:
+        return low_end, (between(col, name, None, high),)
+    # an open range begins after the values that are unknown
+    return low_end, ()
+
+
+def _prefixed(
+    col: ColumnElement[str], name: str, low: str, high: str | None
+) -> tuple[Predicate, tuple[Predicate, ...]]:
+    rest = (Predicate(("below", name), (high,), lambda binds: col < binds[0]),) if high is not None else ()
+    return between(col, name, low, None), rest
+
+
+def _is_indexed(key: Key | Maintained) -> bool:
+    return key.indexed
+
+
+def _rank_of_prefix(prefix: str) -> int:
+    return {1: 28, 2: 24, 3: 16}.get(len(prefix), 14)
+
+
+def _rank_of_span(low: str | None, high: str | None) -> int:
+    if low is None or high is None:
+        return 41
+    try:
+        days = (date.fromisoformat(high) - date.fromisoformat(low)).days
+    except ValueError:
+        return 40
+    return 10 if days <= 7 else 18 if days <= 31 else 22 if days <= 366 else 40
+
+
+def _days_later(day: str, days: int) -> str:
+    try:
+        return f"{date.fromisoformat(day) + timedelta(days=days):%Y%m%d}"
+    except (ValueError, OverflowError):
+        return day
+
+
+# trigrams: https://www.sqlite.org/fts5.html#the_experimental_trigram_tokenizer
+
+
+def _trigrams_of_names(names: Sequence[Sequence[Sequence[str]]]) -> str | None:
+    """What each of the names has, as an FTS5 query; None where a pattern is too short to have any."""
+    alternatives = []
+    for groups in names:
+        if len(groups) == 1:
+            alternatives += [_trigrams_of(re.split(r"[*?]", pattern)) for pattern in groups[0]]
+        else:
+            runs = [run for group in groups if len(group) == 1 for run in re.split(r"[*?]", group[0])]
+            alternatives.append(_trigrams_of(runs))
+    if not all(alternatives):
+        return None
+    return " OR ".join(f"({one})" for one in alternatives)
+
+
+def _trigrams_of_sounds(words: Sequence[tuple[str, Sequence[str]]]) -> str | None:
+    alternatives = [" OR ".join(f"({_trigrams_of([f' {code} '])})" for code in codes) for _, codes in words if codes]
+    return " AND ".join(f"({one})" for one in alternatives) or None
+
+
+def _trigrams_of(runs: Sequence[str]) -> str:
+    found = list(dict.fromkeys(run[at : at + 3] for run in runs for at in range(len(run) - 2)))
+    step = -(-len(found) // _MOST_TRIGRAMS) or 1
+    return " AND ".join('"' + one.replace('"', '""') + '"' for one in found[::step] if "\0" not in one)
+
+
+def _longest_run(names: Sequence[Sequence[Sequence[str]]]) -> int:
+    return max(
+        (len(run) for groups in names for group in groups for one in group for run in re.split(r"[*?]", one)), default=0
+    )

@@ -1,0 +1,222 @@
+"""The read side of the index: queries and retrieve plans, in pages (PS3.4 §C.4.1, §C.4.2).
+
+aiosqlite runs the statements, SQLAlchemy only writes them (index/select.py): its asyncio engine costs 80 ms of import
+and more than a millisecond a statement, where a statement on an aiosqlite connection of ours costs a hop to its thread
+and back, 0.1 ms. A page is one hop. Connections are few and bounded; long walks leave one to the others.
+"""
+
+import asyncio
+import sys
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, suppress
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import aiosqlite
+
+from pacslite.archive.answer import AnswerEncoder
+from pacslite.archive.keys import Level
+from pacslite.archive.plan import InstanceRef
+from pacslite.archive.query import Query, RetrieveRequest
+from pacslite.archive.sieve import Cell, KeptReader, KeptValues, Sieve
+from pacslite.errors import DimseError, PacsliteError
+
+if TYPE_CHECKING:  # importing it is importing SQLAlchemy
+    from pacslite.archive.index.compiled import Page
+    from pacslite.archive.index.select import Selection
+
+__all__ = ["IndexReader", "IndexUnreadable", "TooManyMatches"]
+
+_FIRST_PAGE = 20  # the first answer does not wait for more
+_PAGE = 256  # 2 ms of encoding at most between two turns of the event loop
+_PATIENCE = 0.25  # seconds after which an empty batch lets the caller look for C-CANCEL
+
+
+class TooManyMatches(DimseError):
+    """Refused, out of resources: more matches than are allowed (PS3.4 Table C.4-1)."""
+
+    status: ClassVar[int] = 0xA700
+
+
+class IndexUnreadable(PacsliteError):
+    """The reader was stopped, or not started."""
+
+
+class IndexReader:
+    """Answers queries from an index file that exists. Used on the event loop it was started on.
+
+    Args:
+        connections: Most statements that run at once, each in a thread of its own.
+    """
+
+    def __init__(self, path: Path, *, connections: int = 4) -> None:
+        self._pool = _Pool(path, connections)
+
+    async def start(self) -> None:
+        """Open the connections. ``stop`` must follow: their threads keep the process alive."""
+        await self._pool.open()
+
+    async def stop(self) -> None:
+        """End what runs and close the connections."""
+        await self._pool.close()
+
+    async def find(self, query: Query) -> AsyncGenerator[list[bytes], None]:
+        """Answers as encoded identifiers, in batches; an empty batch means that the search goes on.
+
+        Close it (``contextlib.aclosing``) when you leave early: a running statement is interrupted.
+
+        Raises:
+            TooManyMatches: After the most answers that are allowed, if there are more. Status A700.
+        """
+        await _load()
+        from pacslite.archive.index.select import Selection
+
+        selection = Selection(query)
+        encoder = AnswerEncoder(query, selection.place)
+        sieve = Sieve(query, selection.place)
+        tags = encoder.kept_tags
+        for one in query.kept_filters:
+            tags.setdefault(one.level, set()).add(one.tag)
+        kept = KeptReader(tags, selection.place)
+        most = query.options.maximum_results
+        count = 0
+        async with aclosing(self._pages(selection)) as pages:
+            async for rows in pages:
+                if sieve or tags:
+                    sieved = [(row, values) for row in rows if sieve.accepts(row, values := kept.read(row))]
+                else:
+                    sieved = [(row, _NOTHING_KEPT) for row in rows]
+                too_many = most > 0 and count + len(sieved) > most
+                if too_many:
+                    del sieved[most - count :]
+                count += len(sieved)
+                yield [encoder.encode(row, values) for row, values in sieved]
+                if too_many:
+                    raise TooManyMatches(f"more than {most} matches: ask for less")
+
+    async def plan(self, request: RetrieveRequest) -> list[InstanceRef]:
+        """The instances that a retrieve names, by series and Instance Number."""
+        return [one async for batch in self.plan_batches(request) for one in batch]
+
+    async def plan_batches(self, request: RetrieveRequest) -> AsyncGenerator[list[InstanceRef], None]:
+        """The same in batches, each of whole series: memory does not depend on how much is retrieved."""
+        await _load()
+        from pacslite.archive.index.select import instances_of_series, named_instances, named_series
+
+        if request.level is Level.IMAGE:
+            rows = await self._pool.fetch(named_instances(request.filters))
+            yield [InstanceRef._make((*row[2:5], *row[:2], *row[5:])) for row in rows]
+            return
+        series = await self._pool.fetch(named_series(request.filters))
+        uids = {of: (study_uid, series_uid) for of, study_uid, series_uid, _ in series}
+        for ids in _grouped([(of, number) for of, _, _, number in series], _PLANNED):
+            rows = await self._pool.fetch(instances_of_series(ids))
+            yield [InstanceRef._make((*row[1:4], *uids[row[0]], *row[4:])) for row in rows]
+
+    async def _pages(self, selection: "Selection") -> AsyncGenerator[Sequence[tuple[Cell, ...]], None]:
+        """All rows, branch after branch; an empty page now and then while a statement takes long."""
+        limit = _FIRST_PAGE
+        for branch in selection.branches:
+            page: Page | None = selection.first_page(branch, limit)
+            depths = selection.depths(branch)
+            at = -1
+            last: tuple[Cell, ...] = ()
+            while page is not None:
+                running = asyncio.ensure_future(self._pool.fetch(page))
+                try:
+                    while not (await asyncio.wait({running}, timeout=_PATIENCE))[0]:
+                        yield ()
+                finally:
+                    if not running.done():
+                        running.cancel()
+                        await asyncio.wait({running})
+                rows = running.result()
+                if rows:
+                    yield rows
+                    last = rows[-1]
+                # a full page may have more below the same parents; one that is not is the last of its depth
+                at = 0 if len(rows) == limit else at + 1 if at >= 0 else len(depths)
+                limit = _PAGE
+                page = selection.next_page(branch, depths[at], last, limit) if at < len(depths) else None
+
+
+class _Pool:
+    """A few connections, lent for one statement."""
+
+    def __init__(self, path: Path, connections: int) -> None:
+        self._uri = f"{path.resolve().as_uri()}?mode=rw"
+        self._number = connections
+        self._all: list[aiosqlite.Connection] = []
+        self._idle: asyncio.LifoQueue[aiosqlite.Connection] = asyncio.LifoQueue()
+        self._closing = False
+
+    async def open(self) -> None:
+        try:
+            for _ in range(self._number):
+                connection = aiosqlite.connect(self._uri, uri=True, isolation_level=None, cached_statements=256)
+                self._all.append(connection)
+                await connection
+                await connection.executescript(_PRAGMAS)
+                self._idle.put_nowait(connection)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        self._closing = True
+        connections, self._all = self._all, []
+        for connection in connections:
+            with suppress(ValueError):  # one that never came to be
+                await connection.interrupt()
+        for connection in connections:
+            await connection.close()
+
+    async def fetch(self, page: "Page") -> list[Any]:
+        """Run a statement in one hop; when cancelled, interrupt it."""
+        if self._closing or not self._all:
+            raise IndexUnreadable("the index is closed")
+        connection = await self._idle.get()
+        try:
+            running = asyncio.ensure_future(connection.execute_fetchall(page.sql, page.values))
+            try:
+                return list(await asyncio.shield(running))
+            except asyncio.CancelledError:
+                await connection.interrupt()
+                await asyncio.wait({running})
+                running.exception()  # it was interrupted, or it was done
+                raise
+        finally:
+            self._idle.put_nowait(connection)
+
+
+async def _load() -> None:
+    """Import SQLAlchemy, 0.2 s, off the loop: at the first query, or earlier if somebody calls ``preload``."""
+    if _SELECT not in sys.modules:
+        await asyncio.to_thread(import_module, _SELECT)
+
+
+def _grouped(series: Sequence[tuple[int, int]], size: int) -> Iterator[list[int]]:
+    """Ids in groups of about ``size`` instances."""
+    group: list[int] = []
+    total = 0
+    for of, number in series:
+        group.append(of)
+        total += number
+        if total >= size:
+            yield group
+            group, total = [], 0
+    if group:
+        yield group
+
+
+_SELECT = "pacslite.archive.index.select"
+_NOTHING_KEPT = KeptValues()
+_PLANNED = 1000  # instances a batch of a plan
+_PRAGMAS = """
+PRAGMA query_only = 1;
+PRAGMA cache_size = -8192;
+PRAGMA mmap_size = 1073741824;
+PRAGMA temp_store = MEMORY;
+PRAGMA busy_timeout = 5000;
+"""

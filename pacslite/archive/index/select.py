@@ -1,0 +1,163 @@
+"""Queries as SQL: pages of rows, each one statement that begins where the page before ended.
+
+No cursor is held between pages: a slow reader keeps no connection, and memory is that of a page. What is stored, moved
+or deleted while a query runs may be among its answers or not; everything else is, once.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Integer, Select, bindparam, select, tuple_
+
+from pacslite.archive.index.compiled import LIMIT, Page, compiled_page, joined
+from pacslite.archive.index.drivers import TRIGRAMS, Branch, choose_driver
+from pacslite.archive.index.predicates import TABLES, Predicate, filter_predicate, moment_predicate, one_of, unindexed
+from pacslite.archive.index.schema import instance, series, study
+from pacslite.archive.keys import UNIQUE_KEY, Level
+from pacslite.archive.matching import OneOf
+from pacslite.archive.query import Filter, Query
+
+__all__ = ["Selection", "instances_of_series", "named_instances", "named_series"]
+
+
+class Selection:
+    """The rows of a query.
+
+    Columns are asked for by ``place`` before the first page; in a row they are followed by the cursor.
+    """
+
+    def __init__(self, query: Query) -> None:
+        self._level = query.level
+        decided, self.branches = choose_driver(query)
+        unknown = query.options.match_unknown
+        self._filters = [
+            (one.key.level, filter_predicate(one, unknown=unknown)) for one in query.filters if one is not decided
+        ]
+        self._filters += [(one.date.level, moment_predicate(one, unknown=unknown)) for one in query.moments]
+        self._cells: dict[tuple[Level, str], int] = {}
+
+    def place(self, level: Level, column: str) -> int:
+        """Where a row has this column."""
+        return self._cells.setdefault((level, column), len(self._cells))
+
+    def first_page(self, branch: Branch, limit: int) -> Page:
+        """The first rows of a branch."""
+        predicates = [*branch.rest, *((branch.low,) if branch.low is not None else ())]
+        return self._page(branch, None, predicates, limit)
+
+    def depths(self, branch: Branch) -> tuple[Level, ...]:
+        """Where a walk goes on behind a row: among those of the same parent, then behind the parent, and so on up."""
+        return tuple(level for level in reversed(Level) if branch.level <= level <= self._level)
+
+    def next_page(self, branch: Branch, depth: Level, row: Sequence[object], limit: int) -> Page:
+        """Rows behind ``row`` that share its parents above ``depth``."""
+        behind = _behind(branch, depth, row[len(self._cells) :])
+        return self._page(branch, depth, [*(branch.rest if depth is branch.level else ()), behind], limit)
+
+    def _page(self, branch: Branch, depth: Level | None, walk: Sequence[Predicate], limit: int) -> Page:
+        is_walk = depth is None or depth is branch.level
+        start = branch.level if is_walk else Level((depth or 0) - 1)
+        base = self._level
+
+        def build(conditions: list[ColumnElement[bool]]) -> Select[Any]:
+            top = min([branch.level, *(level for level, _ in self._cells), *(level for level, _ in self._filters)])
+            levels = [level for level in Level if branch.level <= level <= base]
+            ids = {level: TABLES[level].c.id for level in levels}
+            trigrams = branch.uses_trigrams and is_walk
+            ordered = [branch.order] if branch.order is not None else []
+            behind: list[ColumnElement[Any]] = [ids[level] for level in levels if is_walk or level >= start + 1]
+            if trigrams:
+                behind[0] = TRIGRAMS.c.rowid
+            return (
+                select(*(TABLES[level].c[name] for level, name in self._cells), *ordered, *ids.values())
+                .select_from(joined(start, top, base, trigrams=trigrams))
+                .where(*conditions)
+                .order_by(*(ordered if is_walk else ()), *behind)
+                .limit(bindparam(LIMIT, type_=Integer))
+            )
+
+        shape = (branch.name, branch.level, base, depth, tuple(self._cells))
+        return compiled_page(shape, [*walk, *(one for _, one in self._filters)], build, limit)
+
+
+def _behind(branch: Branch, depth: Level, cursor: Sequence[object]) -> Predicate:
+    """After the cursor: among those of the same parent, or in the order of the walk."""
+    order = branch.order
+    ids = cursor[1:] if order is not None else cursor
+    at = depth - branch.level
+    own: ColumnElement[Any] = TABLES[depth].c.id
+    if at:
+        parent = TABLES[Level(depth - 1)].c.id
+        return Predicate("below", (ids[at - 1], ids[at]), lambda binds: (parent == binds[0]) & (own > binds[1]))
+    if order is not None:
+        return Predicate("after", (cursor[0], ids[0]), lambda binds: tuple_(order, own) > tuple_(*binds))
+    if branch.uses_trigrams:
+        own = TRIGRAMS.c.rowid
+    return Predicate("after", (ids[0],), lambda binds: own > binds[0])
+
+
+# Retrieve plans
+
+
+def named_series(filters: Sequence[Filter]) -> Page:
+    """Series below what unique keys name: id, Study and Series Instance UID, instances; in the order they came."""
+    start = max(one.key.level for one in filters)
+
+    def build(conditions: list[ColumnElement[bool]]) -> Select[Any]:
+        return (
+            select(series.c.id, study.c.study_instance_uid, series.c.series_instance_uid, series.c.number_of_instances)
+            .select_from(joined(start, Level.PATIENT, Level.SERIES))
+            .where(*conditions)
+            .order_by(study.c.id, series.c.id)
+        )
+
+    return compiled_page(("series", start), _unique_keys(filters, start), build)
+
+
+def instances_of_series(ids: Sequence[int]) -> Page:
+    """Instances of some series by Instance Number: series id, then what a reference has but for its upper UIDs."""
+    predicate = one_of(instance.c.series_fk, "series_fk", ids)
+
+    def build(conditions: list[ColumnElement[bool]]) -> Select[Any]:
+        return (
+            select(instance.c.series_fk, *_OWN)
+            .where(*conditions)
+            .order_by(instance.c.series_fk, instance.c.instance_number_key, instance.c.id)
+        )
+
+    return compiled_page("instances of series", [predicate], build)
+
+
+def named_instances(filters: Sequence[Filter]) -> Page:
+    """Instances that are named one by one: Study and Series Instance UID, then the rest of a reference."""
+
+    def build(conditions: list[ColumnElement[bool]]) -> Select[Any]:
+        return (
+            select(study.c.study_instance_uid, series.c.series_instance_uid, *_OWN)
+            .select_from(joined(Level.IMAGE, Level.PATIENT, Level.IMAGE))
+            .where(*conditions)
+            .order_by(study.c.id, series.c.id, instance.c.instance_number_key, instance.c.id)
+        )
+
+    return compiled_page("instances", _unique_keys(filters, Level.IMAGE), build)
+
+
+_OWN = (
+    instance.c.sop_class_uid,
+    instance.c.sop_instance_uid,
+    instance.c.transfer_syntax_uid,
+    instance.c.data_set_offset,
+    instance.c.data_set_length,
+)
+
+
+def _unique_keys(filters: Sequence[Filter], start: Level) -> list[Predicate]:
+    """The key of ``start`` finds rows, those above are compared."""
+    predicates = []
+    for key, match in filters:
+        if not isinstance(match, OneOf):
+            raise TypeError(f"{key.keyword} of a retrieve takes values only")
+        is_first = key is UNIQUE_KEY[start]
+        col = TABLES[key.level].c[key.match]
+        predicates.append(one_of(col if is_first else unindexed(col), f"{key.level}.{is_first}", match.values))
+    return predicates

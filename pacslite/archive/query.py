@@ -1,0 +1,415 @@
+"""A query as the archive understands it, and its reading from an identifier (PS3.4 §C.4.1.1.3, §C.4.1.3).
+
+``Query`` is the one form in which DIMSE and HTTP ask: level, filters, attributes to return. It knows nothing of SQL
+(index/select.py) nor of how answers are encoded (answer.py).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from pacslite.archive.keys import COLUMN_OF_TAG, KEY_OF_TAG, KEYS, UNIQUE_KEY, Key, Level, Maintained, level_of
+from pacslite.archive.matching import Between, Match, OneOf, parse_match, tag_text
+from pacslite.archive.timezone import parse_offset
+from pacslite.dataset.charset import decode_text
+from pacslite.dataset.decode import Attribute, Identifier, IdentifierError, decode_identifier
+from pacslite.dataset.dictionary import keyword_of, vr_of
+
+__all__ = [
+    "Filter",
+    "ItemMatch",
+    "KeptFilter",
+    "MomentFilter",
+    "Query",
+    "QueryOptions",
+    "RetrieveRequest",
+    "ReturnKey",
+    "parse_query",
+    "parse_retrieve",
+]
+
+Model = Literal["patient", "study", "patient_study_only", "composite"]
+
+CHARSET = 0x00080005
+LEVEL = 0x00080052
+RETRIEVE_AE_TITLE = 0x00080054
+AVAILABILITY = 0x00080056
+TIMEZONE = 0x00080201
+
+
+@dataclass(frozen=True, slots=True)
+class QueryOptions:
+    """As configured.
+
+    Args:
+        relational: Relational queries may be negotiated (§C.5.1.1).
+        fuzzy: Fuzzy semantic matching of person names may be negotiated.
+        require_upper_keys: Without relational queries the unique keys of the levels above are required; off for old
+            devices that leave them out.
+        strict: Refuse what the standard forbids but harms nobody, as keys of levels below the one asked for; otherwise
+            they are ignored.
+        match_unknown: A key that is empty in the archive matches whatever is asked (§C.2.2.1.2).
+        maximum_results: Answers after which a query is ended with A700; 0, no limit.
+        timezone_offset: ``+0100`` style, of stored dates and times that name none; empty, they are taken as asked.
+    """
+
+    retrieve_ae_title: str = "PACSLITE"
+    relational: bool = True
+    fuzzy: bool = True
+    require_upper_keys: bool = True
+    strict: bool = False
+    match_unknown: bool = False
+    maximum_results: int = 0
+    timezone_offset: str = ""
+
+
+class Filter(NamedTuple):
+    """A key with a column, and what is asked of it."""
+
+    key: Key | Maintained
+    match: Match
+
+
+class MomentFilter(NamedTuple):
+    """A date and a time that must be looked at together.
+
+    ``combined``: the two ranges are one range of moments (§C.2.2.2.5, combined datetime matching). With ``offset``,
+    minutes from UTC, both are in that timezone (§C.5.1.1, timezone query adjustment).
+    """
+
+    date: Key
+    time: Key
+    dates: Between
+    times: Between
+    combined: bool
+    offset: int | None = None
+
+
+class ItemMatch(NamedTuple):
+    """Sequence matching (§C.2.2.2.6): one item must fit in all of these."""
+
+    keys: tuple[tuple[int, str, "Match | ItemMatch"], ...]
+
+
+class KeptFilter(NamedTuple):
+    """An attribute without a column, compared in what is kept of the header."""
+
+    tag: int
+    vr: str
+    level: Level
+    match: Match | ItemMatch
+
+
+class ReturnKey(NamedTuple):
+    """An attribute to return; ``items`` is what is asked of a sequence, empty for all of it."""
+
+    tag: int
+    vr: str
+    items: Identifier = Identifier()
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What to find and what to return.
+
+    ``unsupported_keys`` were asked for and are neither matched nor returned: answers are FF01 (§C.4.1.1.4).
+    """
+
+    level: Level
+    filters: tuple[Filter, ...] = ()
+    moments: tuple[MomentFilter, ...] = ()
+    kept_filters: tuple[KeptFilter, ...] = ()
+    return_keys: tuple[ReturnKey, ...] = ()
+    unsupported_keys: tuple[int, ...] = ()
+    charsets: tuple[str, ...] = ()
+    transfer_syntax_uid: str = "1.2.840.10008.1.2"
+    with_timezone: bool = False
+    options: QueryOptions = field(default_factory=QueryOptions)
+
+
+@dataclass(frozen=True, slots=True)
+class RetrieveRequest:
+    """Unique keys of ``level`` and above: all instances below what they name are wanted (§C.4.2.2.1)."""
+
+    level: Level
+    filters: tuple[Filter, ...]
+
+
+def parse_query(
+    identifier: bytes,
+    *,
+    model: Model,
+    transfer_syntax_uid: str,
+    relational: bool = False,
+    datetime_matching: bool = False,
+    fuzzy: bool = False,
+    timezone: bool = False,
+    options: QueryOptions,
+) -> Query:
+    """Read the identifier of a C-FIND request.
+
+    Args:
+        relational: And the other three: what was negotiated (§C.5.1.1).
+    Raises:
+        IdentifierError: Not an identifier of this SOP class (A900), or no data set at all (C000).
+    """
+    request = decode_identifier(identifier, transfer_syntax_uid)
+    level = _level(request, model)
+    reader = _KeyReader(request, level, fuzzy=fuzzy, options=options)
+    for tag, attribute in request.items():
+        if not tag & 0xFFFF or tag in _NEVER_KEYS:
+            continue
+        reader.read(tag, attribute)
+    filters = tuple(reader.filters)
+    if options.require_upper_keys and not relational:
+        _require_upper_keys(filters, level, model)
+    offset = _offset(request) if timezone else None
+    filters, moments = _combine(filters, datetime_matching=datetime_matching, offset=offset)
+    return Query(
+        level=level,
+        filters=filters,
+        moments=moments,
+        kept_filters=tuple(reader.kept_filters),
+        return_keys=tuple(sorted(reader.return_keys, key=_tag)),
+        unsupported_keys=tuple(reader.unsupported_keys),
+        charsets=request.charsets,
+        transfer_syntax_uid=transfer_syntax_uid,
+        with_timezone=timezone,
+        options=options,
+    )
+
+
+def parse_retrieve(
+    identifier: bytes,
+    *,
+    model: Model,
+    transfer_syntax_uid: str,
+    relational: bool = False,
+    options: QueryOptions,
+) -> RetrieveRequest:
+    """Read the identifier of a C-MOVE or C-GET request: unique keys only, others are ignored unless ``strict``.
+
+    Raises:
+        IdentifierError: No unique key of its level, or (unless relational) none of a level above. Status A900.
+    """
+    request = decode_identifier(identifier, transfer_syntax_uid)
+    level = _level(request, model)
+    filters = []
+    for tag, attribute in request.items():
+        key = KEY_OF_TAG.get(tag)
+        if key is None or key.kind != "U":
+            if options.strict and tag & 0xFFFF and tag not in _NEVER_KEYS:
+                raise IdentifierError(f"{_name(tag)} is no unique key", offending=(tag,))
+            continue
+        text = _text(tag, key.vr, attribute, request.charsets)
+        if not text:
+            continue
+        match = parse_match(tag, key.vr, text)
+        if not isinstance(match, OneOf) or (len(match.values) > 1 and key.level is Level.PATIENT):
+            raise IdentifierError(f"{_name(tag)} of a retrieve takes no wildcard or list", offending=(tag,))
+        if key.level > level:
+            if options.strict:
+                raise IdentifierError(f"{_name(tag)} is below level {level.name}", offending=(tag,))
+            continue
+        filters.append(Filter(key, match))
+    unique = UNIQUE_KEY[level]
+    if all(one.key is not unique for one in filters):
+        raise IdentifierError(f"retrieve at level {level.name} without {_name(unique.tag)}", offending=(unique.tag,))
+    if options.require_upper_keys and not relational and model != "composite":
+        _require_upper_keys(tuple(filters), level, model)
+    return RetrieveRequest(level, tuple(filters))
+
+
+_LEVELS: Mapping[Model, tuple[Level, ...]] = {  # §C.6.1.1, §C.6.2.1, §C.6.3.1, §Y.6.1
+    "patient": (Level.PATIENT, Level.STUDY, Level.SERIES, Level.IMAGE),
+    "study": (Level.STUDY, Level.SERIES, Level.IMAGE),
+    "patient_study_only": (Level.PATIENT, Level.STUDY),
+    "composite": (Level.STUDY, Level.SERIES, Level.IMAGE),
+}
+_NEVER_KEYS = frozenset({CHARSET, LEVEL, 0x00080053, RETRIEVE_AE_TITLE})  # 0053: Query/Retrieve View
+_BINARY = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN", "AT"})  # matched by nothing but universal matching
+_NUMBERS = {"US": 2, "SS": 2, "UL": 4, "SL": 4, "UV": 8, "SV": 8}
+_PAIRS = (
+    ("StudyDate", "StudyTime"),
+    ("SeriesDate", "SeriesTime"),
+    ("PerformedProcedureStepStartDate", "PerformedProcedureStepStartTime"),
+    ("ContentDate", "ContentTime"),
+    ("PatientBirthDate", "PatientBirthTime"),
+)
+
+
+class _KeyReader:
+    """Sorts the attributes of a request into filters, return keys and what is not supported."""
+
+    def __init__(self, request: Identifier, level: Level, *, fuzzy: bool, options: QueryOptions) -> None:
+        self._charsets = request.charsets
+        self._level = level
+        self._fuzzy = fuzzy
+        self._strict = options.strict
+        self.filters: list[Filter] = []
+        self.kept_filters: list[KeptFilter] = []
+        self.return_keys: list[ReturnKey] = []
+        self.unsupported_keys: list[int] = []
+
+    def read(self, tag: int, attribute: Attribute) -> None:
+        key = COLUMN_OF_TAG.get(tag)
+        level = key.level if key else level_of(tag)
+        vr = key.vr if key else vr_of(tag) or "UN"
+        if level > self._level:
+            return self._below(tag, attribute)
+        if key is None and tag != AVAILABILITY and not _is_kept(tag, vr):
+            self.unsupported_keys.append(tag)
+            return None
+        if isinstance(attribute.value, bytes) == (vr == "SQ") and attribute.value:
+            raise IdentifierError(f"{_name(tag)} is of VR {vr}", offending=(tag,))
+        items = attribute.value[0] if isinstance(attribute.value, list) and attribute.value else Identifier()
+        self.return_keys.append(ReturnKey(tag, vr, items))
+        if tag in {AVAILABILITY, TIMEZONE}:
+            return None  # §C.4.1.1.3.1: no keys; §C.5.1.1: the timezone says how keys are meant
+        match = self._match(tag, vr, attribute)
+        if match is None:
+            return None
+        if key is not None and not isinstance(match, ItemMatch):
+            self.filters.append(Filter(key, match))
+        else:
+            self.kept_filters.append(KeptFilter(tag, vr, level, match))
+        return None
+
+    def _below(self, tag: int, attribute: Attribute) -> None:
+        if self._strict and vr_of(tag) is not None:
+            raise IdentifierError(f"{_name(tag)} is below level {self._level.name}", offending=(tag,))
+        del attribute
+        self.unsupported_keys.append(tag)
+
+    def _match(self, tag: int, vr: str, attribute: Attribute) -> Match | ItemMatch | None:
+        if isinstance(attribute.value, list):
+            return self._item_match(tag, attribute.value)
+        if vr in _BINARY:
+            return None
+        text = _text(tag, vr, attribute, self._charsets)
+        return parse_match(tag, vr, text, fuzzy=self._fuzzy) if text else None
+
+    def _item_match(self, tag: int, items: list[Identifier]) -> ItemMatch | None:
+        if len(items) > 1:
+            raise IdentifierError(f"{_name(tag)} has {len(items)} items, a key has one", offending=(tag,))
+        keys = []
+        for inner, attribute in items[0].items() if items else ():
+            vr = vr_of(inner) or attribute.vr
+            match = self._match(inner, vr, attribute) if not inner & 0x10000 else None
+            if match is not None:
+                keys.append((inner, vr, match))
+        return ItemMatch(tuple(keys)) if keys else None
+
+
+def _level(request: Identifier, model: Model) -> Level:
+    attribute = request.get(LEVEL)
+    text = _text(LEVEL, "CS", attribute, ()) if attribute is not None else ""
+    if not text:
+        raise IdentifierError("Query/Retrieve Level (0008,0052) is missing", offending=(LEVEL,))
+    levels = {level.name: level for level in _LEVELS[model]}
+    if text not in levels:
+        raise IdentifierError(f"Query/Retrieve Level is none of {' '.join(levels)}", offending=(LEVEL,))
+    return levels[text]
+
+
+def _require_upper_keys(filters: tuple[Filter, ...], level: Level, model: Model) -> None:
+    """§C.4.1.3.1.1, §C.4.2.2.1: a single value for the unique key of each level above."""
+    for upper in _LEVELS[model]:
+        if upper >= level:
+            return
+        key = UNIQUE_KEY[upper]
+        given = [one.match for one in filters if one.key is key]
+        if not given:
+            raise IdentifierError(f"{level.name} level without {_name(key.tag)}", offending=(key.tag,))
+        if not isinstance(given[0], OneOf) or len(given[0].values) != 1:
+            raise IdentifierError(f"{_name(key.tag)} takes one value at level {level.name}", offending=(key.tag,))
+
+
+def _combine(
+    filters: tuple[Filter, ...], *, datetime_matching: bool, offset: int | None
+) -> tuple[tuple[Filter, ...], tuple[MomentFilter, ...]]:
+    """Join what is asked of a date and of its time, where their meaning depends on each other.
+
+    Ranges of the same form are one range of moments if that was negotiated. In another timezone every date depends on
+    the time, as midnight is another.
+    """
+    by_keyword = {one.key.keyword: one for one in filters}
+    moments = []
+    for date_name, time_name in _PAIRS:
+        date, time = by_keyword.get(date_name), by_keyword.get(time_name)
+        if (date is None and (time is None or offset is None)) or (time is None and offset is None):
+            continue
+        dates = _range_of(date.match) if date is not None else Between(None, None)
+        times = _range_of(time.match) if time is not None else Between(None, None)
+        if dates is None or times is None:
+            continue
+        combined = datetime_matching and date is not None and time is not None and _same_form(date.match, time.match)
+        if combined or offset is not None:
+            moments.append(MomentFilter(_KEY[date_name], _KEY[time_name], dates, times, combined, offset))
+            by_keyword.pop(date_name, None)
+            by_keyword.pop(time_name, None)
+    return tuple(by_keyword.values()), tuple(moments)
+
+
+def _same_form(date: Match, time: Match) -> bool:
+    return (
+        isinstance(date, Between)
+        and isinstance(time, Between)
+        and ((date.low is None) == (time.low is None))
+        and ((date.high is None) == (time.high is None))
+    )
+
+
+def _range_of(match: Match) -> Between | None:
+    if isinstance(match, OneOf) and len(match.values) == 1:
+        return Between(str(match.values[0]), str(match.values[0]))
+    return match if isinstance(match, Between) else None
+
+
+_KEY: Mapping[str, Key] = {key.keyword: key for key in KEYS}
+
+
+def _offset(request: Identifier) -> int | None:
+    attribute = request.get(TIMEZONE)
+    text = _text(TIMEZONE, "SH", attribute, ()) if attribute is not None else ""
+    if not text:
+        return None
+    offset = parse_offset(text)
+    if offset is None:
+        raise IdentifierError(f"{_name(TIMEZONE)} is no offset", offending=(TIMEZONE,))
+    return offset
+
+
+def _is_kept(tag: int, vr: str) -> bool:
+    """May the attribute be among what is kept of a header?"""
+    group = tag >> 16
+    return vr != "UN" and not group & 1 and group < 0x5000 and keyword_of(tag) is not None
+
+
+def _text(tag: int, vr: str, attribute: Attribute, charsets: tuple[str, ...]) -> str:
+    """The value of a key without padding; numbers as decimal digits."""
+    raw = attribute.value
+    if not isinstance(raw, bytes):
+        raise IdentifierError(f"{_name(tag)} is no sequence", offending=(tag,))
+    if (size := _NUMBERS.get(vr)) is not None:
+        if len(raw) % size:
+            raise IdentifierError(f"{_name(tag)} has {len(raw)} bytes", offending=(tag,))
+        signed = vr.startswith("S")
+        numbers = (raw[at : at + size] for at in range(0, len(raw), size))
+        return "\\".join(str(int.from_bytes(number, "little", signed=signed)) for number in numbers)
+    if vr in _TEXT_VRS:
+        text = decode_text(raw, vr, charsets)
+        return text.rstrip(" \0") if vr in _TRAILING_ONLY else text.strip(" \0")
+    return raw.decode("latin-1").strip(" \0")
+
+
+_TEXT_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})  # PS3.5 §6.1.2.2: these use the character set
+_TRAILING_ONLY = frozenset({"LT", "ST", "UT"})
+
+
+def _tag(key: ReturnKey) -> int:
+    return key.tag
+
+
+def _name(tag: int) -> str:
+    return f"{keyword_of(tag) or ''}{tag_text(tag)}"

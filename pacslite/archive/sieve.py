@@ -1,0 +1,217 @@
+"""What SQL only narrows is decided here, row by row (PS3.4 §C.2.2.2).
+
+That is: patterns over several values, component groups of names, other timezones, and whatever has no column but is
+kept of the header. Queries on plain columns never come here.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from pacslite.archive.kept import decode_kept
+from pacslite.archive.keys import KEY_OF_TAG, Level
+from pacslite.archive.matching import Between, Either, Like, Match, NameLike, Sounds, acceptor
+from pacslite.archive.normalise import normalise
+from pacslite.archive.query import TIMEZONE, Filter, ItemMatch, MomentFilter, Query
+from pacslite.archive.timezone import parse_offset, shift_moment
+from pacslite.dataset.charset import decode_text
+from pacslite.dataset.decode import Attribute, Identifier, IdentifierError, decode_identifier
+from pacslite.dataset.scan import DataSetError, scan_header
+
+__all__ = ["Cell", "KeptReader", "KeptValues", "Sieve", "is_exact", "text_of"]
+
+Cell = str | int | bytes | None
+Place = tuple[Level, str]  # a column
+
+
+class KeptValues(dict[int, tuple[Attribute, tuple[str, ...]]]):
+    """Attributes of a row that stand in no column, each with the character sets of its text."""
+
+
+def is_exact(one: Filter) -> bool:
+    """Does SQL decide this filter by itself?"""
+    return _is_exact(one.match, one.key.multiple, one.key.keyword == "PatientName")
+
+
+def _is_exact(match: Match, multiple: bool, has_sounds: bool) -> bool:
+    match match:
+        case Like():
+            return not multiple
+        case NameLike():
+            return False
+        case Sounds(words):
+            return has_sounds and all(codes for _, codes in words)
+        case Either(matches):
+            return all(_is_exact(one, multiple, has_sounds) for one in matches)
+        case _:
+            return True
+
+
+class KeptReader:
+    """Takes wanted attributes out of the kept values of a row."""
+
+    def __init__(self, tags: Mapping[Level, Iterable[int]], place: Callable[[Level, str], int]) -> None:
+        self._wanted = [(place(level, "attributes"), frozenset(of_level)) for level, of_level in tags.items()]
+
+    def read(self, row: Sequence[Cell]) -> KeptValues:
+        values = KeptValues()
+        for place, tags in self._wanted:
+            kept = row[place]
+            if isinstance(kept, bytes):
+                _read_kept(kept, tags, values)
+        return values
+
+
+def _read_kept(kept: bytes, tags: frozenset[int], values: KeptValues) -> None:
+    syntax, charsets, elements = decode_kept(kept)
+    try:
+        scan = scan_header(elements, syntax)
+    except DataSetError:
+        return
+    raw = b"".join(scan.raw(tag) for tag in sorted(tags & scan.elements.keys()))
+    try:
+        decoded = decode_identifier(raw, syntax, max_depth=64, detect=False)
+    except IdentifierError:
+        return
+    for tag, attribute in decoded.items():
+        values[tag] = (attribute, charsets)
+
+
+class Sieve:
+    """Decides rows.
+
+    Args:
+        place: Gives the place of a column in a row, adding it where needed.
+    """
+
+    def __init__(self, query: Query, place: Callable[[Level, str], int]) -> None:
+        unknown = query.options.match_unknown
+        self._tests: list[Callable[[Sequence[Cell]], bool]] = [
+            _column_test(one, place, unknown) for one in query.filters if not is_exact(one)
+        ]
+        self._tests += [
+            _moment_test(one, place, unknown, query.options.timezone_offset)
+            for one in query.moments
+            if one.offset is not None
+        ]
+        self._kept_tests = [
+            (one.tag, _item_test(one.match) if isinstance(one.match, ItemMatch) else _value_test(one.vr, one.match))
+            for one in query.kept_filters
+        ]
+        self._unknown = unknown
+
+    def __bool__(self) -> bool:
+        return bool(self._tests or self._kept_tests)
+
+    def accepts(self, row: Sequence[Cell], kept: KeptValues) -> bool:
+        for test in self._tests:
+            if not test(row):
+                return False
+        for tag, kept_test in self._kept_tests:
+            found = kept.get(tag)
+            if found is None or not found[0].value:
+                if not self._unknown:
+                    return False
+            elif not kept_test(*found):
+                return False
+        return True
+
+
+def text_of(attribute: Attribute, charsets: Sequence[str]) -> str:
+    """The text of a kept value, without padding."""
+    value = attribute.value
+    return decode_text(value, attribute.vr, charsets).strip(" \0") if isinstance(value, bytes) else ""
+
+
+# private
+
+_Test = Callable[[Attribute, Sequence[str]], bool]
+
+
+def _column_test(one: Filter, place: Callable[[Level, str], int], unknown: bool) -> Callable[[Sequence[Cell]], bool]:
+    at = place(one.key.level, one.key.match)
+    accept = acceptor(one.match, multiple=one.key.multiple)
+
+    def test(row: Sequence[Cell]) -> bool:
+        value = row[at]
+        return unknown if value is None else not isinstance(value, bytes) and accept(value)
+
+    return test
+
+
+def _moment_test(
+    one: MomentFilter, place: Callable[[Level, str], int], unknown: bool, default: str
+) -> Callable[[Sequence[Cell]], bool]:
+    date_at, time_at = place(one.date.level, one.date.match), place(one.time.level, one.time.match)
+    offset_at = place(Level.STUDY, KEY_OF_TAG[TIMEZONE].column) if one.date.level >= Level.STUDY else None
+    asked = one.offset or 0
+
+    def test(row: Sequence[Cell]) -> bool:
+        date, time = row[date_at], row[time_at]
+        if not isinstance(date, str):
+            return unknown
+        stored = parse_offset(str((row[offset_at] if offset_at is not None else None) or default))
+        moment = date + (time if isinstance(time, str) else "000000.000000")
+        if stored is not None and isinstance(time, str):
+            moment = shift_moment(moment, asked - stored)
+        return fits_moment(one, moment[:8], moment[8:] if isinstance(time, str) else None, unknown=unknown)
+
+    return test
+
+
+def fits_moment(one: MomentFilter, date: str, time: str | None, *, unknown: bool) -> bool:
+    """Is a moment in the ranges? Without a time, only a date between the first and the last day surely is."""
+    dates, times = one.dates, one.times
+    if not _within(dates, date):
+        return False
+    if not one.combined:
+        return _within(times, time) if time is not None else unknown or times == Between(None, None)
+    if time is None:
+        return unknown or date not in {dates.low, dates.high}
+    after_low = dates.low is None or date > dates.low or times.low is None or time >= times.low
+    return after_low and (dates.high is None or date < dates.high or times.high is None or time <= times.high)
+
+
+def _within(ends: Between, value: str) -> bool:
+    return (ends.low is None or ends.low <= value) and (ends.high is None or value <= ends.high)
+
+
+def _value_test(vr: str, match: Match) -> _Test:
+    accept = acceptor(match, multiple=vr not in {"LT", "ST", "UT", "UR"})
+
+    def test(attribute: Attribute, charsets: Sequence[str]) -> bool:
+        return accept(_normal_form(vr, attribute, charsets))
+
+    return test
+
+
+def _item_test(match: ItemMatch) -> _Test:
+    """§C.2.2.2.6: a sequence fits if one of its items fits in every key."""
+    tests = [
+        (tag, _item_test(one) if isinstance(one, ItemMatch) else _value_test(vr, one)) for tag, vr, one in match.keys
+    ]
+
+    def fits(item: Identifier, charsets: Sequence[str]) -> bool:
+        own = item.charsets or charsets
+        return all(tag in item and test(item[tag], own) for tag, test in tests)
+
+    def test(attribute: Attribute, charsets: Sequence[str]) -> bool:
+        return isinstance(attribute.value, list) and any(fits(item, charsets) for item in attribute.value)
+
+    return test
+
+
+_SIZES: Mapping[str, tuple[int, bool]] = {
+    "US": (2, False), "SS": (2, True), "UL": (4, False), "SL": (4, True), "UV": (8, False), "SV": (8, True)
+}  # fmt: skip
+
+
+def _normal_form(vr: str, attribute: Attribute, charsets: Sequence[str]) -> str | int | None:
+    value = attribute.value
+    if not isinstance(value, bytes):
+        return None
+    if vr in _SIZES:
+        size, signed = _SIZES[vr]
+        return "\\".join(
+            str(int.from_bytes(value[at : at + size], "little", signed=signed)) for at in range(0, len(value), size)
+        )
+    text = text_of(attribute, charsets)
+    return normalise(vr, text) if text else None
