@@ -93,7 +93,7 @@ def decode_identifier(
         data = inflate(data)
     form = BIG if transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN else LITTLE
     decoder = _Decoder(data, max_depth, max_elements)
-    start = decoder.start()
+    start = decoder.start(form)
     explicit = transfer_syntax_uid != IMPLICIT_VR_LITTLE_ENDIAN
     if detect and start + 8 <= len(data):
         explicit = is_capitals(data[start + 4 : start + 6])
@@ -132,8 +132,8 @@ class _Decoder:
         self._max_depth = max_depth
         self._left = max_elements
 
-    def start(self) -> int:
-        """Give where the data set begins behind elements of groups 0000 and 0002, little endian of their own."""
+    def start(self, form: Form) -> int:
+        """Give where the data set begins, behind elements of the command set and of a file's header."""
         data = self._data
         at = 0
         while at + 8 <= len(data):
@@ -142,7 +142,7 @@ class _Decoder:
                 break
             header = 8
             if is_capitals(data[at + 4 : at + 6]):
-                header, length, _ = measure_header(LITTLE, data, at)
+                header, length, _ = measure_header(LITTLE if group else form, data, at)
             self._check_end(at, at + header + length, len(data))
             at += header + length
         return at

@@ -17,6 +17,7 @@ __all__ = [
     "LITTLE",
     "LONG_VRS",
     "SHORT_VRS",
+    "SHORT_VR_BYTES",
     "UNDEFINED",
     "DataSetError",
     "Element",
@@ -106,7 +107,7 @@ def measure_header(form: Form, buffer: bytes | bytearray, position: int) -> tupl
     The length of a 12-byte header that is not all there is 0.
     """
     vr = bytes(buffer[position + 4 : position + 6])
-    if vr not in _SHORT_VR_BYTES:
+    if vr not in SHORT_VR_BYTES:
         if not is_capitals(vr):  # some senders switch to implicit VR, mostly within sequences
             return 8, form.wide(buffer, position)[2], True
         if vr in _LONG_VR_BYTES or buffer[position + 6 : position + 8] == b"\0\0":
@@ -117,7 +118,7 @@ def measure_header(form: Form, buffer: bytes | bytearray, position: int) -> tupl
 def value_of(raw: bytes, explicit: bool) -> bytes:
     """Give the value within an encoded element."""
     vr = raw[4:6]
-    if explicit and vr in _SHORT_VR_BYTES:
+    if explicit and vr in SHORT_VR_BYTES:
         return raw[8:]
     header = 8
     if explicit and is_capitals(vr) and (vr in _LONG_VR_BYTES or raw[6:8] == b"\0\0"):
@@ -147,5 +148,5 @@ def is_capitals(vr: bytes | bytearray) -> bool:
 
 LITTLE = _form("little")
 BIG = _form("big")
-_SHORT_VR_BYTES = frozenset(vr.encode() for vr in SHORT_VRS)
+SHORT_VR_BYTES = frozenset(vr.encode() for vr in SHORT_VRS)
 _LONG_VR_BYTES = frozenset(vr.encode() for vr in LONG_VRS)

@@ -15,6 +15,7 @@ from pacslite.dataset.element import (
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
     LITTLE,
+    SHORT_VR_BYTES,
     UNDEFINED,
     DataSetError,
     Element,
@@ -163,8 +164,13 @@ class HeaderScanner:
     def values(self, tags: Sequence[int]) -> list[bytes | None]:
         """Give the values of many elements at once."""
         get = self._raw.get
-        explicit = self.explicit
-        return [None if (raw := get(tag)) is None else value_of(raw, explicit) for tag in tags]
+        if self.explicit:
+            short = SHORT_VR_BYTES
+            return [
+                None if (raw := get(tag)) is None else raw[8:] if raw[4:6] in short else value_of(raw, True)
+                for tag in tags
+            ]
+        return [None if (raw := get(tag)) is None else value_of(raw, False) for tag in tags]
 
     def raw(self, tag: int) -> bytes:
         """Give an element whole, header, value and delimiter as received; empty if absent."""
@@ -287,8 +293,8 @@ class HeaderScanner:
                 self.explicit = capitals
                 break
             header = 8
-            if capitals:  # in little endian, whatever follows
-                header, length, _ = measure_header(LITTLE, buffer, position)
+            if capitals:  # group 0002 is little endian whatever follows
+                header, length, _ = measure_header(LITTLE if group else self._form, buffer, position)
                 if position + header > size:
                     break
             if length == UNDEFINED:
