@@ -28,6 +28,7 @@ from sqlalchemy import (
 )
 
 from pacslite.archive.keys import KEYS, Level
+from pacslite.archive.revision import HEAD
 
 __all__ = [
     "HEAD",
@@ -44,8 +45,6 @@ __all__ = [
     "third_group",
     "totals",
 ]
-
-HEAD = "0001"  # the Alembic revision this schema is; a test holds it equal to Alembic's
 
 metadata = MetaData()
 

@@ -1,0 +1,101 @@
+"""Brings an index file to the schema of this version.
+
+At every start the revision in the file is compared with the schema's: 0.2 ms, and neither SQLAlchemy nor Alembic is
+imported if they agree. A new file gets all tables at once and is stamped; an older one is migrated, in one transaction.
+"""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pacslite
+from pacslite.archive.revision import HEAD
+from pacslite.errors import PacsliteError
+
+__all__ = ["IndexTooNew", "current_revision", "migrations_path", "upgrade_index"]
+
+
+class IndexTooNew(PacsliteError):
+    """A later version of pacslite has migrated this index."""
+
+
+def current_revision(path: Path) -> str | None:
+    """The revision of an index file, None for a file without tables or no file."""
+    if not path.exists():
+        return None
+    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+        try:
+            row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+        except sqlite3.OperationalError as error:
+            if "no such table" in str(error):
+                return None
+            raise
+    return str(row[0]) if row else None
+
+
+def upgrade_index(path: Path) -> str | None:
+    """Create or migrate an index file; blocking. Gives the revision it was of, None if it was new.
+
+    Raises:
+        IndexTooNew: The file is of a revision that this version does not know.
+    """
+    before = current_revision(path)
+    if before == HEAD:
+        return before
+    if before is None:
+        _create(path)
+    else:
+        _migrate(path, before)
+    return before
+
+
+def migrations_path() -> Path:
+    """Where the migrations are: in the installed package, or beside it in a source tree."""
+    package = Path(pacslite.__file__).parent
+    installed = package / "migrations"
+    return installed if installed.is_dir() else package.parent / "migrations"
+
+
+def _create(path: Path) -> None:
+    from sqlalchemy import create_engine
+
+    from pacslite.archive.index.schema import metadata
+
+    engine = create_engine(f"sqlite:///{path}")
+    try:
+        with engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            metadata.create_all(connection)
+            connection.exec_driver_sql(
+                "CREATE TABLE IF NOT EXISTS alembic_version "
+                "(version_num VARCHAR(32) NOT NULL, CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))"
+            )
+            connection.exec_driver_sql("DELETE FROM alembic_version")
+            connection.exec_driver_sql("INSERT INTO alembic_version VALUES (?)", (HEAD,))
+            connection.commit()
+    finally:
+        engine.dispose()
+
+
+def _migrate(path: Path, before: str) -> None:
+    from alembic import command
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+    from alembic.util import CommandError
+    from sqlalchemy import create_engine
+
+    config = Config()
+    config.set_main_option("script_location", str(migrations_path()).replace("%", "%%"))
+    try:
+        ScriptDirectory.from_config(config).get_revision(before)
+    except CommandError:
+        raise IndexTooNew(f"{path} is of revision {before}, made by a later version of pacslite") from None
+    engine = create_engine(f"sqlite:///{path}")
+    try:
+        with engine.begin() as connection:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")  # pysqlite begins none before DDL
+            config.attributes["connection"] = connection
+            command.upgrade(config, HEAD)
+    finally:
+        engine.dispose()
