@@ -18,7 +18,7 @@ from pacslite.archive.index.writer import IndexWriter, join_values
 from pacslite.archive.instances.layout import InstancePath, instance_path
 from pacslite.archive.instances.protocol import InstanceStore
 from pacslite.archive.keys import UNIQUE_KEY, Level
-from pacslite.archive.settle import Settler
+from pacslite.archive.settle import Settler, Unsettled
 
 __all__ = ["Deleted", "Deleter", "finish_deletions"]
 
@@ -91,36 +91,33 @@ class Deleter:
         clean = True
         while True:
             with self._settler.lock:  # nothing is settled to a path between its note and its removal
-                notes = self._remove_rows(level, uid, deleted)
-                for note in notes:
-                    clean = self._unlink(*note) and clean
-            if not notes:
+                files = self._remove_rows(level, uid, deleted)
+                for file in files:
+                    clean = self._unlink(*file) and clean
+            if not files:
                 break
         if deleted.instances and clean:
             _drop_notes(self._store, self._index)
         return deleted
 
-    def _remove_rows(self, level: Level, uid: str, deleted: Deleted) -> list[tuple[InstancePath, str, str | None]]:
+    def _remove_rows(self, level: Level, uid: str, deleted: Deleted) -> list[tuple[InstancePath, Unsettled | None]]:
         """Remove rows, note their files; both are durable when it returns the files."""
         with self._index.transaction() as connection:
             rows = [_Row(*row) for row in connection.execute(_SELECT[level].text, (uid, _AT_ONCE))]
-            files: list[tuple[InstancePath, str, str | None]] = []
-            for row in rows:
-                unsettled = self._settler.locate(row.sop_instance_uid)
-                files.append((row.path, row.sop_instance_uid, unsettled.name if unsettled else None))
-            notes = [(f"instances/{path}", sop_instance_uid) for path, sop_instance_uid, _ in files]
-            notes += [(f"incoming/{name}", sop_instance_uid) for _, sop_instance_uid, name in files if name]
+            files = [(row.path, self._settler.locate(row.sop_instance_uid)) for row in rows]
+            notes = [(f"instances/{row.path}", row.sop_instance_uid) for row in rows]
+            notes += [(f"incoming/{file.name}", file.sop_instance_uid) for _, file in files if file is not None]
             connection.executemany(Statements.insert_deleted_file.text, notes)
             _remove(connection, rows, deleted)
         if rows:
             self._index.sync()
         return files
 
-    def _unlink(self, path: InstancePath, sop_instance_uid: str, incoming: str | None) -> bool:
+    def _unlink(self, path: InstancePath, unsettled: Unsettled | None) -> bool:
         try:
-            if incoming is not None:
-                self._settler.forget(sop_instance_uid)
-                self._store.remove_incoming(incoming)
+            if unsettled is not None:
+                self._settler.forget(unsettled)
+                self._store.remove_incoming(unsettled.name)
             self._store.remove_settled(path)
         except OSError as error:  # the row is gone and the note stays: the next start tries again
             log.error("delete", extra={"path": str(path), "error": str(error)})

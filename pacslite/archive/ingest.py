@@ -10,12 +10,12 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from pacslite.archive.disk import DiskThreads
 from pacslite.archive.incoming import Incoming
 from pacslite.archive.index.writer import Entry, IndexWriter, KnownInstance
-from pacslite.archive.instances.layout import instance_path
+from pacslite.archive.instances.layout import InstancePath, instance_path
 from pacslite.archive.instances.protocol import IncomingFile, InstanceStore
 from pacslite.archive.options import StorageOptions
 from pacslite.archive.outcome import DuplicateInstance, StorageFailed, Stored, refusal_of
@@ -189,14 +189,20 @@ class Ingest:
             if isinstance(result, Stored):
                 if result.outcome != "duplicate":
                     self._space.stored_bytes += result.size
-                for hook in self._on_stored:
-                    hook(result)
+                self._tell(result)
                 if waiter is not None and not waiter.done():
                     waiter.set_result(result)
             elif waiter is not None and not waiter.done():
                 waiter.set_exception(result)
         if not self._in_flight:
             self._idle.set()
+
+    def _tell(self, stored: Stored) -> None:
+        for hook in self._on_stored:
+            try:
+                hook(stored)
+            except Exception:  # of a stranger: the instance is stored, and its sender must hear of it
+                log.exception("on_stored")
 
     # in a disk thread
 
@@ -292,39 +298,33 @@ class Ingest:
 
     def _commit(self, group: list[_Sealed]) -> list[_Result]:
         """Index a group; catches everything, for a leader that dies would leave the others waiting."""
-        replaced: list[Unsettled | None] = []
-        for sealed in group:
-            record = sealed.entry.record
-            key = record.series_key
-            path = instance_path(key.study_instance_uid, key.series_instance_uid, record.sop_instance_uid)
-            old = self._settler.register(record.sop_instance_uid, Unsettled(sealed.file.name, path))
-            if old is not None:
-                sealed.entry.unlink = (f"incoming/{old.name}",)
-            replaced.append(old)
+        files = [Unsettled(s.entry.record.sop_instance_uid, s.file.name, _place(s.entry.record)) for s in group]
+        with self._index.lock:  # a deletion sees a file of this group with its row, or neither
+            replaced = [self._settler.register(file) for file in files]
+            for sealed, old in zip(group, replaced, strict=True):
+                sealed.entry.unlink = () if old is None else (f"incoming/{old.name}",)
+            try:
+                outcomes = self._index.commit([sealed.entry for sealed in group])
+            except Exception as problem:
+                outcomes = [self._told(problem)] * len(group)
+            for file, old, outcome in zip(files, replaced, outcomes, strict=True):
+                if outcome is not None:
+                    self._settler.withdraw(file, old)
+        self._settler.committed([file for file, outcome in zip(files, outcomes, strict=True) if outcome is None])
+        return [self._conclude(*each) for each in zip(group, replaced, outcomes, strict=True)]
+
+    def _conclude(self, sealed: _Sealed, old: Unsettled | None, error: DimseError | None) -> _Result:
+        """Give back what a file held, and remove what it replaced or, if it was refused, itself."""
+        if error is not None:
+            sealed.file.discard()
+            return sealed.incoming, error
         try:
-            outcomes = self._index.commit([sealed.entry for sealed in group])
-        except Exception as problem:
-            error = self._told(problem)
-            outcomes = [error] * len(group)
-        results: list[_Result] = []
-        settled: list[tuple[str, Unsettled]] = []
-        for sealed, old, outcome in zip(group, replaced, outcomes, strict=True):
-            uid = sealed.entry.record.sop_instance_uid
-            if outcome is not None:
-                self._settler.withdraw(uid, old)
-                sealed.file.discard()
-                results.append((sealed.incoming, outcome))
-                continue
             sealed.file.close()
-            unsettled = self._settler.locate(uid)
-            if unsettled is not None:
-                settled.append((uid, unsettled))
             if old is not None:
                 self._store.remove_incoming(old.name)
-            done = "replaced" if sealed.entry.replaces else "stored"
-            results.append((sealed.incoming, _stored(done, sealed.incoming, sealed.entry.record)))
-        self._settler.committed(settled)
-        return results
+        except OSError as problem:  # it is stored nevertheless, and the old file is noted for the next start
+            log.error("after storing", extra={"error": str(problem)})
+        return sealed.incoming, _stored("replaced" if sealed.entry.replaces else "stored", sealed.incoming, sealed.entry.record)
 
     def _told(self, problem: Exception) -> DimseError:
         if isinstance(problem, DimseError):
@@ -342,10 +342,15 @@ class Ingest:
             log.warning("storing ended after the event loop")
 
 
-def _stored(outcome: str, incoming: Incoming, record: Record) -> Stored:
+def _place(record: Record) -> InstancePath:
+    key = record.series_key
+    return instance_path(key.study_instance_uid, key.series_instance_uid, record.sop_instance_uid)
+
+
+def _stored(outcome: Literal["stored", "duplicate", "replaced"], incoming: Incoming, record: Record) -> Stored:
     key = record.series_key
     return Stored(
-        outcome=outcome,  # type: ignore[arg-type]
+        outcome=outcome,
         sop_class_uid=incoming.sop_class_uid,
         sop_instance_uid=incoming.sop_instance_uid,
         study_instance_uid=key.study_instance_uid,

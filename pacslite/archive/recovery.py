@@ -71,7 +71,7 @@ def _recover_some(
     names: list[str],
     found: Recovered,
 ) -> None:
-    committed: list[tuple[str, Unsettled]] = []
+    committed: list[Unsettled] = []
     for name in names:
         record = _read(store, index, name, trust_rows=options.durability == "full")
         if record is None:
@@ -80,7 +80,7 @@ def _recover_some(
             continue
         key = record.series_key
         path = instance_path(key.study_instance_uid, key.series_instance_uid, record.sop_instance_uid)
-        unsettled = Unsettled(name, path)
+        unsettled = Unsettled(record.sop_instance_uid, name, path)
         known = index.look_up(record.sop_instance_uid)
         if known is None or known.digest != record.digest:
             (outcome,) = index.commit([Entry(record, replaces=known is not None)])
@@ -92,8 +92,8 @@ def _recover_some(
             found.indexed += 1
         else:
             found.settled += 1
-        settler.register(record.sop_instance_uid, unsettled)
-        committed.append((record.sop_instance_uid, unsettled))
+        settler.register(unsettled)
+        committed.append(unsettled)
     settler.committed(committed)
     settler.settle()
 

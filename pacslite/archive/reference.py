@@ -10,9 +10,9 @@ class InstanceRef(NamedTuple):
 
     sop_class_uid: str
     sop_instance_uid: str
+    transfer_syntax_uid: str
     study_instance_uid: str
     series_instance_uid: str
-    transfer_syntax_uid: str
     data_set_offset: int
     data_set_length: int
     digest: bytes

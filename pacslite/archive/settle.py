@@ -7,8 +7,7 @@ the index, then renames what was committed before, in batches; it also keeps the
 import logging
 import sqlite3
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from pacslite.archive.index.writer import IndexWriter
@@ -20,30 +19,34 @@ __all__ = ["Settler", "Unsettled"]
 
 log = logging.getLogger("pacslite.archive")
 
-_BATCH = 32  # files renamed while holding the lock
+_BATCH = 32  # files moved while ``lock`` is held: a deletion waits for no more
 
 
 class Unsettled(NamedTuple):
     """An instance whose file is still in ``incoming/``."""
 
+    sop_instance_uid: str
     name: str
     path: InstancePath
 
 
 class Settler:
-    """Knows which instances are unsettled, and settles them. ``lock`` keeps a file where it is while it is held."""
+    """Knows which instances are unsettled, and settles them.
+
+    Lock order: ``lock`` (nothing is moved while it is held), the index's lock, the table's own.
+    """
 
     def __init__(self, store: InstanceStore, index: IndexWriter, options: StorageOptions) -> None:
         self.lock = threading.RLock()
         self._store = store
         self._index = index
         self._options = options
+        self._table = threading.Lock()
         self._unsettled: dict[str, Unsettled] = {}
-        self._committed: list[tuple[str, Unsettled]] = []
+        self._committed: list[Unsettled] = []
         self._wanted = threading.Event()
         self._stopping = False
         self._thread: threading.Thread | None = None
-        self.on_index_failure: Callable[[], None] | None = None
 
     # what is unsettled
 
@@ -51,43 +54,49 @@ class Settler:
         """Where an instance's file is, if it is not in its place."""
         return self._unsettled.get(sop_instance_uid)
 
-    def register(self, sop_instance_uid: str, unsettled: Unsettled) -> Unsettled | None:
-        """Before its row is committed: whoever sees the row finds the file. Gives the file it takes the place of."""
-        with self.lock:
-            old = self._unsettled.get(sop_instance_uid)
-            self._unsettled[sop_instance_uid] = unsettled
+    def all(self) -> list[Unsettled]:
+        """Everything that is unsettled. With the index's lock held: everything of it is committed."""
+        with self._table:
+            return list(self._unsettled.values())
+
+    def register(self, unsettled: Unsettled) -> Unsettled | None:
+        """Before its row is committed, with the index's lock held: whoever sees the row finds the file.
+
+        Returns:
+            The unsettled file that this one takes the place of.
+        """
+        with self._table:
+            old = self._unsettled.get(unsettled.sop_instance_uid)
+            self._unsettled[unsettled.sop_instance_uid] = unsettled
             return old
 
-    def withdraw(self, sop_instance_uid: str, old: Unsettled | None) -> None:
-        """The row was not committed."""
-        with self.lock:
-            if old is None:
-                self._unsettled.pop(sop_instance_uid, None)
-            else:
-                self._unsettled[sop_instance_uid] = old
+    def withdraw(self, unsettled: Unsettled, old: Unsettled | None) -> None:
+        """The row was not committed; what was there before is there again."""
+        with self._table:
+            del self._unsettled[unsettled.sop_instance_uid]
+            if old is not None:
+                self._unsettled[old.sop_instance_uid] = old
+                self._committed.append(old)
 
-    def committed(self, settled: list[tuple[str, Unsettled]]) -> None:
+    def committed(self, unsettled: Sequence[Unsettled]) -> None:
         """Their rows are committed: settle them some time."""
-        with self.lock:
-            self._committed += settled
-            if len(self._committed) >= self._options.settle_files:
-                self._wanted.set()
+        with self._table:
+            self._committed += unsettled
+            if len(self._committed) < self._options.settle_files:
+                return
+        self._wanted.set()
 
-    def forget(self, sop_instance_uid: str) -> None:
-        """The instance is deleted."""
-        with self.lock:
-            self._unsettled.pop(sop_instance_uid, None)
-
-    @property
-    def count(self) -> int:
-        """Instances that are unsettled."""
-        return len(self._unsettled)
+    def forget(self, unsettled: Unsettled) -> None:
+        """It is deleted, or settled."""
+        with self._table:
+            if self._unsettled.get(unsettled.sop_instance_uid) is unsettled:
+                del self._unsettled[unsettled.sop_instance_uid]
 
     # the thread
 
-    def start(self) -> None:
-        """Settle from now on."""
-        self._thread = threading.Thread(target=self._run, name="settle", daemon=True)
+    def start(self, revive: Callable[[], None]) -> None:
+        """Settle from now on; ``revive`` is called when the index has failed, until it works again."""
+        self._thread = threading.Thread(target=self._run, args=(revive,), name="settle", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -96,44 +105,57 @@ class Settler:
         self._wanted.set()
         if self._thread is not None:
             self._thread.join()
-        self.settle()
+        if not self._index.failed:
+            self.settle()
 
     def settle(self) -> None:
-        """One round: sync the index, rename, keep the log short."""
-        with self.lock:
+        """One round: sync the index, move files, keep the log short.
+
+        Raises:
+            OSError, sqlite3.Error: The index failed. Nothing was moved; the files stay its journal.
+        """
+        with self._table:
             batch, self._committed = self._committed, []
         try:
-            if batch and self._options.durability != "none":
-                if self._options.durability == "commit":
-                    self._store.sync_all()
-                self._index.sync()
-        except OSError as error:
-            log.error("index sync failed", extra={"error": str(error)})
-            with self.lock:
+            if batch:
+                self._make_rows_safe()
+        except OSError:
+            with self._table:
                 self._committed = batch + self._committed
             raise
+        batch.sort(key=lambda unsettled: unsettled.path)  # a series' directory is opened once
         for start in range(0, len(batch), _BATCH):
             with self.lock:
-                for uid, unsettled in batch[start : start + _BATCH]:
-                    self._settle_one(uid, unsettled)
+                self._settle_some(batch[start : start + _BATCH])
         self._index.checkpoint()
 
-    def _settle_one(self, uid: str, unsettled: Unsettled) -> None:
-        if self._unsettled.get(uid) != unsettled:
-            return  # deleted or replaced meanwhile
-        try:
-            self._store.settle(unsettled.name, unsettled.path)
-        except OSError as error:
-            log.error("settle", extra={"file": unsettled.name, "path": str(unsettled.path), "error": str(error)})
-            return  # it stays readable where it is, and the next start tries again
-        del self._unsettled[uid]
+    def _make_rows_safe(self) -> None:
+        match self._options.durability:
+            case "full":
+                self._index.sync()
+            case "commit":  # files were not synced when they were acknowledged: now, all at once
+                self._store.sync_all()
+                self._index.sync()
+            case "none":
+                pass
 
-    def _run(self) -> None:
+    def _settle_some(self, batch: Sequence[Unsettled]) -> None:
+        current = [unsettled for unsettled in batch if self._unsettled.get(unsettled.sop_instance_uid) is unsettled]
+        outcomes = self._store.settle([(unsettled.name, unsettled.path) for unsettled in current])
+        for unsettled, error in zip(current, outcomes, strict=True):
+            if error is None:
+                self.forget(unsettled)
+            else:  # it stays readable where it is, and the next start tries again
+                extra = {"file": unsettled.name, "path": str(unsettled.path), "error": str(error)}
+                log.error("settle", extra=extra)
+
+    def _run(self, revive: Callable[[], None]) -> None:
         while not self._stopping:
             self._wanted.wait(self._options.settle_seconds)
             self._wanted.clear()
             try:
+                if self._index.failed:
+                    revive()
                 self.settle()
             except (OSError, sqlite3.Error) as error:
-                log.error("settle", extra={"error": str(error)})
-                time.sleep(0.1)
+                self._index.fail(str(error))

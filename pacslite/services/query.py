@@ -74,7 +74,8 @@ class FindService:
                 if request.cancelled:
                     request.facts["matches"] = count
                     return await reply(Status.CANCEL)
-                await reply.batch(pending, batch)  # waits while the peer does not read
+                if batch:  # an empty one only gives us the chance to look for a C-CANCEL
+                    await reply.batch(pending, batch)  # waits while the peer does not read
                 count += len(batch)
         request.facts["matches"] = count
         return await reply(Status.SUCCESS)  # zero matches too: a single 0000 without an identifier (§C.4.1.3.1)

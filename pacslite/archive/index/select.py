@@ -148,6 +148,7 @@ _OWN = (
     instance.c.transfer_syntax_uid,
     instance.c.data_set_offset,
     instance.c.data_set_length,
+    instance.c.digest,
 )
 
 

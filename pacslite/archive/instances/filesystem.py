@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from itertools import count
+from itertools import count, groupby
 from pathlib import Path
 
 from pacslite.archive.instances.fileops import FileOperations
@@ -118,16 +118,27 @@ class FilesystemStore:
 
     # settled
 
-    def settle(self, name: str, path: InstancePath) -> None:
-        with self._lock:
-            directory = self._open_directory(path, make=True)
+    def settle(self, files: Sequence[tuple[str, InstancePath]]) -> list[OSError | None]:
+        outcomes: list[OSError | None] = []
+        with self._lock:  # no directory is removed as empty before its first file comes
+            for _, group in groupby(files, key=lambda file: file[1][:3]):
+                outcomes += self._settle_series(list(group))
+        return outcomes
+
+    def _settle_series(self, files: list[tuple[str, InstancePath]]) -> list[OSError | None]:
         try:
+            directory = self._open_directory(files[0][1], make=True)
+        except OSError as error:
+            return [error] * len(files)
+        outcomes: list[OSError | None] = []
+        for name, path in files:
             try:
                 self.operations.rename(self._incoming, name, directory, path.name)
-            except IsADirectoryError:
-                raise OSError(errno.EEXIST, f"{path} is a directory") from None
-        finally:
-            os.close(directory)
+                outcomes.append(None)
+            except OSError as error:
+                outcomes.append(error)
+        self.operations.close(directory)
+        return outcomes
 
     def open_settled(self, path: InstancePath) -> int:
         directory = self._open_directory(path)

@@ -51,8 +51,8 @@ class InstanceStore(Protocol):
     def create(self, header_size: int) -> IncomingFile:
         """Begin a file and leave room for a header."""
 
-    def settle(self, name: str, path: InstancePath) -> None:
-        """Move an incoming file to its place, over whatever is there."""
+    def settle(self, files: Sequence[tuple[str, InstancePath]]) -> list[OSError | None]:
+        """Move incoming files to their places, over whatever is there; those that cannot be moved stay."""
 
     def open_incoming(self, name: str) -> int:
         """Open for reading."""
