@@ -1,0 +1,102 @@
+"""What the documents name exists: keys, variables, commands with their flags, make targets, files."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from pacslite.cli.main import COMMANDS, root
+from pacslite.config import Settings, load
+from pacslite.config.problems import fields_at
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+DEPLOYMENT = [ROOT / "Dockerfile", ROOT / "docker-compose.yml", ROOT / "config" / "pacslite.service"]
+
+
+def texts(paths: list[Path]) -> list[Any]:
+    return [pytest.param(path.read_text(), id=path.name) for path in paths]
+
+
+@pytest.mark.parametrize("text", texts(PAGES))
+def test_keys(text: str) -> None:
+    for section, key in re.findall(r"`([a-z]+)\.([a-z_]+)(?: = [^`]*)?`", text):
+        if section in Settings.model_fields:
+            assert key in fields_at(Settings, (section,)), f"{section}.{key}"
+
+
+@pytest.mark.parametrize("text", texts(PAGES + DEPLOYMENT))
+def test_variables(text: str) -> None:
+    for variable in set(re.findall(r"\b(PACSLITE_[A-Z_]+)\b", text)) - {"PACSLITE_CONFIG"}:
+        path = variable.removeprefix("PACSLITE_").lower().removesuffix("_file").split("__")
+        assert path[-1] in fields_at(Settings, tuple(path[:-1])), variable
+
+
+@pytest.mark.parametrize("text", texts(PAGES + DEPLOYMENT))
+def test_commands_and_their_flags(text: str) -> None:
+    group: Any = typer.main.get_command(root)
+    context: Any = typer.Context(group)
+    spoken = re.findall(r"(?:bin/|`|^\$ .*?|\[\"|^)pacslite\b[\", ]+([a-z]+)([^`\n|]*)", text, re.MULTILINE)
+    for name, rest in spoken:
+        if name not in COMMANDS:
+            assert not rest.strip().startswith("--"), f"pacslite {name}"
+            continue
+        command = group.get_command(context, name)
+        options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        if hasattr(command, "commands"):
+            options |= {o for inner in command.commands.values() for parameter in inner.params for o in parameter.opts}
+        for flag in re.findall(r"(?<!\S)(--[a-z-]+)", rest):
+            assert flag in options | {"--help"}, f"pacslite {name} {flag}"
+
+
+@pytest.mark.parametrize("text", texts(PAGES))
+def test_make_targets(text: str) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"(?:`|\$ )make ([a-z-]+)", text)) <= targets
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_links(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", path.read_text()):
+        if not target.startswith("http"):
+            assert (path.parent / target).exists(), target
+
+
+def test_the_configuration_in_the_readme_is_one(tmp_path: Path) -> None:
+    (block,) = re.findall(r"^```toml\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    file = tmp_path / "pacslite.toml"
+    file.write_text(block)
+    assert [remote.ae_title for remote in load(file, environ={}).settings.remote] == ["WORKSTATION7", "CT01"]
+
+
+def test_every_setting_reaches_a_part() -> None:
+    """A key that nothing reads would be a promise that nobody keeps."""
+    source = (
+        "\n".join(
+            path.read_text() for folder in ("cli", "config") for path in (ROOT / "pacslite" / folder).glob("*.py")
+        )
+        + (ROOT / "pacslite" / "app.py").read_text()
+    )
+    unread = [
+        f"{section}.{key}"
+        for section in Settings.model_fields
+        for key in fields_at(Settings, (section,))
+        if not re.search(rf"\b(?:{section}|{section[0]}|server|first|one|remote|user)\.{key}\b", source)
+    ]
+    assert unread == []
+
+
+def test_help_names_every_command() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert all(re.search(rf"^pacslite {name}\b|\bpacslite {name}\b", text, re.MULTILINE) for name in COMMANDS)
+
+
+def test_locks_name_no_registry() -> None:
+    for lock in (ROOT / "requirements").glob("*.txt"):
+        text = lock.read_text()
+        assert "://" not in text, lock
+        requirements = re.findall(r"^[a-z0-9-]+==", text, re.MULTILINE)
+        assert requirements
+        assert text.count("--hash=sha256:") >= len(requirements), lock
