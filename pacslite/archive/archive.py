@@ -23,7 +23,7 @@ from pacslite.archive.keys import Level
 from pacslite.archive.lock import DataDirLock
 from pacslite.archive.options import StorageOptions
 from pacslite.archive.outcome import Stored
-from pacslite.archive.recovery import Recovered, recover
+from pacslite.archive.recovery import Recovered, Recovery
 from pacslite.archive.reference import InstanceRef
 from pacslite.archive.settle import Settler
 from pacslite.archive.space import SpaceGuard
@@ -75,7 +75,7 @@ class Archive:
             options=self.options,
             on_stored=self._on_stored,
         )
-        self._settler.start()
+        self._settler.start(self._recovery.revive)
 
     def _open(self) -> None:
         self.options.data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
@@ -86,7 +86,8 @@ class Archive:
             self._index = IndexWriter(self.index_path, self.options)
             self._settler = Settler(self._store, self._index, self.options)
             self._deleter = Deleter(self._store, self._index, self._settler)
-            self.recovered = recover(self._store, self._index, self._settler, self.options)
+            self._recovery = Recovery(self._store, self._index, self._settler, self.options)
+            self.recovered = self._recovery.start()
         except BaseException:
             self._lock.release()
             raise

@@ -88,16 +88,17 @@ class Deleter:
     def delete(self, level: Level, uid: str) -> Deleted:
         """Delete everything below a unique key; what is stored meanwhile stays or goes, whole."""
         deleted = Deleted()
-        clean = True
+        failed = False
         while True:
             with self._settler.lock:  # nothing is settled to a path between its note and its removal
                 files = self._remove_rows(level, uid, deleted)
                 for file in files:
-                    clean = self._unlink(*file) and clean
-            if not files:
-                break
-        if deleted.instances and clean:
-            _drop_notes(self._store, self._index)
+                    failed = not self._unlink(*file) or failed
+                if not files:
+                    break
+        if deleted.instances:
+            with self._settler.lock:
+                self._settler.drop_notes(failed=failed)
         return deleted
 
     def _remove_rows(self, level: Level, uid: str, deleted: Deleted) -> list[tuple[InstancePath, Unsettled | None]]:
@@ -127,26 +128,18 @@ class Deleter:
 
 def finish_deletions(store: InstanceStore, index: IndexWriter) -> int:
     """At a start: remove the files of deletions that were cut off. Before anything in ``incoming`` is looked at."""
-    with index.lock:
-        notes = index.deleted_files()
+    notes = index.notes()
     if not notes:
         return 0
-    for name, sop_instance_uid in notes:
+    for _, name, sop_instance_uid in notes:
         directory, _, rest = name.partition("/")
         if directory == "incoming":
             store.remove_incoming(rest)
         elif index.look_up(sop_instance_uid) is None:  # else it was stored again since
             store.remove_settled(InstancePath(*rest.split("/")))
-    _drop_notes(store, index)
-    return len(notes)
-
-
-def _drop_notes(store: InstanceStore, index: IndexWriter) -> None:
-    """Forget the notes there are, once the files are gone for good."""
-    last = index.last_deleted_file()
     store.sync_all()
-    with index.transaction() as connection:
-        connection.execute(Statements.delete_deleted_files.text, (last,))
+    index.drop_notes(notes[-1][0])
+    return len(notes)
 
 
 def _remove(connection: sqlite3.Connection, rows: list[_Row], deleted: Deleted) -> None:

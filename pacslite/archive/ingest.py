@@ -310,21 +310,22 @@ class Ingest:
             for file, old, outcome in zip(files, replaced, outcomes, strict=True):
                 if outcome is not None:
                     self._settler.withdraw(file, old)
+                elif old is not None:
+                    self._settler.retire([old.name])
         self._settler.committed([file for file, outcome in zip(files, outcomes, strict=True) if outcome is None])
-        return [self._conclude(*each) for each in zip(group, replaced, outcomes, strict=True)]
+        return [self._conclude(sealed, outcome) for sealed, outcome in zip(group, outcomes, strict=True)]
 
-    def _conclude(self, sealed: _Sealed, old: Unsettled | None, error: DimseError | None) -> _Result:
-        """Give back what a file held, and remove what it replaced or, if it was refused, itself."""
+    def _conclude(self, sealed: _Sealed, error: DimseError | None) -> _Result:
         if error is not None:
             sealed.file.discard()
             return sealed.incoming, error
         try:
             sealed.file.close()
-            if old is not None:
-                self._store.remove_incoming(old.name)
-        except OSError as problem:  # it is stored nevertheless, and the old file is noted for the next start
-            log.error("after storing", extra={"error": str(problem)})
-        return sealed.incoming, _stored("replaced" if sealed.entry.replaces else "stored", sealed.incoming, sealed.entry.record)
+        except OSError as problem:  # it is synced and stored nevertheless
+            log.error("close", extra={"error": str(problem)})
+        return sealed.incoming, _stored(
+            "replaced" if sealed.entry.replaces else "stored", sealed.incoming, sealed.entry.record
+        )
 
     def _told(self, problem: Exception) -> DimseError:
         if isinstance(problem, DimseError):

@@ -2,7 +2,7 @@
 
 Files in ``incoming/`` are the journal of the index. One whose row is there was synced before the row was written and
 is settled at once; one without proves itself by length and digest and is indexed, or is torn and removed: nobody was
-told that it is stored.
+told that it is stored. The same after the index has failed, while the archive serves.
 """
 
 import logging
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import xxhash
 
 from pacslite.archive.delete import finish_deletions
-from pacslite.archive.index.writer import Entry, IndexWriter
+from pacslite.archive.index.writer import Entry, IndexFailure, IndexFull, IndexWriter
 from pacslite.archive.instances.layout import instance_path
 from pacslite.archive.instances.protocol import InstanceStore
 from pacslite.archive.options import StorageOptions
@@ -22,12 +22,12 @@ from pacslite.dataset.meta import FileMeta, FileMetaError, read_file_meta
 from pacslite.dataset.scan import HeaderScanner
 from pacslite.errors import DimseError
 
-__all__ = ["Recovered", "read_record", "recover"]
+__all__ = ["Recovered", "Recovery", "read_record"]
 
 log = logging.getLogger("pacslite.archive")
 
 _PIECE = 1 << 20
-_AT_ONCE = 256
+_AT_ONCE = 256  # files settled together
 
 
 @dataclass(slots=True)
@@ -36,81 +36,103 @@ class Recovered:
 
     settled: int = 0  # indexed before, now in their place
     indexed: int = 0
-    removed: int = 0  # torn, or refused by the index
-    deletions: int = 0
+    removed: int = 0  # torn, or refused before
+    left: int = 0  # sound, but the index has no place for them: left in ``incoming``
+    deletions: int = 0  # files of deletions that were cut off
 
 
-def recover(store: InstanceStore, index: IndexWriter, settler: Settler, options: StorageOptions) -> Recovered:
-    """Bring index and files together again.
+class Recovery:
+    """Brings index and files together. Blocks."""
 
-    Raises:
-        OSError, sqlite3.Error: The disk or the index does not work; nothing is lost.
-    """
-    found = Recovered(deletions=finish_deletions(store, index))
-    names = store.incoming()
-    for start in range(0, len(names), _AT_ONCE):
-        _recover_some(store, index, settler, options, names[start : start + _AT_ONCE], found)
-    if names or found.deletions:
-        log.info(
-            "recovered",
-            extra={
-                "settled": found.settled,
-                "indexed": found.indexed,
-                "removed": found.removed,
-                "deletions": found.deletions,
-            },
-        )
-    return found
+    def __init__(self, store: InstanceStore, index: IndexWriter, settler: Settler, options: StorageOptions) -> None:
+        self._store = store
+        self._index = index
+        self._settler = settler
+        self._trust_rows = options.durability == "full"  # a row was written after its file was synced
 
+    def start(self) -> Recovered:
+        """Finish what was cut off, before anybody is served.
 
-def _recover_some(
-    store: InstanceStore,
-    index: IndexWriter,
-    settler: Settler,
-    options: StorageOptions,
-    names: list[str],
-    found: Recovered,
-) -> None:
-    committed: list[Unsettled] = []
-    for name in names:
-        record = _read(store, index, name, trust_rows=options.durability == "full")
+        Raises:
+            OSError, sqlite3.Error, IndexFailure, IndexFull: Disk or index do not work; nothing is lost.
+        """
+        found = Recovered(deletions=finish_deletions(self._store, self._index))
+        names = self._store.incoming()
+        for start in range(0, len(names), _AT_ONCE):
+            for name in names[start : start + _AT_ONCE]:  # oldest first: of one instance the newest file stays
+                self._take_in(name, found)
+            self._settler.settle()
+        if names or found.deletions:
+            log.info("recovered", extra={name: getattr(found, name) for name in Recovered.__slots__})
+        return found
+
+    def revive(self) -> None:
+        """Open a failed index again and index what it may have lost. Raises as ``start`` does: then try later."""
+        with self._index.lock:  # what is unsettled now was acknowledged
+            self._index.reopen()
+            for unsettled in self._settler.all():
+                fd = self._store.open_incoming(unsettled.name)
+                try:
+                    meta = read_file_meta(fd)
+                    known = self._index.look_up(meta.sop_instance_uid)
+                    if known is None or known.digest != meta.digest:
+                        self._commit(Entry(read_record(fd, meta, verify=False), replaces=known is not None))
+                finally:
+                    os.close(fd)
+            self._index.cleanse()
+        log.warning("index works again")
+
+    # private
+
+    def _take_in(self, name: str, found: Recovered) -> None:
+        record = self._read(name)
         if record is None:
-            store.remove_incoming(name)
+            self._store.remove_incoming(name)
             found.removed += 1
-            continue
+            return
         key = record.series_key
         path = instance_path(key.study_instance_uid, key.series_instance_uid, record.sop_instance_uid)
-        unsettled = Unsettled(record.sop_instance_uid, name, path)
-        known = index.look_up(record.sop_instance_uid)
-        if known is None or known.digest != record.digest:
-            (outcome,) = index.commit([Entry(record, replaces=known is not None)])
-            if outcome is not None:
-                log.warning("incoming file refused", extra={"file": name, "reason": str(outcome)})
-                store.remove_incoming(name)
-                found.removed += 1
-                continue
-            found.indexed += 1
-        else:
+        known = self._index.look_up(record.sop_instance_uid)
+        old = self._settler.locate(record.sop_instance_uid)
+        if known is not None and known.digest == record.digest:
             found.settled += 1
-        settler.register(unsettled)
-        committed.append(unsettled)
-    settler.committed(committed)
-    settler.settle()
+        else:
+            notes = () if old is None else (f"incoming/{old.name}",)
+            if known is not None and (known.study_instance_uid, known.series_instance_uid) != key[:2]:
+                log.error("incoming file belongs elsewhere", extra={"file": name, "path": str(path)})
+                found.left += 1
+                return
+            refusal = self._commit(Entry(record, replaces=known is not None, unlink=notes))
+            if refusal is not None:
+                log.warning("incoming file refused", extra={"file": name, "reason": str(refusal)})
+                self._store.remove_incoming(name)
+                found.removed += 1
+                return
+            found.indexed += 1
+        unsettled = Unsettled(record.sop_instance_uid, name, path)
+        self._settler.register(unsettled)
+        self._settler.committed([unsettled])
+        if old is not None:
+            self._settler.retire([old.name])
 
+    def _commit(self, entry: Entry) -> DimseError | None:
+        (outcome,) = self._index.commit([entry])
+        if isinstance(outcome, IndexFailure | IndexFull):
+            raise outcome  # not the file's fault
+        return outcome
 
-def _read(store: InstanceStore, index: IndexWriter, name: str, *, trust_rows: bool) -> Record | None:
-    """Give the file's record, None if it does not prove itself."""
-    fd = store.open_incoming(name)
-    try:
-        meta = read_file_meta(fd)
-        known = index.look_up(meta.sop_instance_uid) if trust_rows else None
-        trusted = known is not None and known.digest == meta.digest
-        return read_record(fd, meta, verify=not trusted)
-    except (FileMetaError, DimseError) as error:
-        log.info("incoming file is torn", extra={"file": name, "reason": str(error)})
-        return None
-    finally:
-        os.close(fd)
+    def _read(self, name: str) -> Record | None:
+        """Give the file's record, None if it does not prove itself."""
+        fd = self._store.open_incoming(name)
+        try:
+            meta = read_file_meta(fd)
+            known = self._index.look_up(meta.sop_instance_uid) if self._trust_rows else None
+            return read_record(fd, meta, verify=known is None or known.digest != meta.digest)
+        except (FileMetaError, DimseError) as error:
+            log.info("incoming file is torn", extra={"file": name, "reason": str(error)})
+            return None
+        finally:
+            os.close(fd)
 
 
 def read_record(fd: int, meta: FileMeta, *, verify: bool) -> Record:
@@ -119,6 +141,7 @@ def read_record(fd: int, meta: FileMeta, *, verify: bool) -> Record:
     Args:
         verify: Read all of it and compare the digest; else only as far as the header goes.
     Raises:
+        FileMetaError: It is torn.
         DimseError: It is no data set, or not the one its header announces.
     """
     if meta.data_set_length is None or meta.digest is None:

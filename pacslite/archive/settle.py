@@ -44,6 +44,8 @@ class Settler:
         self._table = threading.Lock()
         self._unsettled: dict[str, Unsettled] = {}
         self._committed: list[Unsettled] = []
+        self._stale: list[str] = []  # replaced before they were settled; noted in the index
+        self._keep_notes = False  # a noted file could not be removed: the next start tries again
         self._wanted = threading.Event()
         self._stopping = False
         self._thread: threading.Thread | None = None
@@ -86,6 +88,11 @@ class Settler:
                 return
         self._wanted.set()
 
+    def retire(self, names: Sequence[str]) -> None:
+        """Remove incoming files some time, whose notes were committed just now, with the index's lock still held."""
+        with self._table:
+            self._stale += names
+
     def forget(self, unsettled: Unsettled) -> None:
         """It is deleted, or settled."""
         with self._table:
@@ -127,7 +134,32 @@ class Settler:
         for start in range(0, len(batch), _BATCH):
             with self.lock:
                 self._settle_some(batch[start : start + _BATCH])
+        if self._stale:
+            self._remove_stale()
         self._index.checkpoint()
+
+    def drop_notes(self, *, failed: bool) -> None:
+        """Forget the notes of removed files, once they are gone for good. With ``lock`` held."""
+        self._keep_notes = self._keep_notes or failed
+        if not self._keep_notes:
+            self._remove_stale()
+
+    def _remove_stale(self) -> None:
+        """A note is dropped only when the removal of its file is durable: else an old file came back as a new one."""
+        with self.lock:
+            with self._index.lock, self._table:
+                stale, self._stale = self._stale, []
+                last = self._index.last_note()
+            for name in stale:
+                try:
+                    self._store.remove_incoming(name)
+                except OSError as error:
+                    self._keep_notes = True
+                    log.error("removal", extra={"file": name, "error": str(error)})
+            if self._keep_notes:
+                return
+            self._store.sync_all()
+            self._index.drop_notes(last)
 
     def _make_rows_safe(self) -> None:
         match self._options.durability:

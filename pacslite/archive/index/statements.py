@@ -6,7 +6,18 @@ An INSERT through a prepared sqlite3 statement costs a sixth of the same through
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from sqlalchemy import ClauseElement, ColumnElement, Table, bindparam, delete, insert, literal_column, select, update
+from sqlalchemy import (
+    ClauseElement,
+    ColumnElement,
+    Table,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal_column,
+    select,
+    update,
+)
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql.compiler import SQLCompiler
 
@@ -110,8 +121,9 @@ class Statements:
         insert(deleted_file).values(name=bindparam("name"), sop_instance_uid=bindparam("sop_instance_uid"))
     )
     select_deleted_files = compile_statement(
-        select(deleted_file.c.id, deleted_file.c.name, deleted_file.c.sop_instance_uid)
+        select(deleted_file.c.id, deleted_file.c.name, deleted_file.c.sop_instance_uid).order_by(deleted_file.c.id)
     )
+    select_last_deleted_file = compile_statement(select(func.max(deleted_file.c.id)))
     delete_instance = compile_statement(delete(instance).where(instance.c.id == bindparam("of")))
     delete_series = compile_statement(
         delete(series).where(series.c.id == bindparam("of"), series.c.number_of_instances == _NONE)

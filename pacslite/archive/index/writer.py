@@ -11,7 +11,7 @@ import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +22,16 @@ from pacslite.archive.options import StorageOptions
 from pacslite.archive.record import Record, SeriesKey, columns_of
 from pacslite.errors import DimseError
 
-__all__ = ["Entry", "IndexFailure", "IndexWriter", "KnownInstance", "PatientConflict", "Totals", "join_values"]
+__all__ = [
+    "Entry",
+    "IndexFailure",
+    "IndexFull",
+    "IndexWriter",
+    "KnownInstance",
+    "PatientConflict",
+    "Totals",
+    "join_values",
+]
 
 log = logging.getLogger("pacslite.archive")
 
@@ -32,6 +41,12 @@ _KNOWN_SERIES = 4096  # places remembered: 4 associations send from 4 series, 1,
 
 class IndexFailure(DimseError):
     """The index did not take the row."""
+
+
+class IndexFull(DimseError):
+    """No room for the row: refused, PS3.4 §B.2.3."""
+
+    status = 0xA700
 
 
 class PatientConflict(DimseError):
@@ -103,8 +118,10 @@ class IndexWriter:
         self._options = options
         self._places: dict[SeriesKey, _Place] = {}
         self._studies: dict[int, _Study] = {}
+        self.failed = ""  # why nothing can be written
         self._local = threading.local()
         self._readers: list[sqlite3.Connection] = []
+        self._opened = 0  # times; the connection of a reader is as old as its number
         self._uncheckpointed = 0  # rows since the last checkpoint
         self._connection = self._open()
         self._wal = self._open_wal()
@@ -130,9 +147,9 @@ class IndexWriter:
 
     def _open(self) -> sqlite3.Connection:
         connection = self._connect()
-        with _transaction(connection):  # writes, whatever was there: the log's file must exist to be synced
-            connection.execute(Statements.insert_totals.text, (1, 0, 0, 0, 0, 0))
-            connection.execute(Statements.add_to_totals.text, (0, 0, 0, 0, 0, 1))
+        # writes, whatever was there: the log's file must exist to be synced
+        connection.execute(Statements.insert_totals.text, (1, 0, 0, 0, 0, 0))
+        connection.execute(Statements.add_to_totals.text, (0, 0, 0, 0, 0, 1))
         return connection
 
     def _open_wal(self) -> int:
@@ -140,16 +157,44 @@ class IndexWriter:
         return os.open(f"{self._path}-wal", os.O_RDONLY | os.O_CLOEXEC)
 
     def close(self) -> None:
-        """Take the log into the index and close it."""
+        """Take the log into the index and close it. No other thread may be in a call."""
         with self.lock:
             for reader in self._readers:
                 reader.close()
             self._checkpointer.close()
             try:
-                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                if not self.failed:
+                    self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             finally:
                 os.close(self._wal)
                 self._connection.close()
+
+    def fail(self, reason: str) -> None:
+        """Write nothing more until ``reopen``: after a failed sync a later one may say that all is well."""
+        with self.lock:
+            if not self.failed:
+                log.error("index failed", extra={"reason": reason})
+            self.failed = self.failed or reason
+
+    def reopen(self) -> None:
+        """Begin anew after a failure; the caller indexes what is in ``incoming`` again, then calls ``cleanse``."""
+        with self.lock:
+            self._roll_back()
+            os.close(self._wal)
+            self._checkpointer.close()
+            self._connection.close()
+            self._opened += 1
+            self._connection = self._open()
+            self._wal = self._open_wal()
+            self._checkpointer = self._connect()
+            self.failed = ""
+
+    def cleanse(self) -> None:
+        """Write the whole log into the index, sync that, and empty the log: nothing that failed is built upon."""
+        with self.lock:
+            busy, _, _ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if busy:
+                log.warning("index log kept", extra={"reason": "readers"})
 
     # storing
 
@@ -157,9 +202,17 @@ class IndexWriter:
         """Index a group in one transaction; what one of them does wrong is told to that one alone."""
         with self.lock:
             try:
+                if self.failed:
+                    return [IndexFailure(f"index: {self.failed}")] * len(entries)
                 return self._commit(entries)
             except sqlite3.Error as error:
                 self._roll_back()
+                code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+                if code == sqlite3.SQLITE_FULL:
+                    return [IndexFull("index: disk is full")] * len(entries)
+                if code == sqlite3.SQLITE_IOERR:
+                    self.fail(str(error))
+                    return [IndexFailure(f"index: {error}")] * len(entries)
                 if len(entries) == 1:
                     log.error("index", extra={"error": str(error)})
                     return [IndexFailure(f"index: {error}")]
@@ -299,29 +352,35 @@ class IndexWriter:
         """Write otherwise, alone; what is remembered of the rows is forgotten."""
         with self.lock:
             self._forget()
-            with _transaction(self._connection):
-                yield self._connection
+            with self._alone() as connection:
+                yield connection
 
     # asking
 
     def look_up(self, sop_instance_uid: str) -> KnownInstance | None:
         """Find an instance by its UID, on a connection of the calling thread's own: readers do not wait for writers."""
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
+        if connection is None or self._local.opened != self._opened:
+            self._local.opened = self._opened
             connection = self._local.connection = self._connect()
             with self.lock:
                 self._readers.append(connection)
         return _find(connection, sop_instance_uid)
 
-    def deleted_files(self) -> list[tuple[str, str]]:
-        """Notes of files whose rows are gone: name, and SOP Instance UID."""
+    def notes(self) -> list[tuple[int, str, str]]:
+        """Files whose rows are gone and that may still be there: number of the note, name, SOP Instance UID."""
         with self.lock:
-            return [(name, uid) for _, name, uid in self._connection.execute(Statements.select_deleted_files.text)]
+            return self._connection.execute(Statements.select_deleted_files.text).fetchall()
 
-    def last_deleted_file(self) -> int:
-        """The newest note."""
+    def last_note(self) -> int:
+        """Number of the newest note."""
         with self.lock:
-            return max((row[0] for row in self._connection.execute(Statements.select_deleted_files.text)), default=0)
+            return int(self._connection.execute(Statements.select_last_deleted_file.text).fetchone()[0] or 0)
+
+    def drop_notes(self, last: int) -> None:
+        """Their files are gone for good."""
+        with self.lock, self._alone() as connection:
+            connection.execute(Statements.delete_deleted_files.text, (last,))
 
     def totals(self) -> Totals:
         """Give the archive's totals."""
@@ -349,10 +408,24 @@ class IndexWriter:
 
     # private
 
+    @contextmanager
+    def _alone(self) -> Iterator[sqlite3.Connection]:
+        """A transaction, the lock being held."""
+        if self.failed:
+            raise IndexFailure(f"index: {self.failed}")
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._connection
+            self._connection.execute("COMMIT")
+        except BaseException:
+            self._roll_back()
+            raise
+
     def _roll_back(self) -> None:
         self._forget()
         if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
+            with suppress(sqlite3.Error):  # after an I/O error SQLite has rolled back by itself
+                self._connection.execute("ROLLBACK")
 
     def _forget(self) -> None:
         self._places.clear()
@@ -362,17 +435,6 @@ class IndexWriter:
 def _find(connection: sqlite3.Connection, sop_instance_uid: str) -> KnownInstance | None:
     found = connection.execute(Statements.select_instance.text, (sop_instance_uid,)).fetchone()
     return None if found is None else KnownInstance(*found)
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-    connection.execute("COMMIT")
 
 
 _PATIENT_COUNTS = ("number_of_studies", "number_of_series", "number_of_instances")
