@@ -3,20 +3,12 @@
 import json
 import sys
 
-import typer
-
-from pacslite.cli.options import Config, Json
+from pacslite.cli.options import Config, Json, group
 from pacslite.log import escape
 
 __all__ = ["app"]
 
-app = typer.Typer(
-    help="Show or check the configuration.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = group("Show or check the configuration.")
 
 
 @app.command()

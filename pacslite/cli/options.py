@@ -9,7 +9,7 @@ import typer
 
 from pacslite.errors import PacsliteError
 
-__all__ = ["Config", "DataDir", "Json", "UsageError", "command", "run"]
+__all__ = ["Config", "DataDir", "Json", "UsageError", "command", "group", "run"]
 
 Result = TypeVar("Result")
 
@@ -18,6 +18,18 @@ class UsageError(PacsliteError):
     """The command line asks for what cannot be."""
 
     exit_code: ClassVar[int] = 2
+
+
+def group(text: str) -> typer.Typer:
+    """A typer application of several commands, likewise."""
+    return typer.Typer(
+        help=text,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
 
 
 def command() -> typer.Typer:
