@@ -1,4 +1,4 @@
-"""An asynchronous DICOM client: echo, store, find, move and get against any peer.
+"""An asynchronous DICOM client: echo, store, find, move, get and storage commitment against any peer.
 
     async with Client("ARCHIVE@127.0.0.1:11112", calling_ae_title="WS1") as client:
         await client.echo()
@@ -6,10 +6,12 @@
             print(result.path, f"{result.status:04X}")
         async for answer in client.find({"PatientName": "DOE*", "StudyInstanceUID": ""}, level="study"):
             print(answer["PatientName"])
+        report = await client.commitment([Reference(CT_IMAGE_STORAGE, sop_instance_uid)], seconds=60)
 
 Associations are opened when an operation needs them and kept for the next one; leaving the block releases them.
 """
 
+import uuid
 from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +24,8 @@ from pacslite.dimse.uids import (
     PATIENT_ROOT_FIND,
     PATIENT_ROOT_GET,
     PATIENT_ROOT_MOVE,
+    STORAGE_COMMITMENT_PUSH_MODEL,
+    STORAGE_COMMITMENT_PUSH_MODEL_INSTANCE,
     STUDY_ROOT_FIND,
     STUDY_ROOT_GET,
     STUDY_ROOT_MOVE,
@@ -30,9 +34,18 @@ from pacslite.dimse.uids import (
 from pacslite.errors import PacsliteError
 from pacslite.net.connection import Connection, receive_buffer
 from pacslite.net.ended import AssociationEnded
+from pacslite.scu.commitment import (
+    ACTION_TYPE_REQUEST,
+    COMMITMENT_SYNTAXES,
+    CommitmentReport,
+    CommitmentRequest,
+    Reference,
+    encode_request,
+)
 from pacslite.scu.contexts import MAXIMUM_CONTEXTS, UNCOMPRESSED, presentation_contexts
 from pacslite.scu.identifier import Answer, Keys, decode_answer, encode_keys
 from pacslite.scu.received import ReceiveService
+from pacslite.scu.reports import Reports, ReportService
 from pacslite.scu.requestor import Address, Requestor, RequestorOptions
 from pacslite.scu.sender import FileSender, StoreResult
 from pacslite.scu.storage_classes import COMMON_STORAGE_CLASSES, COMPRESSED_SYNTAXES, FREQUENT_COMPRESSED_SYNTAXES
@@ -81,15 +94,23 @@ class Client:
         peer: ``AET@HOST:PORT``, or an Address.
         calling_ae_title: Who we say we are.
         options: All else; its calling AE title is overridden by ``calling_ae_title``.
+        reports: Where commitment reports are put that come on associations of ours; of a ``ReportListener``, to wait
+            for those that come on others too.
     """
 
     def __init__(
-        self, peer: str | Address, *, calling_ae_title: str | None = None, options: RequestorOptions | None = None
+        self,
+        peer: str | Address,
+        *,
+        calling_ae_title: str | None = None,
+        options: RequestorOptions | None = None,
+        reports: Reports | None = None,
     ) -> None:
         self.address = Address.parse(peer) if isinstance(peer, str) else peer
         self._requestor = Requestor(options or RequestorOptions(), receive_buffer())
         self._calling_ae_title = calling_ae_title
         self._open: dict[str, Connection] = {}
+        self.reports = reports or Reports()
 
     async def __aenter__(self) -> Self:
         return self
@@ -194,6 +215,46 @@ class Client:
         finally:
             if connection.over is None:
                 await connection.release()
+
+    async def request_commitment(self, references: Iterable[Reference], *, transaction_uid: str | None = None) -> str:
+        """N-ACTION of Storage Commitment (PS3.4 §J.3.2); gives the Transaction UID that the report will name.
+
+        The association stays open: a report that comes on it is put into ``reports``.
+
+        Raises:
+            OperationFailed: The request was refused: no report will come.
+        """
+        name = STORAGE_COMMITMENT_PUSH_MODEL
+        connection = self._open.get(name)
+        if connection is None or connection.over is not None:
+            connection = self._open[name] = await self._requestor.associate(
+                self.address,
+                presentation_contexts([(name, COMMITMENT_SYNTAXES[:2])]),
+                services=(ReportService(self.reports),),
+                calling_ae_title=self._calling_ae_title,
+            )
+        context = self._context(connection, name)
+        request = CommitmentRequest(transaction_uid or f"2.25.{uuid.uuid4().int}", tuple(references))
+        command = request_command(
+            CommandField.N_ACTION_RQ,
+            connection.next_message_id(),
+            sop_class_uid=name,
+            sop_instance_uid=STORAGE_COMMITMENT_PUSH_MODEL_INSTANCE,
+            has_data_set=True,
+            extra={Tag.ACTION_TYPE_ID: ACTION_TYPE_REQUEST},
+        )
+        response = await connection.invoke(context, command, encode_request(request, context.transfer_syntax))
+        _check("N-ACTION", response)
+        return request.transaction_uid
+
+    async def commitment(self, references: Iterable[Reference], *, seconds: float | None = None) -> CommitmentReport:
+        """Ask that instances be kept, and wait for the report.
+
+        Raises:
+            OperationFailed: The request was refused.
+            TimeoutError: No report came within ``seconds``; it may still come.
+        """
+        return await self.reports.get(await self.request_commitment(references), seconds)
 
     # private
 
