@@ -6,6 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -69,7 +70,7 @@ class Tour:
         assert result.returncode == 0, f"$ {command}\n{result.stdout}"
         return result.stdout
 
-    def start(self, command: str) -> str:
+    def start(self, command: str, lines: int) -> str:
         """Start what the tour leaves running, and wait until it listens."""
         log = self.folder / f"background{len(self.background)}.log"
         with log.open("wb") as output:
@@ -87,6 +88,9 @@ class Tour:
         self.run(
             f"for i in $(seq 200); do (: </dev/tcp/127.0.0.1/{port}) 2>/dev/null && exit 0; sleep 0.1; done; exit 1"
         )
+        deadline = time.monotonic() + 5
+        while lines and log.read_text().count("\n") < lines and time.monotonic() < deadline:
+            time.sleep(0.05)  # a server listens before it greets
         return log.read_text()
 
     def interrupt(self, process: "subprocess.Popen[bytes]") -> None:
@@ -127,9 +131,9 @@ def test_every_step_does_what_the_readme_says(tour: Tour) -> None:
         if step.command.startswith("make serve"):
             for process in tour.background[:1]:
                 tour.interrupt(process)
-            output = tour.start(step.command)
+            output = tour.start(step.command, len(step.expected))
         elif step.command.endswith("&"):
-            output = tour.start(step.command)
+            output = tour.start(step.command, len(step.expected))
         else:
             output = tour.run(step.command)
         assert_shown(step.expected, output, step.command)
