@@ -12,7 +12,7 @@ from typing import Self
 
 from pacslite.archive.delete import Deleted, Deleter
 from pacslite.archive.incoming import Incoming, ReadFlow
-from pacslite.archive.index.prepare import prepare_index
+from pacslite.archive.index.upgrade import upgrade_index
 from pacslite.archive.index.writer import IndexWriter, Totals
 from pacslite.archive.ingest import Ingest
 from pacslite.archive.instances.fileops import FileOperations
@@ -82,8 +82,10 @@ class Archive:
         self._lock = DataDirLock(self.options.data_dir)
         try:
             self._store = FilesystemStore(self.options.data_dir, self._operations)
-            prepare_index(self.index_path)
+            upgrade_index(self.index_path)
             self._index = IndexWriter(self.index_path, self.options)
+            self._index.cleanse()  # a log that is lost takes nothing with it but what ``incoming`` has too
+            self._store.sync_names()
             self._settler = Settler(self._store, self._index, self.options)
             self._deleter = Deleter(self._store, self._index, self._settler)
             self._recovery = Recovery(self._store, self._index, self._settler, self.options)

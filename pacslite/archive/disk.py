@@ -18,9 +18,13 @@ log = logging.getLogger("pacslite.archive")
 
 
 class DiskThreads:
-    """``count`` threads that take jobs in order. A job must not raise; one that does is logged and lost."""
+    """``count`` threads that take jobs in order, each after it has called ``prepare``.
 
-    def __init__(self, name: str, count: int) -> None:
+    A job must not raise; one that does is logged and lost.
+    """
+
+    def __init__(self, name: str, count: int, prepare: Callable[[], None] | None = None) -> None:
+        self._prepare = prepare
         self._jobs: SimpleQueue[tuple[Callable[..., None], tuple[object, ...]] | None] = SimpleQueue()
         self._threads = [
             threading.Thread(target=self._run, name=f"{name}-{number}", daemon=True) for number in range(count)
@@ -40,10 +44,14 @@ class DiskThreads:
             thread.join()
 
     def _run(self) -> None:
+        if self._prepare is not None:
+            self._attempt(self._prepare, ())
         while (entry := self._jobs.get()) is not None:
-            job, args = entry
-            try:
-                job(*args)
-            except Exception:
-                log.exception("disk thread", extra={"job": getattr(job, "__qualname__", repr(job))})
-            del entry, job, args  # a job holds an object's bytes: not while we wait for the next
+            self._attempt(*entry)
+            del entry  # a job holds an object's bytes: not while we wait for the next
+
+    def _attempt(self, job: Callable[..., None], args: tuple[object, ...]) -> None:
+        try:
+            job(*args)
+        except Exception:
+            log.exception("disk thread", extra={"job": getattr(job, "__qualname__", repr(job))})

@@ -61,7 +61,7 @@ class Ingest:
         self._budget = budget
         self._options = options
         self._loop = asyncio.get_running_loop()
-        self._sealers = DiskThreads("seal", options.disk_threads)
+        self._sealers = DiskThreads("seal", options.disk_threads, index.open_reader)
         self._streams = DiskThreads("stream", options.stream_threads)
         # SOP Instance UIDs being sealed, each with those who send the same and wait for the outcome
         self._in_flight: dict[str, deque[Incoming]] = {}

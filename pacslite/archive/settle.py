@@ -19,6 +19,7 @@ __all__ = ["Settler", "Unsettled"]
 
 log = logging.getLogger("pacslite.archive")
 
+_MANY = 16  # times settle_files in ``incoming``: then a synced log is enough
 _BATCH = 32  # files moved while ``lock`` is held: a deletion waits for no more
 
 
@@ -123,20 +124,21 @@ class Settler:
         """
         with self._table:
             batch, self._committed = self._committed, []
+        safe = False
         try:
-            if batch:
-                self._make_rows_safe()
-        except OSError:
-            with self._table:
-                self._committed = batch + self._committed
-            raise
+            safe = self._make_rows_safe(batch)
+        finally:
+            if not safe:
+                with self._table:
+                    self._committed = batch + self._committed
+        if not safe:
+            return
         batch.sort(key=lambda unsettled: unsettled.path)  # a series' directory is opened once
         for start in range(0, len(batch), _BATCH):
             with self.lock:
                 self._settle_some(batch[start : start + _BATCH])
         if self._stale:
             self._remove_stale()
-        self._index.checkpoint()
 
     def drop_notes(self, *, failed: bool) -> None:
         """Forget the notes of removed files, once they are gone for good. With ``lock`` held."""
@@ -161,15 +163,15 @@ class Settler:
             self._store.sync_all()
             self._index.drop_notes(last)
 
-    def _make_rows_safe(self) -> None:
-        match self._options.durability:
-            case "full":
-                self._index.sync()
-            case "commit":  # files were not synced when they were acknowledged: now, all at once
-                self._store.sync_all()
-                self._index.sync()
-            case "none":
-                pass
+    def _make_rows_safe(self, batch: Sequence[Unsettled]) -> bool:
+        if batch and self._options.durability == "commit":
+            self._store.sync_all()  # files were not synced when they were acknowledged: now, all at once
+        if self._index.checkpoint():
+            return True
+        if len(batch) < _MANY * self._options.settle_files:
+            return False  # a reader holds the index back; next time
+        self._index.sync()
+        return True
 
     def _settle_some(self, batch: Sequence[Unsettled]) -> None:
         current = [unsettled for unsettled in batch if self._unsettled.get(unsettled.sop_instance_uid) is unsettled]

@@ -35,7 +35,7 @@ __all__ = [
 
 log = logging.getLogger("pacslite.archive")
 
-_CHECKPOINT_ROWS = 2000
+_PAGE = 4096
 _KNOWN_SERIES = 4096  # places remembered: 4 associations send from 4 series, 1,000 from 1,000
 
 
@@ -354,8 +354,13 @@ class IndexWriter:
             self._forget()
             with self._alone() as connection:
                 yield connection
+            self._uncheckpointed += 1
 
     # asking
+
+    def open_reader(self) -> None:
+        """Open the calling thread's connection now, not with its first question."""
+        self.look_up("")
 
     def look_up(self, sop_instance_uid: str) -> KnownInstance | None:
         """Find an instance by its UID, on a connection of the calling thread's own: readers do not wait for writers."""
@@ -396,15 +401,30 @@ class IndexWriter:
         """
         os.fdatasync(self._wal)
 
-    def checkpoint(self) -> None:
-        """Take the log into the index if it has grown. Commits go on meanwhile, unless it has grown far too much."""
-        if self._uncheckpointed < _CHECKPOINT_ROWS:
-            return
-        self._uncheckpointed = 0
-        _, frames, _ = self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        if frames * 4096 > 4 * self._options.checkpoint_bytes:  # commits kept it from starting over
-            with self.lock:
-                self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    def checkpoint(self) -> bool:
+        """Take the log into the index, synced; commits go on meanwhile.
+
+        Returns:
+            All rows committed before the call are in the index's file. False: a reader still needs an older state.
+        """
+        with self.lock:
+            rows, self._uncheckpointed = self._uncheckpointed, 0
+        if not rows:
+            return True
+        _, frames, taken = self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        complete = frames == taken
+        with self.lock:
+            if not complete:
+                self._uncheckpointed += rows
+            elif not self._uncheckpointed or frames * _PAGE > self._options.checkpoint_bytes:
+                self._restart_log()
+        return bool(complete)
+
+    def _restart_log(self) -> None:
+        """Let the log begin anew. Whoever writes first then syncs its header: here, and not in a commit."""
+        _, frames, taken = self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        if frames == taken:
+            self._checkpointer.execute(Statements.add_to_totals.text, (0, 0, 0, 0, 0, 1))
 
     # private
 

@@ -85,7 +85,7 @@ class FilesystemStore:
         self._data = os.open(data_dir, flags)
         self._incoming = self._make_root("incoming")
         self._instances = self._make_root("instances")
-        os.fsync(self._data)
+        self.sync_names()
         first = max((int(name.removesuffix(SUFFIX)) for name in self.incoming()), default=0) + 1
         self._numbers = count(first)
         self._lock = threading.Lock()  # makes directories against the removal of empty ones
@@ -166,6 +166,10 @@ class FilesystemStore:
                 for series in _listed(self._instances, f"{prefix}/{study}"):
                     for name in _listed(self._instances, f"{prefix}/{study}/{series}"):
                         yield InstancePath(prefix, study, series, name)
+
+    def sync_names(self) -> None:
+        for fd in (self._incoming, self._instances, self._data):
+            self.operations.sync_directory(fd)
 
     def sync_all(self) -> None:
         self.operations.sync_filesystem(self._data)

@@ -72,6 +72,9 @@ class InstanceStore(Protocol):
     def settled(self) -> Iterator[InstancePath]:
         """All settled files, directory by directory."""
 
+    def sync_names(self) -> None:
+        """Make the names of the archive's own files and directories durable."""
+
     def sync_all(self) -> None:
         """Make every rename and removal so far durable."""
 
