@@ -87,7 +87,7 @@ class Server:
 def _pacslite(durability: str) -> Callable[[Site], Launch]:
     def launch(site: Site) -> Launch:
         argv = [str(_SCRIPTS / "pacslite"), "serve", "--data-dir", str(site.directory / "data"), "--host", "127.0.0.1"]
-        argv += ["--port", str(site.port), "--ae-title", "PACSLITE", "--log-level", "WARNING"]
+        argv += ["--port", str(site.port), "--ae-title", "PACSLITE", "--log-level", "warning"]
         if site.sink_port:
             argv += ["--remote", f"SINK@127.0.0.1:{site.sink_port}"]
         return Launch(argv, {"PACSLITE_STORAGE__DURABILITY": durability})

@@ -102,9 +102,9 @@ def _measure(operation: str, server: Server, study: Study, uid_root: str, target
         [(seconds, status, *rest)] = run_workers([partial(_get, server, uid)], usage=usage)
         got = rest[0], rest[1]
     usage.sample()
-    exact = server.peer.name.startswith("pacslite")  # the peers write sequences anew, some bytes shorter
+    exact = server.peer.name.startswith("pacslite")  # the peers write sequences anew, a report 12% shorter
     complete = (
-        status == 0 and got[0] == expected[0] and (got[1] == expected[1] or (0.9 * expected[1] < got[1] and not exact))
+        status == 0 and got[0] == expected[0] and (got[1] == expected[1] or (0.8 * expected[1] < got[1] and not exact))
     )
     figures.add(
         server.peer.name,
@@ -114,6 +114,9 @@ def _measure(operation: str, server: Server, study: Study, uid_root: str, target
         cpu_microseconds=usage.cpu_seconds / study.count * 1e6,
         memory=usage.peak_bytes / 1e6,
         wrong=not complete,
+        instances=got[0],
+        octets=got[1],
+        status=status,
     )
 
 
