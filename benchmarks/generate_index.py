@@ -26,21 +26,36 @@ def _words(text: str) -> list[str]:
     return text.split()
 
 
-FAMILIES = _words("""Smith Johnson Williams Brown Jones Garcia Miller Davis Rodriguez Martinez Hernandez Lopez Gonzalez Wilson
-Anderson Thomas Taylor Moore Jackson Martin Lee Perez Thompson White Harris Sanchez Clark Ramirez Lewis Robinson Walker
-Young Allen King Wright Scott Torres Nguyen Hill Flores Green Adams Nelson Baker Hall Rivera Campbell Mitchell Carter
-Müller Schmidt Schneider Fischer Weber Meyer Wagner Becker Schulz Hoffmann Dubois Lefèvre Moreau Laurent Sørensen Åberg
-Kowalski Nowák Horváth Ivanov Petrov Popescu Rossi Ferrari Esposito Bianchi Silva Santos Oliveira Sousa Tanaka Suzuki
-Yamada Watanabe Kim Park Choi Wang Li Zhang Liu Chen Singh Kumar Sharma Patel Khan Ahmed Hassan Ali Okafor Mensah""")
-GIVEN = _words("""James Mary Robert Patricia John Jennifer Michael Linda David Elizabeth William Barbara Richard Susan Joseph
-Jessica Thomas Sarah Charles Karen Christopher Lisa Daniel Nancy Matthew Betty Anthony Sandra Mark Margaret Donald Ashley
-Anna Lukas Emma Léa Noah Zoë Björn Astrid Giulia Marco Sofia Hiroshi Yuki Jin Mei Wei Arjun Priya Omar
-Fatima""")
+FAMILIES = _words(
+    """
+    Smith Johnson Williams Brown Jones Garcia Miller Davis Rodriguez Martinez Hernandez Lopez Gonzalez
+    Wilson Anderson Thomas Taylor Moore Jackson Martin Lee Perez Thompson White Harris Sanchez Clark
+    Ramirez Lewis Robinson Walker Young Allen King Wright Scott Torres Nguyen Hill Flores Green Adams
+    Nelson Baker Hall Rivera Campbell Mitchell Carter Müller Schmidt Schneider Fischer Weber Meyer
+    Wagner Becker Schulz Hoffmann Dubois Lefèvre Moreau Laurent Sørensen Åberg Kowalski Nowák Horváth
+    Ivanov Petrov Popescu Rossi Ferrari Esposito Bianchi Silva Santos Oliveira Sousa Tanaka Suzuki
+    Yamada Watanabe Kim Park Choi Wang Li Zhang Liu Chen Singh Kumar Sharma Patel Khan Ahmed Hassan Ali
+    Okafor Mensah
+    """
+)
+GIVEN = _words(
+    """
+    James Mary Robert Patricia John Jennifer Michael Linda David Elizabeth William Barbara Richard Susan
+    Joseph Jessica Thomas Sarah Charles Karen Christopher Lisa Daniel Nancy Matthew Betty Anthony Sandra
+    Mark Margaret Donald Ashley Anna Lukas Emma Léa Noah Zoë Björn Astrid Giulia Marco Sofia Hiroshi
+    Yuki Jin Mei Wei Arjun Priya Omar Fatima
+    """
+)
 MODALITIES = ["CT"] * 30 + ["MR"] * 25 + ["CR"] * 15 + ["DX"] * 15 + ["US"] * 10 + ["MG"] * 3 + ["NM", "XA"]
 DESCRIPTIONS = [
     one.replace("_", " ")
-    for one in _words("""HEAD^ROUTINE CHEST_PA_AND_LATERAL ABDOMEN_WITH_CONTRAST KNEE_LEFT KNEE_RIGHT LUMBAR_SPINE BRAIN_MRA
-    THORAX_LOW_DOSE PELVIS MAMMOGRAPHY_SCREENING CARDIAC_CTA WHOLE_BODY LIVER_DYNAMIC SHOULDER WRIST CERVICAL_SPINE""")
+    for one in _words(
+        """
+    HEAD^ROUTINE CHEST_PA_AND_LATERAL ABDOMEN_WITH_CONTRAST KNEE_LEFT KNEE_RIGHT LUMBAR_SPINE BRAIN_MRA
+    THORAX_LOW_DOSE PELVIS MAMMOGRAPHY_SCREENING CARDIAC_CTA WHOLE_BODY LIVER_DYNAMIC SHOULDER WRIST
+    CERVICAL_SPINE
+    """
+    )
 ]
 FIRST_DAY = date(2014, 1, 1)
 DAYS = 365 * 12

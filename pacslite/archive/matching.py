@@ -162,7 +162,7 @@ def _group(pattern: str) -> tuple[str, ...]:
 
 def _parse_moment(tag: int, vr: str, value: str) -> Match:
     """DA, TM, DT: a single value, or a range if there is a hyphen that is not the sign of an offset from UTC."""
-    if (form := normalise(vr, value)) is not None:
+    if (form := normalise(vr, value)) is not None and not (vr == "DT" and _is_range_of_years(value)):
         return OneOf((form,))
     found = _RANGED[vr].fullmatch(value)
     if found is None or not (found[1] or found[2]):
@@ -173,6 +173,12 @@ def _parse_moment(tag: int, vr: str, value: str) -> Match:
     if (low and low_bounds is None) or (high and high_bounds is None):
         raise IdentifierError(f"{tag_text(tag)} is no range of {_NOUN[vr]}s", offending=(tag,))
     return Between(low_bounds and low_bounds[0], high_bounds and high_bounds[1])
+
+
+def _is_range_of_years(value: str) -> bool:
+    """What looks like an offset is a year if it is beyond -1200 to +1400 (PS3.5 §6.2): ``2024-2025``."""
+    found = _DATETIME_PARTS.fullmatch(value)
+    return found is not None and found[3] is not None and not -1200 <= int(found[3]) <= 1400
 
 
 def _date_bounds(text: str) -> tuple[str, str] | None:

@@ -43,7 +43,7 @@ def compiled_page(
     limit: int = -1,
 ) -> Page:
     """The statement ``build`` makes of the conditions of ``predicates``; called only for a shape not seen lately."""
-    key = (shape, *(one.shape for one in predicates))
+    key = (shape, *((one.shape, len(one.values)) for one in predicates))
     compiled = _texts.get(key)
     if compiled is None:
         compiled = _texts[key] = _compile(predicates, build)

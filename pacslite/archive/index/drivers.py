@@ -168,7 +168,7 @@ def _elsewhere(name: str, earlier: Sequence[ColumnElement[str]], low: str, high:
             ranges.append(not_(and_(expression >= ends[0], *(expression < end for end in ends[1:]))))
         return and_(true(), *ranges)
 
-    return Predicate(("elsewhere", name, width), values, build)
+    return Predicate(("elsewhere", name, width, len(earlier)), values, build)
 
 
 def _of_trigrams(one: Filter, words: str, again: Predicate, rank: int) -> _Driver:

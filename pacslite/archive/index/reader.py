@@ -17,8 +17,8 @@ import aiosqlite
 
 from pacslite.archive.answer import AnswerEncoder
 from pacslite.archive.keys import Level
-from pacslite.archive.reference import InstanceRef
 from pacslite.archive.query import Query, RetrieveRequest
+from pacslite.archive.reference import InstanceRef
 from pacslite.archive.sieve import Cell, KeptReader, KeptValues, Sieve
 from pacslite.errors import DimseError, PacsliteError
 
