@@ -38,6 +38,11 @@ COMMANDS = {
 class LazyGroup(TyperGroup):
     """The commands of COMMANDS; only the one that is asked for is imported."""
 
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        names: Any = dict.fromkeys(COMMANDS)
+        self.commands = names  # typer looks here for the name that may have been meant
+
     def list_commands(self, ctx: Any) -> list[str]:
         del ctx
         return list(COMMANDS)
