@@ -246,8 +246,11 @@ def mutate(header: bytes, rng: random.Random) -> bytes:
 
 def why_different(data: bytes, scanner: HeaderScanner, theirs: list[Theirs], error: Exception | None) -> str:
     """Name the reason for which the first element that differs may differ; empty if there is none."""
+    last = {element.tag: element.start for element in theirs if not element.is_cut}
     for element in theirs:
-        if scanner.raw(element.tag) == element.raw or element.is_cut or element.start < scanner.leading:
+        if element.start != last.get(element.tag):
+            continue
+        if scanner.raw(element.tag) == element.raw or element.start < scanner.leading:
             continue
         vr = element.raw[4:6]
         if not scanner.explicit:
