@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from benchmarks import network, query, retrieve, storage
+from benchmarks import large, network, query, retrieve, storage
 from benchmarks.peers import PEERS
 from benchmarks.report import Journal
 
@@ -17,6 +17,7 @@ SECTIONS: dict[str, Section] = {
     "query": query.run,
     "retrieve": retrieve.run,
     "network": network.run,
+    "large": large.run,
 }
 
 

@@ -208,7 +208,7 @@ def running(
 
 def _environment() -> dict[str, str]:
     """Ours, without what would make a Python server compile its modules at every start."""
-    return {name: value for name, value in os.environ.items() if name not in {"PYTHONDONTWRITEBYTECODE", "PYTHONPATH"}}
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def _wait_for_echo(server: Server, started: float) -> None:
