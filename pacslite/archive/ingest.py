@@ -14,7 +14,8 @@ from typing import Literal, NamedTuple
 
 from pacslite.archive.disk import DiskThreads
 from pacslite.archive.incoming import Incoming
-from pacslite.archive.index.writer import Entry, IndexWriter, KnownInstance
+from pacslite.archive.index.removal import InstanceRow
+from pacslite.archive.index.writer import Entry, IndexWriter
 from pacslite.archive.instances.layout import InstancePath, instance_path
 from pacslite.archive.instances.protocol import IncomingFile, InstanceStore
 from pacslite.archive.options import StorageOptions
@@ -248,10 +249,13 @@ class Ingest:
         if incoming.error is not None:
             raise incoming.error
         known = self._index.look_up(incoming.sop_instance_uid)
-        if known is not None and (kept := self._keep(known, incoming, pieces)) is not None:
-            if incoming.file is not None:
-                incoming.file.discard()
-            return kept
+        relocates = False
+        if known is not None:
+            kept, relocates = self._keep(known, incoming, pieces)
+            if kept is not None:
+                if incoming.file is not None:
+                    incoming.file.discard()
+                return kept
         digest = incoming.digest_pieces(pieces).digest()
         if incoming.file is None:
             file = incoming.file = self._store.create(0)
@@ -268,7 +272,7 @@ class Ingest:
         record.digest = digest
         if self._options.durability == "full":
             file.sync()
-        return _Sealed(incoming, file, Entry(record, replaces=known is not None))
+        return _Sealed(incoming, file, Entry(record, replaces=known is not None, relocates=relocates))
 
     def _record(self, incoming: Incoming, pieces: list[bytes | bytearray]) -> Record:
         scan = incoming.scan_pieces(pieces)
@@ -282,8 +286,10 @@ class Ingest:
             source_ae_title=incoming.source_ae_title,
         )
 
-    def _keep(self, known: KnownInstance, incoming: Incoming, pieces: list[bytes | bytearray]) -> Stored | None:
-        """Decide about an instance that is there already: None to replace it."""
+    def _keep(
+        self, known: InstanceRow, incoming: Incoming, pieces: list[bytes | bytearray]
+    ) -> tuple[Stored | None, bool]:
+        """Decide about an instance that is there already: None to replace it; is that in another series?"""
         if self._options.duplicates == "reject":
             raise DuplicateInstance("SOP Instance UID is stored already")
         record = self._record(incoming, pieces)
@@ -292,9 +298,11 @@ class Ingest:
             log.warning("SOP Instance UID in another series", extra={"instance": incoming.sop_instance_uid})
             if self._options.uid_conflict == "reject":
                 raise DuplicateInstance("SOP Instance UID is stored in another series")
+            if self._options.uid_conflict == "replace":
+                return None, True
         elif self._options.duplicates == "replace":
-            return None
-        return _stored("duplicate", incoming, record)
+            return None, False
+        return _stored("duplicate", incoming, record), False
 
     def _commit(self, group: list[_Sealed]) -> list[_Result]:
         """Index a group; catches everything, for a leader that dies would leave the others waiting."""
@@ -310,8 +318,8 @@ class Ingest:
             for file, old, outcome in zip(files, replaced, outcomes, strict=True):
                 if outcome is not None:
                     self._settler.withdraw(file, old)
-                elif old is not None:
-                    self._settler.retire([old.name])
+        if any(sealed.entry.unlink or sealed.entry.relocates for sealed in group):
+            self._settler.noted()
         self._settler.committed([file for file, outcome in zip(files, outcomes, strict=True) if outcome is None])
         return [self._conclude(sealed, outcome) for sealed, outcome in zip(group, outcomes, strict=True)]
 

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["Conflict", "DuplicatePolicy", "Durability", "StorageOptions"]
+__all__ = ["Conflict", "DuplicatePolicy", "Durability", "StorageOptions", "UidConflict"]
 
 Durability = Literal["full", "commit", "none"]
 DuplicatePolicy = Literal["keep", "replace", "reject"]
 Conflict = Literal["keep", "reject"]
+UidConflict = Literal["keep", "reject", "replace"]
 
 _MEBIBYTE = 1 << 20
 
@@ -24,7 +25,7 @@ class StorageOptions:
     data_dir: Path
     durability: Durability = "full"
     duplicates: DuplicatePolicy = "keep"
-    uid_conflict: Conflict = "reject"  # the same SOP Instance UID in another series or study
+    uid_conflict: UidConflict = "reject"  # the same SOP Instance UID in another series or study
     patient_conflict: Conflict = "keep"  # the same Study Instance UID under another patient
     min_free_bytes: int = 512 * _MEBIBYTE
     max_bytes: int = 0  # of instance files; 0: no quota

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import xxhash
 
-from pacslite.archive.delete import finish_deletions
 from pacslite.archive.index.writer import Entry, IndexFailure, IndexFull, IndexWriter
 from pacslite.archive.instances.layout import instance_path
 from pacslite.archive.instances.protocol import InstanceStore
+from pacslite.archive.notes import carry_out_notes
 from pacslite.archive.options import StorageOptions
 from pacslite.archive.record import Record, make_record
 from pacslite.archive.settle import Settler, Unsettled
@@ -37,7 +37,6 @@ class Recovered:
     settled: int = 0  # indexed before, now in their place
     indexed: int = 0
     removed: int = 0  # torn, or refused before
-    left: int = 0  # sound, but the index has no place for them: left in ``incoming``
     deletions: int = 0  # files of deletions that were cut off
 
 
@@ -56,7 +55,7 @@ class Recovery:
         Raises:
             OSError, sqlite3.Error, IndexFailure, IndexFull: Disk or index do not work; nothing is lost.
         """
-        found = Recovered(deletions=finish_deletions(self._store, self._index))
+        found = Recovered(deletions=carry_out_notes(self._store, self._index))
         names = self._store.incoming()
         for start in range(0, len(names), _AT_ONCE):
             for name in names[start : start + _AT_ONCE]:  # oldest first: of one instance the newest file stays
@@ -98,11 +97,8 @@ class Recovery:
             found.settled += 1
         else:
             notes = () if old is None else (f"incoming/{old.name}",)
-            if known is not None and (known.study_instance_uid, known.series_instance_uid) != key[:2]:
-                log.error("incoming file belongs elsewhere", extra={"file": name, "path": str(path)})
-                found.left += 1
-                return
-            refusal = self._commit(Entry(record, replaces=known is not None, unlink=notes))
+            moves = known is not None and known.path != path
+            refusal = self._commit(Entry(record, replaces=known is not None, relocates=moves, unlink=notes))
             if refusal is not None:
                 log.warning("incoming file refused", extra={"file": name, "reason": str(refusal)})
                 self._store.remove_incoming(name)
@@ -113,7 +109,7 @@ class Recovery:
         self._settler.register(unsettled)
         self._settler.committed([unsettled])
         if old is not None:
-            self._settler.retire([old.name])
+            self._settler.noted()
 
     def _commit(self, entry: Entry) -> DimseError | None:
         (outcome,) = self._index.commit([entry])

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from pacslite.archive.index.writer import IndexWriter
 from pacslite.archive.instances.layout import InstancePath
 from pacslite.archive.instances.protocol import InstanceStore
+from pacslite.archive.notes import carry_out_notes
 from pacslite.archive.options import StorageOptions
 
 __all__ = ["Settler", "Unsettled"]
@@ -45,8 +46,7 @@ class Settler:
         self._table = threading.Lock()
         self._unsettled: dict[str, Unsettled] = {}
         self._committed: list[Unsettled] = []
-        self._stale: list[str] = []  # replaced before they were settled; noted in the index
-        self._keep_notes = False  # a noted file could not be removed: the next start tries again
+        self._notes = False  # there are some to carry out
         self._wanted = threading.Event()
         self._stopping = False
         self._thread: threading.Thread | None = None
@@ -89,10 +89,9 @@ class Settler:
                 return
         self._wanted.set()
 
-    def retire(self, names: Sequence[str]) -> None:
-        """Remove incoming files some time, whose notes were committed just now, with the index's lock still held."""
-        with self._table:
-            self._stale += names
+    def noted(self) -> None:
+        """Files were noted for removal: some time."""
+        self._notes = True
 
     def forget(self, unsettled: Unsettled) -> None:
         """It is deleted, or settled."""
@@ -137,31 +136,10 @@ class Settler:
         for start in range(0, len(batch), _BATCH):
             with self.lock:
                 self._settle_some(batch[start : start + _BATCH])
-        if self._stale:
-            self._remove_stale()
-
-    def drop_notes(self, *, failed: bool) -> None:
-        """Forget the notes of removed files, once they are gone for good. With ``lock`` held."""
-        self._keep_notes = self._keep_notes or failed
-        if not self._keep_notes:
-            self._remove_stale()
-
-    def _remove_stale(self) -> None:
-        """A note is dropped only when the removal of its file is durable: else an old file came back as a new one."""
-        with self.lock:
-            with self._index.lock, self._table:
-                stale, self._stale = self._stale, []
-                last = self._index.last_note()
-            for name in stale:
-                try:
-                    self._store.remove_incoming(name)
-                except OSError as error:
-                    self._keep_notes = True
-                    log.error("removal", extra={"file": name, "error": str(error)})
-            if self._keep_notes:
-                return
-            self._store.sync_all()
-            self._index.drop_notes(last)
+        if self._notes:
+            self._notes = False
+            with self.lock:
+                carry_out_notes(self._store, self._index)
 
     def _make_rows_safe(self, batch: Sequence[Unsettled]) -> bool:
         if batch and self._options.durability == "commit":

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from sqlalchemy import (
     ClauseElement,
     ColumnElement,
+    Select,
     Table,
     bindparam,
     delete,
@@ -25,7 +26,7 @@ from pacslite.archive.index.schema import deleted_file, instance, patient, serie
 from pacslite.archive.keys import Level
 from pacslite.archive.record import columns_of
 
-__all__ = ["Statement", "Statements", "compile_statement"]
+__all__ = ["Statement", "Statements", "compile_statement", "select_instance_rows"]
 
 
 class Statement(NamedTuple):
@@ -67,6 +68,25 @@ _FILE = ("transfer_syntax_uid", "data_set_offset", "data_set_length", "digest", 
 _INSTANCE_ROW = ("series_fk", *_IMAGE, *_FILE, "attributes")
 
 
+def select_instance_rows() -> Select[*tuple[object, ...]]:
+    """Columns of ``InstanceRow``."""
+    return (
+        select(
+            instance.c.id,
+            instance.c.sop_instance_uid,
+            instance.c.data_set_offset + instance.c.data_set_length,
+            series.c.id,
+            series.c.series_instance_uid,
+            study.c.id,
+            study.c.study_instance_uid,
+            study.c.patient_fk,
+            instance.c.digest,
+        )
+        .join_from(instance, series, instance.c.series_fk == series.c.id)
+        .join(study, series.c.study_fk == study.c.id)
+    )
+
+
 class Statements:
     """All of them; constants of the class, compiled when the module is imported."""
 
@@ -92,17 +112,7 @@ class Statements:
         )
     )
     select_instance = compile_statement(
-        select(
-            instance.c.id,
-            instance.c.series_fk,
-            instance.c.data_set_offset + instance.c.data_set_length,
-            instance.c.digest,
-            series.c.series_instance_uid,
-            study.c.study_instance_uid,
-        )
-        .join_from(instance, series, instance.c.series_fk == series.c.id)
-        .join(study, series.c.study_fk == study.c.id)
-        .where(instance.c.sop_instance_uid == bindparam("sop_instance_uid"))
+        select_instance_rows().where(instance.c.sop_instance_uid == bindparam("sop_instance_uid"))
     )
     set_study_sets = compile_statement(
         update(study)

@@ -10,12 +10,13 @@ import os
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from pacslite.archive.index.removal import InstanceRow, join_values, remove_rows
 from pacslite.archive.index.statements import Statement, Statements
 from pacslite.archive.keys import Level
 from pacslite.archive.options import StorageOptions
@@ -27,7 +28,7 @@ __all__ = [
     "IndexFailure",
     "IndexFull",
     "IndexWriter",
-    "KnownInstance",
+    "InstanceRow",
     "PatientConflict",
     "Totals",
     "join_values",
@@ -55,17 +56,6 @@ class PatientConflict(DimseError):
     status = 0xC001  # cannot understand: PS3.4 §B.2.3 leaves Cxxx to us
 
 
-class KnownInstance(NamedTuple):
-    """What the index holds under a SOP Instance UID."""
-
-    id: int
-    series_id: int
-    size: int
-    digest: bytes
-    series_instance_uid: str
-    study_instance_uid: str
-
-
 class Totals(NamedTuple):
     """The whole archive; ``bytes`` of the files."""
 
@@ -78,11 +68,12 @@ class Totals(NamedTuple):
 
 @dataclass(slots=True)
 class Entry:
-    """A sealed instance on its way into the index. ``unlink``: files that its row makes obsolete, by their name."""
+    """A sealed instance on its way into the index."""
 
     record: Record
-    replaces: bool = False
-    unlink: tuple[str, ...] = ()
+    replaces: bool = False  # the row with its SOP Instance UID
+    relocates: bool = False  # the same, from another series or study
+    unlink: tuple[str, ...] = ()  # files that its row makes obsolete, below the data directory
 
 
 @dataclass(slots=True)
@@ -200,6 +191,8 @@ class IndexWriter:
 
     def commit(self, entries: Sequence[Entry]) -> list[DimseError | None]:
         """Index a group in one transaction; what one of them does wrong is told to that one alone."""
+        if len(entries) > 1 and any(entry.relocates for entry in entries):
+            return [outcome for entry in entries for outcome in self.commit([entry])]
         with self.lock:
             try:
                 if self.failed:
@@ -229,6 +222,8 @@ class IndexWriter:
         outcomes: list[DimseError | None] = []
         for entry in entries:
             record = entry.record
+            if entry.relocates:
+                self._remove_elsewhere(record.sop_instance_uid)
             try:
                 place = self._places.get(record.series_key) or self._find_place(record, counts)
             except DimseError as refusal:
@@ -326,6 +321,16 @@ class IndexWriter:
         counts.size += record.data_set_offset + record.data_set_length - known.size
         return True
 
+    def _remove_elsewhere(self, sop_instance_uid: str) -> None:
+        """Remove the row of an instance that comes back in another series. Alone in its transaction: places change."""
+        known = _find(self._connection, sop_instance_uid)
+        if known is not None:
+            self._connection.execute(
+                Statements.insert_deleted_file.text, (f"instances/{known.path}", known.sop_instance_uid)
+            )
+            remove_rows(self._connection, [known])
+            self._forget()
+
     def _write_counts(self, counts: _Counts, instances: int) -> None:
         execute = self._connection.execute
         for (series_id, study_id, patient_id), number in counts.instances.items():
@@ -362,7 +367,7 @@ class IndexWriter:
         """Open the calling thread's connection now, not with its first question."""
         self.look_up("")
 
-    def look_up(self, sop_instance_uid: str) -> KnownInstance | None:
+    def look_up(self, sop_instance_uid: str) -> InstanceRow | None:
         """Find an instance by its UID, on a connection of the calling thread's own: readers do not wait for writers."""
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None or self._local.opened != self._opened:
@@ -452,9 +457,9 @@ class IndexWriter:
         self._studies.clear()
 
 
-def _find(connection: sqlite3.Connection, sop_instance_uid: str) -> KnownInstance | None:
+def _find(connection: sqlite3.Connection, sop_instance_uid: str) -> InstanceRow | None:
     found = connection.execute(Statements.select_instance.text, (sop_instance_uid,)).fetchone()
-    return None if found is None else KnownInstance(*found)
+    return None if found is None else InstanceRow(*found)
 
 
 _PATIENT_COUNTS = ("number_of_studies", "number_of_series", "number_of_instances")
@@ -463,8 +468,3 @@ _STUDY_COUNTS = ("number_of_series", "number_of_instances")
 
 def _split(values: str | None) -> set[str]:
     return set(values.split("\\")) if values else set()
-
-
-def join_values(values: Iterable[str]) -> str | None:
-    """A set of values as its column has it: ascending, None if there are none."""
-    return "\\".join(sorted(values)) or None

@@ -1,0 +1,71 @@
+"""Removal of instance rows, with what they leave empty; counts and sets stay right."""
+
+import sqlite3
+from collections import Counter
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
+
+from pacslite.archive.index.statements import Statements
+from pacslite.archive.instances.layout import InstancePath, instance_path
+
+__all__ = ["InstanceRow", "Removed", "join_values", "remove_rows"]
+
+
+class InstanceRow(NamedTuple):
+    """An instance and where it belongs."""
+
+    id: int
+    sop_instance_uid: str
+    size: int  # of the file
+    series_id: int
+    series_instance_uid: str
+    study_id: int
+    study_instance_uid: str
+    patient_id: int
+    digest: bytes
+
+    @property
+    def path(self) -> InstancePath:
+        """Where its file belongs."""
+        return instance_path(self.study_instance_uid, self.series_instance_uid, self.sop_instance_uid)
+
+
+class Removed(NamedTuple):
+    """Rows that are gone, and the bytes of their files."""
+
+    instances: int
+    series: int
+    studies: int
+    patients: int
+    bytes: int
+
+
+def join_values(values: Iterable[str]) -> str | None:
+    """A set of values as its column has it: ascending, None if there are none."""
+    return "\\".join(sorted(values)) or None
+
+
+def remove_rows(connection: sqlite3.Connection, rows: Collection[InstanceRow]) -> Removed:
+    """Delete rows, in the caller's transaction."""
+    execute = connection.execute
+    connection.executemany(Statements.delete_instance.text, [(row.id,) for row in rows])
+    series_gone = studies_gone = patients_gone = 0
+    places = Counter((row.series_id, row.study_id, row.patient_id) for row in rows)
+    for (series_id, study_id, patient_id), count in places.items():
+        execute(Statements.add_to_series.text, (-count, series_id))
+        gone = execute(Statements.delete_series.text, (series_id,)).rowcount
+        execute(Statements.add_to_study.text, (-gone, -count, study_id))
+        execute(Statements.add_to_patient.text, (0, -gone, -count, patient_id))
+        series_gone += gone
+    for study_id, patient_id in {(row.study_id, row.patient_id) for row in rows}:
+        if execute(Statements.delete_study.text, (study_id,)).rowcount:
+            studies_gone += 1
+            execute(Statements.add_to_patient.text, (-1, 0, 0, patient_id))
+            patients_gone += execute(Statements.delete_patient.text, (patient_id,)).rowcount
+            continue
+        modalities = [value for (value,) in execute(Statements.select_modalities.text, (study_id,))]
+        sop_classes = [value for (value,) in execute(Statements.select_sop_classes.text, (study_id,))]
+        execute(Statements.set_study_sets.text, (join_values(modalities), join_values(sop_classes), study_id))
+    size = sum(row.size for row in rows)
+    execute(Statements.add_to_totals.text, (-patients_gone, -studies_gone, -series_gone, -len(rows), -size, 1))
+    return Removed(len(rows), series_gone, studies_gone, patients_gone, size)

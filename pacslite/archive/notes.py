@@ -1,0 +1,41 @@
+"""Notes of files whose rows are gone: written with the removal of the rows, dropped when the files are gone for good.
+
+Were a note dropped before the removal of its file is durable, a power cut would bring the file back, and from
+``incoming`` it would be indexed again.
+"""
+
+import logging
+
+from pacslite.archive.index.writer import IndexWriter
+from pacslite.archive.instances.layout import InstancePath
+from pacslite.archive.instances.protocol import InstanceStore
+
+__all__ = ["carry_out_notes"]
+
+log = logging.getLogger("pacslite.archive")
+
+
+def carry_out_notes(store: InstanceStore, index: IndexWriter) -> int:
+    """Remove what is noted, make that durable, drop the notes. Nothing may be settled meanwhile. Gives their number."""
+    notes = index.notes()
+    if not notes:
+        return 0
+    try:
+        for _, name, sop_instance_uid in notes:
+            _carry_out(store, index, name, sop_instance_uid)
+        store.sync_all()
+    except OSError as error:  # the notes stay: the next time, or the next start, tries again
+        log.error("removal", extra={"error": str(error)})
+        return 0
+    index.drop_notes(notes[-1][0])
+    return len(notes)
+
+
+def _carry_out(store: InstanceStore, index: IndexWriter, name: str, sop_instance_uid: str) -> None:
+    directory, _, rest = name.partition("/")
+    if directory == "incoming":
+        store.remove_incoming(rest)
+        return
+    known = index.look_up(sop_instance_uid)
+    if known is None or str(known.path) != rest:  # else it was stored again, at the same place
+        store.remove_settled(InstancePath(*rest.split("/")))
