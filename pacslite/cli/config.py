@@ -25,12 +25,15 @@ def show(config: Config = None, json_: Json = False) -> None:
 @app.command()
 def check(config: Config = None) -> None:
     """Exit 0 if the server could start with this configuration, else say why not and exit 2."""
-    from pacslite.config import ConfigError, load
-    from pacslite.config.advice import advice, tls_problems
+    from pacslite.config import load
+    from pacslite.config.advice import advice
+    from pacslite.config.advice import check as check_together
+    from pacslite.outbox.rules import make_rule
 
     loaded = load(config)
-    if problems := tls_problems(loaded.settings):
-        raise ConfigError(problems)
+    check_together(loaded)
+    for rule in loaded.settings.forward:
+        make_rule(rule.to, rule.when)
     for sentence in advice(loaded):
         print(f"warning: {escape(sentence)}", file=sys.stderr)
     print(f"{loaded.file or 'defaults'}: no error")

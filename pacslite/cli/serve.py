@@ -31,8 +31,8 @@ def serve(
 ) -> None:
     """Receive, index, find and send images until SIGTERM or SIGINT."""
     from pacslite import app as server
-    from pacslite.config import ConfigError, Loaded, load
-    from pacslite.config.advice import advice, tls_problems
+    from pacslite.config import Loaded, load
+    from pacslite.config.advice import advice, check
     from pacslite.config.load import Flag
     from pacslite.log import configure
 
@@ -50,8 +50,7 @@ def serve(
 
     def read() -> Loaded:
         loaded = load(config, flags=flags)
-        if problems := tls_problems(loaded.settings):
-            raise ConfigError(problems)
+        check(loaded)
         return loaded
 
     loaded = read()

@@ -2,14 +2,15 @@
 
 import ssl
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import SecretStr
 
 from pacslite.config.load import Loaded
-from pacslite.config.model import Settings
+from pacslite.config.problems import ConfigError, nearest
 
-__all__ = ["advice", "tls_problems"]
+__all__ = ["advice", "check"]
 
 
 def advice(loaded: Loaded) -> list[str]:
@@ -35,25 +36,43 @@ def advice(loaded: Loaded) -> list[str]:
     return found
 
 
-def tls_problems(settings: Settings) -> list[str]:
-    """Why TLS that is asked for cannot be spoken: a line each."""
+def check(loaded: Loaded) -> None:
+    """Check what no single value shows: files that TLS needs, and destinations that rules name.
+
+    Raises:
+        ConfigError: With a line for each thing that is wrong.
+    """
+    if problems := [*_tls_problems(loaded), *_forward_problems(loaded)]:
+        raise ConfigError(problems)
+
+
+def _tls_problems(loaded: Loaded) -> Iterator[str]:
+    settings, tls = loaded.settings, loaded.settings.tls
     listening = settings.server.tls or any(listener.tls for listener in settings.listener)
-    tls = settings.tls
-    problems = []
     if listening and tls.certificate is None:
-        problems.append("tls.certificate: is required by a listener with tls = true")
+        yield "tls.certificate: is required by a listener with tls = true"
     if tls.certificate is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         try:
             context.load_cert_chain(tls.certificate, tls.key, tls.key_password.get_secret_value)
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-            problems.append(f"tls.certificate = {str(tls.certificate)!r}, tls.key: {error}")
+            where = loaded.origin("tls", "certificate")
+            yield f"{where}: tls.certificate = {str(tls.certificate)!r}, tls.key = {str(tls.key or '')!r}: {error}"
     if tls.ca is not None:
         try:
             ssl.create_default_context(cafile=str(tls.ca))
         except OSError as error:
-            problems.append(f"tls.ca = {str(tls.ca)!r}: {error}")
-    return problems
+            yield f"{loaded.origin('tls', 'ca')}: tls.ca = {str(tls.ca)!r}: {error}"
+
+
+def _forward_problems(loaded: Loaded) -> Iterator[str]:
+    titles = [remote.ae_title for remote in loaded.settings.remote if remote.port]
+    for index, rule in enumerate(loaded.settings.forward):
+        if rule.to not in titles:
+            near = nearest(rule.to, titles)
+            where = f"{loaded.origin('forward', index, 'to')}: forward[{index}].to = {rule.to!r}"
+            hint = f"; nearest is {near}" if near else ""
+            yield f"{where}: no [[remote]] with a port has this AE title{hint}"
 
 
 def _has_secrets(loaded: Loaded) -> bool:

@@ -87,5 +87,5 @@ class EnvironmentSource(EnvSettingsSource):
         }
         if len(path) == 1 and (sections := self._sections_with(path[0])):
             return f"; nearest is {PREFIX}{sections[0]}__{path[0]}".upper().replace("; NEAREST IS", "; nearest is")
-        near = nearest(f"{PREFIX}{'__'.join(path)}", {name.lower() for name in names})
-        return f"; nearest is {near.upper()}" if near else ""
+        near = nearest(f"{PREFIX}{'__'.join(path)}", names)
+        return f"; nearest is {near}" if near else ""

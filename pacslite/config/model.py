@@ -14,11 +14,13 @@ from pacslite.config.values import AETitle, AETitles, OptionalPath, split_peer
 __all__ = [
     "Access",
     "Audit",
+    "Forward",
     "Http",
     "Index",
     "Limits",
     "Listener",
     "Log",
+    "Outbox",
     "Permission",
     "Query",
     "Remote",
@@ -252,6 +254,21 @@ class Retrieve(Section):
     )
 
 
+class Outbox(Section):
+    """What is sent later and survives a restart: forwarded instances and storage commitment reports."""
+
+    retry_seconds: float = Field(
+        10, gt=0, le=86_400, description="Time to the second try; each further one takes twice as long."
+    )
+    maximum_retry_seconds: float = Field(900, gt=0, le=604_800, description="Longest time between two tries.")
+    expire_seconds: float = Field(
+        259_200,
+        gt=0,
+        le=31_536_000,
+        description='Given up after this, and listed as failed by "pacslite queue list". The default is three days.',
+    )
+
+
 class Http(Section):
     """HTTP, off by default."""
 
@@ -349,6 +366,17 @@ class Remote(Section):
         return split_peer(value) if isinstance(value, str) else value
 
 
+class Forward(Section):
+    """A rule that sends what is stored on to a [[remote]]; all conditions must hold."""
+
+    to: AETitle = Field(description="AE title of the [[remote]], which needs a port.")
+    when: dict[str, str | tuple[str, ...]] = Field(
+        {},
+        description="Keys of the index, or calling_ae_title, with what to match as in a query: wildcards, ranges of "
+        "dates; several values are alternatives.",
+    )
+
+
 class User(Section):
     """A user of PS3.7 D.3.3.7: user name, or user name and password."""
 
@@ -368,6 +396,7 @@ class Settings(BaseSettings):
     index: Index = Index()
     query: Query = Query()
     retrieve: Retrieve = Retrieve()
+    outbox: Outbox = Outbox()
     http: Http = Http()
     tls: Tls = Tls()
     access: Access = Access()
@@ -375,6 +404,7 @@ class Settings(BaseSettings):
     audit: Audit = Audit()
     listener: tuple[Listener, ...] = ()
     remote: tuple[Remote, ...] = ()
+    forward: tuple[Forward, ...] = ()
     user: tuple[User, ...] = ()
 
     @classmethod

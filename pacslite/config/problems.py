@@ -72,7 +72,9 @@ def _choice(name: str, names: Iterable[str]) -> str:
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
     """The most similar of ``names``, or None if nothing is similar."""
-    return next(iter(difflib.get_close_matches(name.lower(), tuple(names), n=1, cutoff=0.6)), None)
+    by_folded = {known.casefold(): known for known in names}
+    close = difflib.get_close_matches(name.casefold(), tuple(by_folded), n=1, cutoff=0.6)
+    return by_folded[close[0]] if close else None
 
 
 def _item_model(annotation: Any) -> type[BaseModel] | None:

@@ -1,8 +1,9 @@
 """Settings as TOML: the commented sample (``config/pacslite.toml``) and what ``pacslite config show`` prints."""
 
 import json
+import re
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from pacslite.config.load import Loaded
-from pacslite.config.model import Listener, Remote, Settings, User
+from pacslite.config.model import Forward, Listener, Remote, Settings, User
 from pacslite.config.problems import allowed
 
 __all__ = ["sample", "show", "values"]
@@ -31,9 +32,14 @@ EXAMPLES: tuple[tuple[str, Sequence[BaseModel]], ...] = (
             Remote(ae_title="CT01", host="192.0.2.0/24", allow=("echo", "store")),
         ),
     ),
+    (
+        "forward",
+        (Forward(to="WORKSTATION7", when={"Modality": ("CT", "MR"), "calling_ae_title": "CT01"}),),
+    ),
     ("user", (User(username="viewer", password=SecretStr("a long one")),)),
 )
 MASK = "********"
+_BARE = re.compile("[A-Za-z0-9_-]+")
 
 
 def sample() -> str:
@@ -131,6 +137,11 @@ def toml_value(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, list | tuple):
         return f"[{', '.join(toml_value(item) for item in value)}]"
+    if isinstance(value, Mapping):
+        pairs = (
+            f"{key if _BARE.fullmatch(key) else json.dumps(key)} = {toml_value(one)}" for key, one in value.items()
+        )
+        return f"{{ {', '.join(pairs)} }}" if value else "{}"
     if isinstance(value, float):
         return f"{value:g}"
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)

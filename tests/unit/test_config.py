@@ -1,6 +1,7 @@
 """The settings: defaults and the sample file, the three layers, and how mistakes are told."""
 
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from pacslite.config import ConfigError, Loaded, Settings, load
-from pacslite.config.advice import advice, tls_problems
+from pacslite.config.advice import advice, check
 from pacslite.config.environment import EnvironmentSource
 from pacslite.config.load import Flag
 from pacslite.config.places import line_of
@@ -54,13 +55,11 @@ def test_sample_file_holds_every_key_of_every_section() -> None:
 
 
 def test_sample_file_still_loads_when_its_examples_are_uncommented() -> None:
-    lines = SAMPLE.read_text().splitlines()
-    start = next(number for number, line in enumerate(lines) if line.startswith("# [[")) - 20
-    text = "\n".join(line.removeprefix("# ") if " = " in line or "[[" in line else "" for line in lines[start:])
-    settings = Settings(**tomllib.loads(text[text.index("[[") :]))
+    text = re.sub(r"^# (\[\[\w+\]\]|\w+ = )", r"\1", SAMPLE.read_text(), flags=re.MULTILINE)
+    settings = Settings(**tomllib.loads(text))
     assert [remote.ae_title for remote in settings.remote] == ["WORKSTATION7", "CT01"]
-    assert settings.listener
-    assert settings.user
+    arrays = {name for name in Settings.model_fields if name not in SECTIONS}
+    assert all(getattr(settings, name) for name in arrays)
 
 
 def test_every_key_is_described_with_a_sentence() -> None:
@@ -299,10 +298,19 @@ def test_less_than_full_durability_is_warned_about(tmp_path: Path) -> None:
 
 
 def test_tls_without_a_certificate_is_an_error(tmp_path: Path) -> None:
-    settings = loaded_with(tmp_path, "[server]\ntls = true\n").settings
-    assert tls_problems(settings) == ["tls.certificate: is required by a listener with tls = true"]
-    settings = loaded_with(tmp_path, '[tls]\ncertificate = "/nowhere.pem"\n').settings
-    assert "/nowhere.pem" in tls_problems(settings)[0]
+    with pytest.raises(ConfigError, match=r"tls.certificate: is required by a listener with tls = true"):
+        check(loaded_with(tmp_path, "[server]\ntls = true\n"))
+    with pytest.raises(ConfigError, match=r"pacslite.toml:2: tls.certificate = '/nowhere.pem'"):
+        check(loaded_with(tmp_path, '[tls]\ncertificate = "/nowhere.pem"\n'))
+
+
+def test_a_rule_names_a_remote_that_can_be_sent_to(tmp_path: Path) -> None:
+    remote = '[[remote]]\nae_title = "WS7"\nhost = "h"\n'
+    with pytest.raises(ConfigError, match=r"pacslite.toml:6: forward\[0\].to = 'WS8': .*; nearest is WS7"):
+        check(loaded_with(tmp_path, f'{remote}port = 1\n[[forward]]\nto = "WS8"\n'))
+    with pytest.raises(ConfigError, match=r"no .* with a port"):
+        check(loaded_with(tmp_path, f'{remote}[[forward]]\nto = "WS7"\n'))
+    check(loaded_with(tmp_path, f'{remote}port = 1\n[[forward]]\nto = "WS7"\nwhen = {{ Modality = ["CT", "MR"] }}\n'))
 
 
 # what is shown
