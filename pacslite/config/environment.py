@@ -86,6 +86,6 @@ class EnvironmentSource(EnvSettingsSource):
             for key in fields_at(self.settings_cls, (section,))
         }
         if len(path) == 1 and (sections := self._sections_with(path[0])):
-            return f"; nearest is {PREFIX}{sections[0]}__{path[0]}".upper().replace("; NEAREST IS", "; nearest is")
+            return f"; nearest is {PREFIX}{sections[0].upper()}__{path[0].upper()}"
         near = nearest(f"{PREFIX}{'__'.join(path)}", names)
         return f"; nearest is {near}" if near else ""

@@ -1,0 +1,47 @@
+"""``pacslite check``: do index and files agree? Exit 0 if they do, or all was mended."""
+
+from typing import Annotated
+
+import typer
+
+from pacslite.archive.archive import Archive
+from pacslite.archive.check import CheckReport
+from pacslite.cli.local import archive_of, settings_for
+from pacslite.cli.options import Config, DataDir, Json, command, run
+from pacslite.cli.output import print_json, print_line, progress_bar, size
+
+__all__ = ["app"]
+
+app = command()
+
+
+@app.command()
+def check(
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Mend what differs; files are set aside, not deleted.")
+    ] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Read every file and compare its digest.")] = False,
+    data_dir: DataDir = None,
+    config: Config = None,
+    json_: Json = False,
+) -> None:
+    """Compare index and files in both directions; exit 1 if something differs and is not mended."""
+    report = run(_check(archive_of(settings_for(config, data_dir)), deep, repair))
+    if json_:
+        print_json(report.as_json())
+    else:
+        for difference in report.differences:
+            mended = " (mended)" if difference.mended else ""
+            print_line(f"{difference.kind}: {difference.name}: {difference.detail}{mended}")
+        read = f", {size(report.bytes)} read" if deep else ""
+        print_line(
+            f"{report.instances} instances in the index, {report.files} files{read}: "
+            f"{len(report.differences) or 'no'} differences"
+        )
+    raise typer.Exit(0 if report.clean else 1)
+
+
+async def _check(archive: Archive, deep: bool, repair: bool) -> CheckReport:
+    async with archive:
+        with progress_bar("check") as bar:
+            return await archive.check(deep=deep, repair=repair, progress=bar.set)
