@@ -7,9 +7,11 @@ the event loop's thread, but for ``open``, which any thread may call.
 import asyncio
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Self
 
+from pacslite.archive.check import Checker, CheckReport, Progress
 from pacslite.archive.delete import Deleted, Deleter
 from pacslite.archive.incoming import Incoming, ReadFlow
 from pacslite.archive.index.upgrade import upgrade_index
@@ -25,6 +27,7 @@ from pacslite.archive.options import StorageOptions
 from pacslite.archive.outcome import Stored
 from pacslite.archive.recovery import Recovered, Recovery
 from pacslite.archive.reference import InstanceRef
+from pacslite.archive.reindex import refuse_incomplete
 from pacslite.archive.settle import Settler
 from pacslite.archive.space import SpaceGuard
 from pacslite.budget import Budget
@@ -81,6 +84,7 @@ class Archive:
         self.options.data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
         self._lock = DataDirLock(self.options.data_dir)
         try:
+            refuse_incomplete(self.options.data_dir)
             self._store = FilesystemStore(self.options.data_dir, self._operations)
             upgrade_index(self.index_path)
             self._index = IndexWriter(self.index_path, self.options)
@@ -182,6 +186,14 @@ class Archive:
         deleted = await asyncio.get_running_loop().run_in_executor(None, self._deleter.delete, level, uid)
         self._space.stored_bytes -= deleted.bytes
         return deleted
+
+    async def check(self, *, deep: bool = False, repair: bool = False, progress: Progress | None = None) -> CheckReport:
+        """Compare index and files; ``progress`` is called in another thread."""
+        checker = Checker(self._store, self._index, self._settler, self._deleter, self._recovery)
+        run = partial(checker.run, deep=deep, repair=repair, progress=progress)
+        report = await asyncio.get_running_loop().run_in_executor(None, run)
+        self._space.stored_bytes = self._index.totals().bytes
+        return report
 
     async def totals(self) -> Totals:
         """Count what is stored."""

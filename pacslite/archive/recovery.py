@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import xxhash
 
 from pacslite.archive.index.writer import Entry, IndexFailure, IndexFull, IndexWriter
-from pacslite.archive.instances.layout import instance_path
+from pacslite.archive.instances.layout import InstancePath, instance_path
 from pacslite.archive.instances.protocol import InstanceStore
 from pacslite.archive.notes import carry_out_notes
 from pacslite.archive.options import StorageOptions
@@ -80,6 +80,11 @@ class Recovery:
                     os.close(fd)
             self._index.cleanse()
         log.warning("index works again")
+
+    def adopt(self, path: InstancePath) -> None:
+        """Index a sound file of ours that lies among the settled ones."""
+        with self._settler.lock:
+            self._take_in(self._store.take_back(path), Recovered())
 
     # private
 

@@ -369,13 +369,17 @@ class IndexWriter:
 
     def look_up(self, sop_instance_uid: str) -> InstanceRow | None:
         """Find an instance by its UID, on a connection of the calling thread's own: readers do not wait for writers."""
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None or self._local.opened != self._opened:
-            self._local.opened = self._opened
-            connection = self._local.connection = self._connect()
-            with self.lock:
-                self._readers.append(connection)
-        return _find(connection, sop_instance_uid)
+        return _find(self._reader(), sop_instance_uid)
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """The calling thread's own connection, for reading only."""
+        yield self._reader()
+
+    def integrity(self, *, deep: bool) -> list[str]:
+        """What SQLite finds wrong with the file; ``deep`` compares its indexes with its tables too."""
+        rows = self._reader().execute(f"PRAGMA {'integrity_check' if deep else 'quick_check'}(20)").fetchall()
+        return [text for (text,) in rows if text != "ok"]
 
     def notes(self) -> list[tuple[int, str, str]]:
         """Files whose rows are gone and that may still be there: number of the note, name, SOP Instance UID."""
@@ -432,6 +436,15 @@ class IndexWriter:
             self._checkpointer.execute(Statements.add_to_totals.text, (0, 0, 0, 0, 0, 1))
 
     # private
+
+    def _reader(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None or self._local.opened != self._opened:
+            connection = self._connect()
+            self._local.connection, self._local.opened = connection, self._opened
+            with self.lock:
+                self._readers.append(connection)
+        return connection
 
     @contextmanager
     def _alone(self) -> Iterator[sqlite3.Connection]:

@@ -160,6 +160,27 @@ class FilesystemStore:
             os.close(directory)
         self._remove_empty(path)
 
+    def set_aside(self, path: InstancePath) -> None:
+        damaged = self._make_root("damaged")
+        try:
+            directory = self._open_directory(path)
+            try:
+                self.operations.rename(directory, path.name, damaged, f"{next(self._numbers)}-{path.name}")
+            finally:
+                os.close(directory)
+        finally:
+            os.close(damaged)
+        self._remove_empty(path)
+
+    def take_back(self, path: InstancePath) -> str:
+        name = f"{next(self._numbers):012d}{SUFFIX}"
+        directory = self._open_directory(path)
+        try:
+            self.operations.rename(directory, path.name, self._incoming, name)
+        finally:
+            os.close(directory)
+        return name
+
     def settled(self) -> Iterator[InstancePath]:
         for prefix in _listed(self._instances, None):
             for study in _listed(self._instances, prefix):

@@ -66,6 +66,12 @@ class InstanceStore(Protocol):
     def remove_settled(self, path: InstancePath) -> None:
         """Remove, with the directories that it leaves empty; a file that is not there is removed."""
 
+    def set_aside(self, path: InstancePath) -> None:
+        """Move a settled file out of the way, without losing it."""
+
+    def take_back(self, path: InstancePath) -> str:
+        """Make a settled file an incoming one; gives its name."""
+
     def incoming(self) -> list[str]:
         """Names in ``incoming``, oldest first."""
 

@@ -1,0 +1,224 @@
+"""Compares index and files in both directions, and mends what differs: ``pacslite check [--repair] [--deep]``.
+
+Nothing that might be somebody's only copy is thrown away: a damaged or surplus file is set aside in ``damaged/``. May
+run while the archive serves: what is being stored or deleted is looked at again before it counts as a difference.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from typing import Literal, NamedTuple
+
+import xxhash
+from sqlalchemy import bindparam
+
+from pacslite.archive.delete import Deleter
+from pacslite.archive.index.counts import correct_counts, find_wrong_counts
+from pacslite.archive.index.removal import InstanceRow
+from pacslite.archive.index.schema import instance
+from pacslite.archive.index.statements import compile_statement, select_instance_rows
+from pacslite.archive.index.writer import IndexWriter
+from pacslite.archive.instances.layout import SUFFIX, InstancePath
+from pacslite.archive.instances.protocol import InstanceStore
+from pacslite.archive.keys import Level
+from pacslite.archive.recovery import Recovery, read_record
+from pacslite.archive.settle import Settler
+from pacslite.dataset.meta import FileMetaError, read_file_meta
+from pacslite.errors import DimseError
+
+__all__ = ["CheckReport", "Checker", "Difference", "Progress"]
+
+Kind = Literal["missing", "damaged", "orphan", "surplus", "foreign", "counts", "index"]
+Progress = Callable[[int, int], None]  # done and all, in instances of index and files
+
+_PAGE = 256
+_PIECE = 1 << 20
+_READERS = 4
+_SELECT_PAGE = compile_statement(
+    select_instance_rows().where(instance.c.id > bindparam("after")).order_by(instance.c.id).limit(bindparam("count"))
+).text
+
+
+class Difference(NamedTuple):
+    """One thing that is not as it should be."""
+
+    kind: Kind
+    name: str  # SOP Instance UID, file or table
+    detail: str
+    mended: bool = False
+
+
+@dataclass(slots=True)
+class CheckReport:
+    """What a check found; ``as_json`` for scripts."""
+
+    deep: bool
+    repair: bool
+    instances: int = 0  # rows looked at
+    files: int = 0
+    bytes: int = 0  # read
+    differences: list[Difference] = field(default_factory=list)
+
+    @property
+    def clean(self) -> bool:
+        """Nothing differs, or all of it was mended."""
+        return all(difference.mended for difference in self.differences)
+
+    def as_json(self) -> dict[str, object]:
+        """The report in JSON's types."""
+        return asdict(self) | {
+            "clean": self.clean,
+            "differences": [difference._asdict() for difference in self.differences],
+        }
+
+
+class Checker:
+    """Checks one archive. Blocks."""
+
+    def __init__(
+        self, store: InstanceStore, index: IndexWriter, settler: Settler, deleter: Deleter, recovery: Recovery
+    ) -> None:
+        self._store = store
+        self._index = index
+        self._settler = settler
+        self._deleter = deleter
+        self._recovery = recovery
+
+    def run(self, *, deep: bool = False, repair: bool = False, progress: Progress | None = None) -> CheckReport:
+        """Look at every row, every file and every count; ``deep`` reads all bytes and compares digests."""
+        report = CheckReport(deep=deep, repair=repair)
+        total = 2 * self._index.totals().instances
+        report.differences += [Difference("index", "index.sqlite", text) for text in self._index.integrity(deep=deep)]
+        for done, differences in self._row_pages(report):
+            report.differences += differences
+            if progress is not None:
+                progress(done, total)
+        for path in self._store.settled():
+            report.files += 1
+            if (difference := self._check_file(path, repair=repair)) is not None:
+                report.differences.append(difference)
+            if progress is not None and report.files % _PAGE == 0:
+                progress(report.instances + report.files, max(total, report.instances + report.files))
+        wrong = find_wrong_counts(self._index, sets=deep)
+        if wrong and repair:
+            correct_counts(self._index)
+        report.differences += [Difference("counts", name, detail, repair) for name, detail in wrong]
+        return report
+
+    # rows
+
+    def _row_pages(self, report: CheckReport) -> Iterator[tuple[int, list[Difference]]]:
+        last = 0
+        with ThreadPoolExecutor(_READERS if report.deep else 1, thread_name_prefix="check") as readers:
+            while rows := self._rows(last):
+                last = rows[-1].id
+                found = readers.map(lambda row: self._check_row(row, report), rows)
+                differences = [self._mend_row(*each) if report.repair else each[1] for each in found if each]
+                report.instances += len(rows)
+                yield report.instances, differences
+
+    def _rows(self, after: int) -> list[InstanceRow]:
+        with self._index.reading() as connection:
+            return [InstanceRow(*row) for row in connection.execute(_SELECT_PAGE, (after, _PAGE, 0))]
+
+    def _check_row(self, row: InstanceRow, report: CheckReport) -> tuple[InstanceRow, Difference] | None:
+        for _ in range(3):  # it may be settled, replaced or deleted while we look
+            kind, detail = self._look(row, report)
+            if kind is None:
+                return None
+            current = self._index.look_up(row.sop_instance_uid)
+            if current is None:
+                return None
+            if current == row and detail != "moved":
+                break
+            row = current
+        return row, Difference(kind or "missing", row.sop_instance_uid, detail)
+
+    def _look(self, row: InstanceRow, report: CheckReport) -> tuple[Kind | None, str]:
+        unsettled = self._settler.locate(row.sop_instance_uid)
+        try:
+            if unsettled is not None:
+                fd = self._store.open_incoming(unsettled.name)
+            else:
+                fd = self._store.open_settled(row.path)
+        except FileNotFoundError:
+            moved = self._settler.locate(row.sop_instance_uid) is not unsettled
+            return "missing", "moved" if moved else f"no file instances/{row.path}"
+        except OSError as error:
+            return "damaged", f"instances/{row.path}: {error.strerror}"
+        try:
+            size = os.fstat(fd).st_size
+            if size != row.size:
+                return "damaged", f"instances/{row.path}: {size} bytes instead of {row.size}"
+            if report.deep:
+                report.bytes += size
+                meta = read_file_meta(fd)
+                if meta.sop_instance_uid != row.sop_instance_uid:
+                    return "damaged", f"instances/{row.path}: another instance"
+                if _digest(fd, meta.data_set_offset) != row.digest:
+                    return "damaged", f"instances/{row.path}: digest differs"
+        except (OSError, FileMetaError) as error:
+            return "damaged", f"instances/{row.path}: {error}"
+        finally:
+            os.close(fd)
+        return None, ""
+
+    def _mend_row(self, row: InstanceRow, difference: Difference) -> Difference:
+        """Take the row away, so that the instance can be sent again; what is left of the file is kept."""
+        with self._settler.lock:
+            if difference.kind == "damaged":
+                with suppress(FileNotFoundError):
+                    self._store.set_aside(row.path)
+            self._deleter.delete(Level.IMAGE, row.sop_instance_uid)
+        return difference._replace(mended=True)
+
+    # files
+
+    def _check_file(self, path: InstancePath, *, repair: bool) -> Difference | None:
+        uid = path.name.removesuffix(SUFFIX)
+        known = self._index.look_up(uid)
+        if known is not None and known.path == path:
+            return None
+        with self._settler.lock:
+            difference = self._examine(path)
+            if difference is None or not repair:
+                return difference
+            if difference.kind == "orphan":
+                self._recovery.adopt(path)
+            else:
+                self._store.set_aside(path)
+            return difference._replace(mended=True)
+
+    def _examine(self, path: InstancePath) -> Difference | None:
+        """Look into a file that is not where its name says, or that the index does not know."""
+        name = f"instances/{path}"
+        try:
+            fd = self._store.open_settled(path)
+        except FileNotFoundError:
+            return None  # deleted meanwhile
+        except OSError as error:
+            return Difference("foreign", name, error.strerror or str(error))
+        try:
+            meta = read_file_meta(fd)
+            record = read_record(fd, meta, verify=True)
+        except (OSError, FileMetaError, DimseError) as error:
+            return Difference("foreign", name, str(error))
+        finally:
+            os.close(fd)
+        known = self._index.look_up(record.sop_instance_uid)
+        if known is None:
+            return Difference("orphan", name, "sound, not in the index")
+        if known.path == path:
+            return None
+        return Difference("surplus", name, f"the index has it at instances/{known.path}")
+
+
+def _digest(fd: int, offset: int) -> bytes:
+    digest = xxhash.xxh3_128()
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+    while piece := os.pread(fd, _PIECE, offset):
+        digest.update(piece)
+        offset += len(piece)
+    return digest.digest()

@@ -1,0 +1,83 @@
+"""Counts and sets of the index against the rows they stand for."""
+
+import sqlite3
+
+from pacslite.archive.index.removal import join_values
+from pacslite.archive.index.statements import Statements
+from pacslite.archive.index.writer import IndexWriter
+
+__all__ = ["correct_counts", "find_wrong_counts"]
+
+# table, counter, and what it counts
+_COUNTS = (
+    ("series", "number_of_instances", "SELECT count(*) FROM instance WHERE series_fk = series.id"),
+    ("study", "number_of_series", "SELECT count(*) FROM series WHERE study_fk = study.id"),
+    ("study", "number_of_instances", "SELECT total(number_of_instances) FROM series WHERE study_fk = study.id"),
+    ("patient", "number_of_studies", "SELECT count(*) FROM study WHERE patient_fk = patient.id"),
+    ("patient", "number_of_series", "SELECT total(number_of_series) FROM study WHERE patient_fk = patient.id"),
+    ("patient", "number_of_instances", "SELECT total(number_of_instances) FROM study WHERE patient_fk = patient.id"),
+    ("totals", "patients", "SELECT count(*) FROM patient"),
+    ("totals", "studies", "SELECT count(*) FROM study"),
+    ("totals", "series", "SELECT count(*) FROM series"),
+    ("totals", "instances", "SELECT count(*) FROM instance"),
+    ("totals", "bytes", "SELECT total(data_set_offset + data_set_length) FROM instance"),
+)
+_EMPTY = (
+    ("series", "number_of_instances"),
+    ("study", "number_of_series"),
+    ("patient", "number_of_studies"),
+)
+_FEW = 20  # named of each counter
+
+
+def find_wrong_counts(index: IndexWriter, *, sets: bool) -> list[tuple[str, str]]:
+    """Name the counters that are wrong, and say how; ``sets``: ModalitiesInStudy and SOPClassesInStudy too."""
+    found: list[tuple[str, str]] = []
+    with index.reading() as connection:
+        connection.execute("BEGIN")  # one state for all: stores go on meanwhile
+        try:
+            for table, counter, right in _COUNTS:
+                statement = f"SELECT id, {counter}, cast(({right}) AS INTEGER) AS counted FROM {table} WHERE {counter} <> counted LIMIT {_FEW}"  # noqa: S608, E501
+                for row_id, stored, counted in connection.execute(statement):
+                    found.append((f"{table} {row_id}", f"{counter} is {stored}, there are {counted}"))
+            for table, counter in _EMPTY:
+                for (row_id,) in connection.execute(f"SELECT id FROM {table} WHERE {counter} = 0 LIMIT {_FEW}"):  # noqa: S608
+                    found.append((f"{table} {row_id}", "is empty"))
+            if sets:
+                found += _wrong_sets(connection)
+        finally:
+            connection.execute("ROLLBACK")
+    return found
+
+
+def correct_counts(index: IndexWriter) -> None:
+    """Count all anew, bottom up; drop what is empty."""
+    with index.transaction() as connection:
+        for table, counter, right in _COUNTS[:6]:
+            connection.execute(f"UPDATE {table} SET {counter} = cast(({right}) AS INTEGER)")  # noqa: S608
+        for table, counter in _EMPTY:
+            connection.execute(f"DELETE FROM {table} WHERE {counter} = 0")  # noqa: S608
+        for table, counter, right in _COUNTS[6:]:
+            connection.execute(f"UPDATE {table} SET {counter} = cast(({right}) AS INTEGER)")  # noqa: S608
+        for study_id, modalities, sop_classes in connection.execute(
+            "SELECT id, modalities, sop_classes FROM study"
+        ).fetchall():
+            right_sets = _sets(connection, study_id)
+            if right_sets != (modalities, sop_classes):
+                connection.execute(Statements.set_study_sets.text, (*right_sets, study_id))
+
+
+def _wrong_sets(connection: sqlite3.Connection) -> list[tuple[str, str]]:
+    found = []
+    for study_id, *stored in connection.execute("SELECT id, modalities, sop_classes FROM study"):
+        right = _sets(connection, study_id)
+        for name, is_, should in zip(("modalities", "sop_classes"), stored, right, strict=True):
+            if is_ != should:
+                found.append((f"study {study_id}", f"{name} is {is_}, should be {should}"))
+    return found
+
+
+def _sets(connection: sqlite3.Connection, study_id: int) -> tuple[str | None, str | None]:
+    modalities = [value for (value,) in connection.execute(Statements.select_modalities.text, (study_id,))]
+    sop_classes = [value for (value,) in connection.execute(Statements.select_sop_classes.text, (study_id,))]
+    return join_values(modalities), join_values(sop_classes)

@@ -1,0 +1,223 @@
+"""Builds the index anew from the files alone: ``pacslite reindex``.
+
+The new index grows in ``index.sqlite.new`` and takes the old one's place when it is complete. An interrupted run is
+taken up where it stopped; until it is finished no archive starts on the data directory.
+"""
+
+import logging
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import xxhash
+
+from pacslite.archive.index.upgrade import upgrade_index
+from pacslite.archive.index.writer import Entry, IndexFailure, IndexFull, IndexWriter
+from pacslite.archive.instances.filesystem import FilesystemStore
+from pacslite.archive.instances.layout import SUFFIX, InstancePath, instance_path
+from pacslite.archive.instances.protocol import InstanceStore
+from pacslite.archive.lock import DataDirLock
+from pacslite.archive.notes import carry_out_notes
+from pacslite.archive.options import StorageOptions
+from pacslite.archive.record import Record
+from pacslite.archive.recovery import read_record
+from pacslite.dataset.meta import FileMetaError, read_file_meta
+from pacslite.errors import DimseError, PacsliteError
+
+__all__ = ["IndexIncomplete", "Reindexed", "refuse_incomplete", "reindex"]
+
+log = logging.getLogger("pacslite.archive")
+
+_GROUP = 512  # files a transaction
+_READERS = 4
+_PIECE = 1 << 20
+_INDEX = "index.sqlite"
+_NEW = "index.sqlite.new"
+
+
+class IndexIncomplete(PacsliteError):
+    """There are instances, and no complete index of them."""
+
+
+@dataclass(slots=True)
+class Reindexed:
+    """What a run did. ``refused``: files that are no instances, or whose UID another file has, with the reason."""
+
+    files: int = 0
+    indexed: int = 0
+    resumed: int = 0  # indexed by an earlier run
+    refused: list[tuple[str, str]] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, object]:
+        """The report in JSON's types."""
+        return {
+            "files": self.files,
+            "indexed": self.indexed,
+            "resumed": self.resumed,
+            "refused": [{"name": name, "reason": reason} for name, reason in self.refused],
+        }
+
+
+def refuse_incomplete(data_dir: Path) -> None:
+    """Before an archive starts.
+
+    Raises:
+        IndexIncomplete: A reindexing was interrupted, or the index is gone and the files are there.
+    """
+    if (data_dir / _NEW).exists():
+        raise IndexIncomplete(f"{data_dir}: reindexing was interrupted; run pacslite reindex to finish it")
+    instances = data_dir / "instances"
+    if not (data_dir / _INDEX).exists() and instances.is_dir() and any(instances.iterdir()):
+        raise IndexIncomplete(f"{data_dir}: instances without an index; run pacslite reindex")
+
+
+def reindex(options: StorageOptions, progress: Callable[[int, int], None] | None = None) -> Reindexed:
+    """Index all settled files anew. What is still in ``incoming`` is indexed by the next start.
+
+    Args:
+        progress: Called with the files done and, as far as the old index tells, the files there are.
+    Raises:
+        DataDirLocked: An archive is running on the data directory.
+    """
+    lock = DataDirLock(options.data_dir)
+    try:
+        store = FilesystemStore(options.data_dir)
+        try:
+            return _Reindexing(store, options, progress).run()
+        finally:
+            store.close()
+    finally:
+        lock.release()
+
+
+class _Reindexing:
+    def __init__(
+        self, store: InstanceStore, options: StorageOptions, progress: Callable[[int, int], None] | None
+    ) -> None:
+        self._store = store
+        self._options = options
+        self._progress = progress
+        self._done = Reindexed()
+
+    def run(self) -> Reindexed:
+        new = self._options.data_dir / _NEW
+        total = self._read_old()
+        upgrade_index(new)
+        index = IndexWriter(new, self._options)
+        try:
+            with ThreadPoolExecutor(_READERS, thread_name_prefix="reindex") as readers:
+                for group in _groups(self._store.settled()):
+                    waiting = [path for path in group if not self._is_indexed(index, path)]
+                    self._index(index, list(zip(waiting, readers.map(self._read, waiting), strict=True)))
+                    index.checkpoint()
+                    if self._progress is not None:
+                        self._progress(self._done.files, max(total, self._done.files))
+        finally:
+            index.close()
+        self._take_place()
+        return self._done
+
+    def _read_old(self) -> int:
+        """Carry out what the old index notes, if it still can be read; gives the number of files it knows."""
+        path = self._options.data_dir / _INDEX
+        if not path.exists():
+            return 0
+        try:
+            old = IndexWriter(path, self._options)
+            try:
+                carry_out_notes(self._store, old)
+                return old.totals().instances
+            finally:
+                old.close()
+        except (sqlite3.Error, DimseError) as error:
+            log.warning("old index is of no use", extra={"error": str(error)})
+            return 0
+
+    def _is_indexed(self, index: IndexWriter, path: InstancePath) -> bool:
+        self._done.files += 1
+        known = index.look_up(path.name.removesuffix(SUFFIX))
+        if known is None or known.path != path:
+            return False
+        self._done.resumed += 1
+        return True
+
+    def _read(self, path: InstancePath) -> Record | str:
+        """Give the record of a file, or why there is none."""
+        try:
+            fd = self._store.open_settled(path)
+            try:
+                return _record_of(fd)
+            finally:
+                os.close(fd)
+        except (OSError, FileMetaError, DimseError) as error:
+            return str(error)
+
+    def _index(self, index: IndexWriter, found: list[tuple[InstancePath, Record | str]]) -> None:
+        entries: list[Entry] = []
+        paths: dict[str, InstancePath] = {}
+        for path, record in found:
+            if isinstance(record, str):
+                self._refuse(path, record)
+            elif _place(record) != path:
+                self._refuse(path, f"belongs at {_place(record)}")
+            else:  # a path has one SOP Instance UID: none comes twice, unless it is hashed
+                paths[record.sop_instance_uid] = path
+                entries.append(Entry(record))
+        for entry, error in zip(entries, index.commit(entries) if entries else [], strict=True):
+            if isinstance(error, IndexFull | IndexFailure) and index.failed:
+                raise error
+            if error is not None:
+                self._refuse(paths[entry.record.sop_instance_uid], str(error))
+            else:
+                self._done.indexed += 1
+
+    def _refuse(self, path: InstancePath, reason: str) -> None:
+        self._done.refused.append((f"instances/{path}", reason))
+        log.warning("not indexed", extra={"file": f"instances/{path}", "reason": reason})
+
+    def _take_place(self) -> None:
+        """Replace the old index; its log must not be taken for the new one's."""
+        directory = self._options.data_dir
+        for suffix in ("-wal", "-shm"):
+            (directory / f"{_INDEX}{suffix}").unlink(missing_ok=True)
+            (directory / f"{_NEW}{suffix}").unlink(missing_ok=True)
+        self._store.sync_all()
+        (directory / _NEW).replace(directory / _INDEX)
+        self._store.sync_all()
+
+
+def _groups(paths: Iterator[InstancePath]) -> Iterator[list[InstancePath]]:
+    while group := list(islice(paths, _GROUP)):
+        yield group
+
+
+def _place(record: Record) -> InstancePath:
+    key = record.series_key
+    return instance_path(key.study_instance_uid, key.series_instance_uid, record.sop_instance_uid)
+
+
+def _record_of(fd: int) -> Record:
+    """Read one file: only its header, if the header has the digest."""
+    meta = read_file_meta(fd)
+    status = os.fstat(fd)
+    if meta.digest is None or meta.data_set_length is None:  # not written by us
+        meta = meta._replace(
+            digest=_digest(fd, meta.data_set_offset), data_set_length=status.st_size - meta.data_set_offset
+        )
+    elif meta.data_set_offset + meta.data_set_length != status.st_size:
+        raise FileMetaError(f"{status.st_size} bytes instead of {meta.data_set_offset + meta.data_set_length}")
+    record = read_record(fd, meta, verify=False)
+    record.received_at = int(status.st_mtime)
+    return record
+
+
+def _digest(fd: int, offset: int) -> bytes:
+    digest = xxhash.xxh3_128()
+    while piece := os.pread(fd, _PIECE, offset):
+        digest.update(piece)
+        offset += len(piece)
+    return digest.digest()
