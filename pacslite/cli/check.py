@@ -8,7 +8,7 @@ from pacslite.archive.archive import Archive
 from pacslite.archive.check import CheckReport
 from pacslite.cli.local import archive_of, settings_for
 from pacslite.cli.options import Config, DataDir, Json, command, run
-from pacslite.cli.output import print_json, print_line, progress_bar, size
+from pacslite.cli.output import counted, print_json, print_line, progress_bar, size
 
 __all__ = ["app"]
 
@@ -35,8 +35,8 @@ def check(
             print_line(f"{difference.kind}: {difference.name}: {difference.detail}{mended}")
         read = f", {size(report.bytes)} read" if deep else ""
         print_line(
-            f"{report.instances} instances in the index, {report.files} files{read}: "
-            f"{len(report.differences) or 'no'} differences"
+            f"{counted(report.instances, 'instance')} in the index, {counted(report.files, 'file')}{read}: "
+            f"{counted(len(report.differences), 'difference')}"
         )
     raise typer.Exit(0 if report.clean else 1)
 

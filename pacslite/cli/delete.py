@@ -9,7 +9,7 @@ from pacslite.archive.delete import Deleted
 from pacslite.archive.keys import Level
 from pacslite.cli.local import archive_of, settings_for
 from pacslite.cli.options import Config, DataDir, UsageError, command, run
-from pacslite.cli.output import complain, print_line, size
+from pacslite.cli.output import complain, counted, print_line, size
 
 __all__ = ["app"]
 
@@ -36,7 +36,7 @@ def delete(
     if not deleted.instances:
         complain(f"{wanted[0][1]} is not in the archive")
         raise typer.Exit(1)
-    print_line(f"{deleted.instances} instances of {deleted.series} series deleted, {size(deleted.bytes)}")
+    print_line(f"{counted(deleted.instances, 'instance')} of {deleted.series} series deleted, {size(deleted.bytes)}")
 
 
 async def _delete(archive: Archive, level: Level, uid: str) -> Deleted:

@@ -1,7 +1,7 @@
 """``pacslite find``: query a peer; exit 1 if it did not end with 0000."""
 
 from pacslite.cli.options import Json, command, run
-from pacslite.cli.output import print_json, print_line
+from pacslite.cli.output import counted, print_json, print_line
 from pacslite.cli.peers import (
     Calling,
     KeyArguments,
@@ -46,7 +46,7 @@ async def _find(peer: Address, keys: dict[str, str], level: Level, model: Model,
                 print_line(f"# {number}")
                 _print_answer(_trimmed(answer), "")
     if not json_:
-        print_line(f"{number} matches")
+        print_line(counted(number, "match", "matches"))
 
 
 def _trimmed(answer: Answer) -> Answer:

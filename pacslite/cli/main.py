@@ -30,6 +30,7 @@ COMMANDS = {
     "reindex": "pacslite.cli.reindex",
     "stats": "pacslite.cli.stats",
     "delete": "pacslite.cli.delete",
+    "queue": "pacslite.cli.queue",
     "db": "pacslite.cli.db",
     "config": "pacslite.cli.config",
 }

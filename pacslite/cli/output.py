@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from pacslite.log import escape
 
-__all__ = ["Bar", "complain", "print_json", "print_line", "progress_bar", "size"]
+__all__ = ["Bar", "complain", "counted", "print_json", "print_line", "progress_bar", "size"]
 
 
 def print_line(text: str) -> None:
@@ -64,6 +64,11 @@ def progress_bar(title: str, total: int | None = None) -> Iterator[Bar]:
                 progress.update(task, completed=done, total=total)
 
         yield _RichBar()
+
+
+def counted(count: int, one: str, more: str = "") -> str:
+    """``1 instance``, ``2 instances``, ``no instances``."""
+    return f"{count or 'no'} {one if count == 1 else more or one + 's'}"
 
 
 def size(count: int) -> str:

@@ -43,7 +43,7 @@ async def test_store_find_get_and_move(
 
     done = await server.tool("find", peer, "PatientName=CompressedSamples^CT1", "StudyInstanceUID")
     assert re.search(rf"^StudyInstanceUID +{re.escape(CT_STUDY)}$", done.output, re.MULTILINE)
-    assert done.output.endswith("1 matches\n")
+    assert done.output.endswith("1 match\n")
 
     done = await server.tool("find", peer, "0010,0020=1CT1", "PatientName", "StudyInstanceUID", "--json")
     (answer,) = objects(done)
@@ -153,7 +153,7 @@ async def test_import_stats_delete(
         done = await server.tool("delete", "--study", CT_STUDY, *where, expect=1)
         assert f"in use by process {server.pid}" in done
     done = await server.tool("delete", "--study", CT_STUDY, *where)
-    assert "1 instances of 1 series deleted" in done
+    assert "1 instance of 1 series deleted" in done
     await server.tool("delete", "--study", CT_STUDY, *where, expect=1)
     assert "needed" in await server.tool("db", "current", *where)
 

@@ -39,6 +39,7 @@ def ended(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
         (["move", "A@h:1", "StudyInstanceUID=1"], "Missing option '--to'"),
         (["get", "A@h:1", "StudyInstanceUID=1"], "Missing option '--out'"),
         (["store", "A@h:1", "/nowhere/to/be/found"], "does not exist"),
+        (["queue", "drop"], "either numbers of entries or --all"),
         (["delete"], "one of --study, --series and --instance"),
         (["delete", "--study", "1", "--series", "2"], "one of --study, --series and --instance"),
         (["serve", "--port", "70000"], "--port: server.port = 70000"),
