@@ -164,19 +164,19 @@ def upgrade() -> None:
         sa.Column("attributes", sa.LargeBinary),
         sa.UniqueConstraint("sop_instance_uid"),
     )
-    op.create_index("ix_patient_patient_birth_date_key", "patient", ["patient_birth_date_key", "id"])
-    op.create_index("ix_patient_patient_id", "patient", ["patient_id", "id"])
-    op.create_index("ix_patient_patient_name_key", "patient", ["patient_name_key", "id"])
-    op.create_index("ix_study_accession_number", "study", ["accession_number", "id"])
-    op.create_index("ix_study_modalities", "study", ["modalities", "id"])
+    op.create_index("ix_patient_patient_birth_date_key", "patient", ["patient_birth_date_key"])
+    op.create_index("ix_patient_patient_id", "patient", ["patient_id"])
+    op.create_index("ix_patient_patient_name_key", "patient", ["patient_name_key"])
+    op.create_index("ix_study_accession_number", "study", ["accession_number"])
+    op.create_index("ix_study_modalities", "study", ["modalities"])
     op.create_index("ix_study_patient_fk", "study", ["patient_fk"])
-    op.create_index("ix_study_referring_physician_name_key", "study", ["referring_physician_name_key", "id"])
-    op.create_index("ix_study_study_date_key", "study", ["study_date_key", "id"])
-    op.create_index("ix_study_study_description", "study", ["study_description", "id"])
-    op.create_index("ix_study_study_id", "study", ["study_id", "id"])
-    op.create_index("ix_series_modality", "series", ["modality", "id"])
+    op.create_index("ix_study_referring_physician_name_key", "study", ["referring_physician_name_key"])
+    op.create_index("ix_study_study_date_key", "study", ["study_date_key"])
+    op.create_index("ix_study_study_description", "study", ["study_description"])
+    op.create_index("ix_study_study_id", "study", ["study_id"])
+    op.create_index("ix_series_modality", "series", ["modality"])
     op.create_index(
-        "ix_series_performed_procedure_step_start_date_key", "series", ["performed_procedure_step_start_date_key", "id"]
+        "ix_series_performed_procedure_step_start_date_key", "series", ["performed_procedure_step_start_date_key"]
     )
     op.create_index("ix_series_series_instance_uid", "series", ["series_instance_uid"])
     op.create_index("ix_instance_series_fk", "instance", ["series_fk"])
@@ -186,7 +186,7 @@ def upgrade() -> None:
         has_second = f"instr({name_key}, '=') > 0"
         has_third = f"instr({second}, '=') > 0 AND {has_second}"
         for name, group, condition in (("second", second, has_second), ("third", third, has_third)):
-            op.execute(f"CREATE INDEX ix_{table}_{name_key}_{name} ON {table} ({group}, id) WHERE {condition}")
+            op.execute(f"CREATE INDEX ix_{table}_{name_key}_{name} ON {table} ({group}) WHERE {condition}")
     if op.get_bind().dialect.name == "sqlite":
         for statement in NAME_SEARCH:
             op.execute(statement)

@@ -1,6 +1,5 @@
 """An index made of data sets as senders encode them, and identifiers asked of it as a C-FIND asks them."""
 
-import shutil
 import struct
 import tempfile
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -97,10 +96,11 @@ def _values(identifier: Identifier, charsets: tuple[str, ...]) -> dict[str, Any]
 
 
 @cache
-def _empty_index() -> Path:
-    path = Path(tempfile.mkdtemp(prefix="pacslite-test-")) / "empty.sqlite"
-    upgrade_index(path)
-    return path
+def _empty_index() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "empty.sqlite"
+        upgrade_index(path)
+        return path.read_bytes()
 
 
 def make_index(folder: Path, data_sets: Iterable[Values], transfer_syntax_uid: str = EXPLICIT) -> Path:
@@ -108,7 +108,7 @@ def make_index(folder: Path, data_sets: Iterable[Values], transfer_syntax_uid: s
     path = folder / "index.sqlite"
     for name in ("index.sqlite-wal", "index.sqlite-shm"):
         (folder / name).unlink(missing_ok=True)
-    shutil.copyfile(_empty_index(), path)
+    path.write_bytes(_empty_index())
     writer = IndexWriter(path, StorageOptions(data_dir=folder, durability="none"))
     try:
         outcomes = writer.commit(

@@ -1,5 +1,6 @@
 """SQL texts kept by shape: SQLAlchemy takes about a millisecond to write one, SQLite and we none to run it again."""
 
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
@@ -41,12 +42,16 @@ def compiled_page(
     predicates: Sequence[Predicate],
     build: Callable[[list[ColumnElement[bool]]], Select[Any]],
     limit: int = -1,
+    index: str | None = None,
 ) -> Page:
-    """The statement ``build`` makes of the conditions of ``predicates``; called only for a shape not seen lately."""
+    """The statement ``build`` makes of the conditions of ``predicates``; called only for a shape not seen lately.
+
+    ``index``: to be used for the first table.
+    """
     key = (shape, *((one.shape, len(one.values)) for one in predicates))
     compiled = _texts.get(key)
     if compiled is None:
-        compiled = _texts[key] = _compile(predicates, build)
+        compiled = _texts[key] = _compile(predicates, build, index)
         if len(_texts) > _MOST_TEXTS:
             _texts.popitem(last=False)
     else:
@@ -73,7 +78,9 @@ def _parent(level: Level) -> Column[Any]:
     return TABLES[level].c[_PARENT[level]]
 
 
-def _compile(predicates: Sequence[Predicate], build: Callable[[list[ColumnElement[bool]]], Select[Any]]) -> _Compiled:
+def _compile(
+    predicates: Sequence[Predicate], build: Callable[[list[ColumnElement[bool]]], Select[Any]], index: str | None
+) -> _Compiled:
     """SQLite joins in the order written where it says CROSS JOIN: the driver first, whatever statistics say."""
     conditions = []
     number = 0
@@ -87,4 +94,6 @@ def _compile(predicates: Sequence[Predicate], build: Callable[[list[ColumnElemen
     places = {LIMIT: number, **{name: number + 1 + at for at, name in enumerate(constants)}}
     order = tuple(places[name] if name in places else int(name[1:]) for name in names)
     text = str(compiled).replace(" JOIN ", " CROSS JOIN ")
+    if index is not None:
+        text = re.sub(r"(\nFROM \w+)", rf"\1 INDEXED BY {index}", text, count=1)
     return _Compiled(text, order, tuple(compiled.params[name] for name in constants))

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from sqlalchemy import ColumnElement, and_, column, not_, table, true
 
 from pacslite.archive.index.predicates import (
+    TABLES,
     Predicate,
     between,
     column_of,
@@ -24,7 +25,7 @@ from pacslite.archive.index.predicates import (
     unindexed,
 )
 from pacslite.archive.index.schema import has_second_group, has_third_group, second_group, third_group
-from pacslite.archive.keys import Key, Level, Maintained
+from pacslite.archive.keys import UNIQUE_KEY, Key, Level, Maintained
 from pacslite.archive.matching import Between, Like, NameLike, OneOf, Sounds
 from pacslite.archive.query import Filter, MomentFilter, Query
 
@@ -32,6 +33,7 @@ __all__ = ["TRIGRAMS", "Branch", "choose_driver"]
 
 TRIGRAMS = table("patient_name_trigram", column("rowid"), column("patient_name_trigram"))
 
+_UNIQUE_TAGS = {UNIQUE_KEY[Level.STUDY].tag, UNIQUE_KEY[Level.IMAGE].tag}
 _MOST_TRIGRAMS = 8  # of a pattern; rowids that have all of them are few, and each costs a list
 _NO_DRIVER = 100
 
@@ -40,7 +42,8 @@ class Branch(NamedTuple):
     """A walk along an index of the table of ``level``.
 
     ``order``: in order of this expression, then of the id; None, of the id alone. ``low`` is where the walk begins,
-    replaced by the place reached when it goes on; ``rest`` holds all along.
+    replaced by the place reached when it goes on; ``rest`` holds all along. ``along`` names the index where
+    the planner has a choice.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Branch(NamedTuple):
     order: ColumnElement[str] | None = None
     low: Predicate | None = None
     rest: tuple[Predicate, ...] = ()
+    along: str | None = None
     uses_trigrams: bool = False
 
 
@@ -90,19 +94,21 @@ def _of_filter(one: Filter) -> _Driver | None:
         return None
     col, name = column_of(key.level, key.match), f"{key.level}.{key.match}"
     again = condition(key, unindexed(col), name, match)
-    walk = _Driver(60, one, (Branch(f"along {name}", key.level, col, None, (again,)),))
+    index = _index_of(key)
+    walk = _Driver(60, one, (Branch(f"along {name}", key.level, col, None, (again,), index),))
     match match:
         case OneOf(values) if not key.multiple:
             rank = _RANK_OF_LIST.get(key.keyword, 40)
-            return _Driver(rank, one, (Branch(f"of {name}", key.level, None, None, (one_of(col, name, values),)),))
+            found = one_of(col, name, values)
+            return _Driver(rank, one, (Branch(f"of {name}", key.level, None, None, (found,), index),))
         case Between(low, high):
             low_end, rest = _ends(col, name, low, high)
-            return _Driver(_rank_of_span(low, high), one, (Branch(f"range {name}", key.level, col, low_end, rest),))
+            branch = Branch(f"range {name}", key.level, col, low_end, rest, index)
+            return _Driver(_rank_of_span(low, high), one, (branch,))
         case Like((pattern,)) if not key.multiple and (prefix := literal_prefix(pattern)):
             low_end, rest = _prefixed(col, name, prefix, prefix_end(prefix))
-            return _Driver(
-                _rank_of_prefix(prefix), one, (Branch(f"prefix {name}", key.level, col, low_end, (*rest, again)),)
-            )
+            branch = Branch(f"prefix {name}", key.level, col, low_end, (*rest, again), index)
+            return _Driver(_rank_of_prefix(prefix), one, (branch,))
         case NameLike((groups,)) if any(groups) and (driver := _of_name(one, col, name, groups, again)):
             return driver
         case NameLike(names) if key.keyword == "PatientName" and (words := _trigrams_of_names(names)):
@@ -120,7 +126,8 @@ def _of_moment(one: MomentFilter) -> _Driver:
     if one.offset is not None:
         low, high = low and _days_later(low, -1), high and _days_later(high, 1)
     low_end, rest = _ends(col, name, low, high)
-    return _Driver(_rank_of_span(low, high), None, (Branch(f"range {name}", one.date.level, col, low_end, rest),))
+    branch = Branch(f"range {name}", one.date.level, col, low_end, rest, _index_of(one.date))
+    return _Driver(_rank_of_span(low, high), None, (branch,))
 
 
 def _of_name(
@@ -147,7 +154,8 @@ def _of_name(
         conditions = [*rest, again, _elsewhere(f"{name}.{place}", earlier, low, high)]
         if place:
             conditions.append(Predicate(f"group {place}", (), partial(_given, exists)))
-        branches.append(Branch(f"name {name}.{place}", one.key.level, expression, low_end, tuple(conditions)))
+        index = f"{_index_of(one.key)}{('', '_second', '_third')[place]}"
+        branches.append(Branch(f"name {name}.{place}", one.key.level, expression, low_end, tuple(conditions), index))
     is_exact = all(prefix == pattern for prefix, pattern in zip(prefixes, groups[at], strict=True))
     return _Driver(7 if is_exact else _rank_of_prefix(low), one, tuple(branches))
 
@@ -179,7 +187,7 @@ def _of_trigrams(one: Filter, words: str, again: Predicate, rank: int) -> _Drive
 def _unknown(key: Key | Maintained) -> Branch:
     col = column_of(key.level, key.match)
     absent = Predicate("absent", (), lambda _: col.is_(None))
-    return Branch(f"unknown {key.level}.{key.match}", key.level, None, None, (absent,))
+    return Branch(f"unknown {key.level}.{key.match}", key.level, None, None, (absent,), _index_of(key))
 
 
 def _ends(
@@ -201,6 +209,13 @@ def _prefixed(
 
 def _is_indexed(key: Key | Maintained) -> bool:
     return key.indexed
+
+
+def _index_of(key: Key | Maintained) -> str | None:
+    """The index over the column; the one behind a uniqueness constraint has no name and no rival."""
+    if key.tag in _UNIQUE_TAGS:
+        return None
+    return f"ix_{TABLES[key.level].name}_{key.match}"
 
 
 def _rank_of_prefix(prefix: str) -> int:

@@ -154,26 +154,28 @@ def third_group(name_key: ColumnElement[str]) -> ColumnElement[str]:
     return second_group(second_group(name_key))
 
 
+# Walked in order of (column, id). SQLite ends every entry with the rowid, which is the id, and seeks a pair of values
+# only if the id is not named as well.
 for _key in KEYS:
     if _key.indexed and _key.kind != "U":
         _table = (patient, study, series, instance)[_key.level]
         _column = _table.c[_key.match]
-        Index(f"ix_{_table.name}_{_key.match}", _column, _table.c.id)
+        Index(f"ix_{_table.name}_{_key.match}", _column)
         if _key.vr == "PN":
             Index(
                 f"ix_{_table.name}_{_key.match}_second",
                 second_group(_column),
-                _table.c.id,
                 sqlite_where=has_second_group(_column),
+                _table=_table,
             )
             Index(
                 f"ix_{_table.name}_{_key.match}_third",
                 third_group(_column),
-                _table.c.id,
                 sqlite_where=has_third_group(_column),
+                _table=_table,
             )
-Index("ix_patient_patient_id", patient.c.patient_id, patient.c.id)
-Index("ix_study_modalities", study.c.modalities, study.c.id)
+Index("ix_patient_patient_id", patient.c.patient_id)
+Index("ix_study_modalities", study.c.modalities)
 Index("ix_series_series_instance_uid", series.c.series_instance_uid)
 
 # detail=none: rowids only. A pattern is looked up by its trigrams, and compared with the name itself afterwards.

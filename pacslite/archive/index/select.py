@@ -7,7 +7,7 @@ or deleted while a query runs may be among its answers or not; everything else i
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Integer, Select, bindparam, select, tuple_
+from sqlalchemy import Column, ColumnElement, Integer, Select, bindparam, select, tuple_
 
 from pacslite.archive.index.compiled import LIMIT, Page, compiled_page, joined
 from pacslite.archive.index.drivers import TRIGRAMS, Branch, choose_driver
@@ -66,8 +66,8 @@ class Selection:
             trigrams = branch.uses_trigrams and is_walk
             ordered = [branch.order] if branch.order is not None else []
             behind: list[ColumnElement[Any]] = [ids[level] for level in levels if is_walk or level >= start + 1]
-            if trigrams:
-                behind[0] = TRIGRAMS.c.rowid
+            if trigrams:  # FTS5 sorts by nothing else; below each rowid the index on the foreign key is in order
+                behind = [TRIGRAMS.c.rowid]
             return (
                 select(*(TABLES[level].c[name] for level, name in self._cells), *ordered, *ids.values())
                 .select_from(joined(start, top, base, trigrams=trigrams))
@@ -77,7 +77,8 @@ class Selection:
             )
 
         shape = (branch.name, branch.level, base, depth, tuple(self._cells))
-        return compiled_page(shape, [*walk, *(one for _, one in self._filters)], build, limit)
+        predicates = [*walk, *(one for _, one in self._filters)]
+        return compiled_page(shape, predicates, build, limit, branch.along if is_walk else None)
 
 
 def _behind(branch: Branch, depth: Level, cursor: Sequence[object]) -> Predicate:
@@ -89,8 +90,14 @@ def _behind(branch: Branch, depth: Level, cursor: Sequence[object]) -> Predicate
     if at:
         parent = TABLES[Level(depth - 1)].c.id
         return Predicate("below", (ids[at - 1], ids[at]), lambda binds: (parent == binds[0]) & (own > binds[1]))
-    if order is not None:
+    if isinstance(order, Column):
         return Predicate("after", (cursor[0], ids[0]), lambda binds: tuple_(order, own) > tuple_(*binds))
+    if order is not None:  # SQLite seeks no pair in an index over an expression
+        return Predicate(
+            "after",
+            (cursor[0], cursor[0], ids[0]),
+            lambda binds: (order >= binds[0]) & (tuple_(order, own) > tuple_(binds[1], binds[2])),
+        )
     if branch.uses_trigrams:
         own = TRIGRAMS.c.rowid
     return Predicate("after", (ids[0],), lambda binds: own > binds[0])

@@ -80,7 +80,7 @@ def value_matches(vr: str, key: str, value: str) -> bool:
 
 def matches(vr: str, key: str, value: str, *, multiple: bool, unknown: bool) -> bool:
     """An attribute: universal, list of values, several stored values (§C.2.2.3), the unknown value (§C.2.2.1.2)."""
-    wanted = [one for one in key.split("\\") if one]
+    wanted = [one for one in key.split("\\") if one and not (vr == "PN" and not one.strip("^="))]  # ``^`` is no name
     if not wanted or any(set(one) == {"*"} for one in wanted):
         return True
     if not value:
