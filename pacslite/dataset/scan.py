@@ -56,6 +56,7 @@ class HeaderScanner:
     """
 
     __slots__ = (
+        "_began",
         "_block",
         "_buffer",
         "_form",
@@ -103,6 +104,7 @@ class HeaderScanner:
         self._block = _FIRST_BLOCK
         self._position = 0  # in the buffer; behind its end where something in the open element has yet to arrive
         self._offset = 0  # of the buffer in the data set
+        self._began = 0  # in the data set: the element that is open or passed over
         self._skip = 0  # bytes to come that nobody wants
         self._kept = 0
         self._fresh = detect  # the next element is the first: it shows implicit or explicit VR
@@ -134,8 +136,8 @@ class HeaderScanner:
             raise DataSetError(f"deflated data set ends after {self._inflated} bytes inflated")
         rest = self._buffer[self._position :]
         if self._open or self._skip or len(rest) >= 8 or any(rest):  # a few zeros are somebody's padding
-            at = self._open.base if self._open and not self._open.is_dropped else self._position
-            raise DataSetError(f"data set ends inside the element at byte {self._offset + at}")
+            at = self._began if self._open or self._skip else self._offset + self._position
+            raise DataSetError(f"data set ends inside the element at byte {at}")
         self.complete = True
 
     # reading
@@ -299,6 +301,7 @@ class HeaderScanner:
                     break
             if length == UNDEFINED:
                 raise DataSetError(f"undefined length in group {group:04X} at byte {self._offset + position}")
+            self._began = self._offset + position
             position += header + length
             self.leading += header + length
         return position
@@ -333,12 +336,14 @@ class HeaderScanner:
             else:
                 length = form.wide(buffer, position)[2]
             if length == UNDEFINED:
+                self._began = self._offset + position
                 self._open = OpenElement(form, position, header, explicit=self.explicit)
                 position += header
                 start += header  # counted when it is kept
                 break
             end = position + header + length
             if length > self._keep_limit:
+                self._began = self._offset + position
                 start += end - position
             elif end > size:
                 break
@@ -352,10 +357,8 @@ class HeaderScanner:
         return position
 
 
-def scan_header(
-    data: memoryview | bytes, transfer_syntax_uid: str, *, keep_limit: int = 65536, header_limit: int = 16 << 20
-) -> HeaderScanner:
-    """Scan a data set that is there, or its first bytes: ``complete`` tells if the header was."""
-    scanner = HeaderScanner(transfer_syntax_uid, keep_limit=keep_limit, header_limit=header_limit)
+def scan_header(data: memoryview | bytes, transfer_syntax_uid: str, *, detect: bool = True) -> HeaderScanner:
+    """Scan a data set that is there, or its first bytes: ``complete`` tells if the header's end was."""
+    scanner = HeaderScanner(transfer_syntax_uid, detect=detect)
     scanner.feed(data)
     return scanner

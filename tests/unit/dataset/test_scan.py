@@ -1,0 +1,268 @@
+"""The header scan, rule by rule: byte vectors from the tables of PS3.5 §7 and from what senders get wrong."""
+
+import struct
+import zlib
+
+import pytest
+
+from pacslite.dataset.element import Element
+from pacslite.dataset.scan import (
+    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
+    EXPLICIT_VR_BIG_ENDIAN,
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    DataSetError,
+    HeaderScanner,
+    scan_header,
+)
+
+ITEM = bytes.fromhex("FEFF00E0FFFFFFFF")
+ITEM_END = bytes.fromhex("FEFF0DE000000000")
+SEQUENCE_END = bytes.fromhex("FEFFDDE000000000")
+PIXELS = bytes.fromhex("E07F10004F570000FFFFFF7F")
+MODALITY = bytes.fromhex("08006000") + b"CS\x02\x00CT"
+PATIENT_ID = bytes.fromhex("10002000") + b"LO\x04\x00ID12"
+LARGE_KEY = 0x00082112  # Source Image Sequence
+
+
+def whole(data: bytes, syntax: str = EXPLICIT_VR_LITTLE_ENDIAN, stop_group: int = 0x7FE0) -> HeaderScanner:
+    """Scan data that must be a data set."""
+    scanner = HeaderScanner(syntax, stop_group=stop_group)
+    scanner.feed(data)
+    scanner.finish()
+    assert scanner.complete
+    return scanner
+
+
+@pytest.mark.parametrize(
+    ("data", "syntax", "element"),
+    [
+        # Table 7.1-2, 7.1-1: explicit, 16-bit and 32-bit length
+        ("08006000 4353 0200 4354", EXPLICIT_VR_LITTLE_ENDIAN, Element("CS", b"CT")),
+        ("08006000 5554 0000 02000000 4354", EXPLICIT_VR_LITTLE_ENDIAN, Element("UT", b"CT")),
+        ("08006000 5554 0100 02000000 4354", EXPLICIT_VR_LITTLE_ENDIAN, Element("UT", b"CT")),  # reserved: not tested
+        # Table 7.1-3: implicit; the VR is the dictionary's
+        ("08006000 02000000 4354", IMPLICIT_VR_LITTLE_ENDIAN, Element("CS", b"CT")),
+        # §7.3: big endian
+        ("00080060 4353 0002 4354", EXPLICIT_VR_BIG_ENDIAN, Element("CS", b"CT")),
+        ("00080060 5554 0000 00000002 4354", EXPLICIT_VR_BIG_ENDIAN, Element("UT", b"CT")),
+        # §7.1.2: VRs to come have a 32-bit length; one with a length where zeros belong has 16 bits
+        ("08006000 5A5A 0000 02000000 4354", EXPLICIT_VR_LITTLE_ENDIAN, Element("ZZ", b"CT")),
+        ("08006000 5A5A 0200 4354", EXPLICIT_VR_LITTLE_ENDIAN, Element("ZZ", b"CT")),
+        # the other encoding than promised
+        ("08006000 02000000 4354", EXPLICIT_VR_LITTLE_ENDIAN, Element("CS", b"CT")),
+        ("08006000 4353 0200 4354", IMPLICIT_VR_LITTLE_ENDIAN, Element("CS", b"CT")),
+        # odd length, as sent
+        ("08006000 4353 0300 435431", EXPLICIT_VR_LITTLE_ENDIAN, Element("CS", b"CT1")),
+        # zeros behind the last element, fewer than make an element
+        ("08006000 4353 0200 4354 000000", EXPLICIT_VR_LITTLE_ENDIAN, Element("CS", b"CT")),
+    ],
+)
+def test_an_element_is_read(data: str, syntax: str, element: Element) -> None:
+    assert whole(bytes.fromhex(data), syntax).elements[0x00080060] == element
+
+
+@pytest.mark.parametrize(
+    ("tag", "vr"),
+    [(0x00090010, "LO"), (0x00091001, "UN"), (0x00280106, "US"), (0x60003000, "OW"), (0x00100000, "UL")],
+)
+def test_implicit_vr_is_the_dictionarys(tag: int, vr: str) -> None:
+    data = struct.pack("<HHI", tag >> 16, tag & 0xFFFF, 0)
+    assert whole(data, IMPLICIT_VR_LITTLE_ENDIAN).elements[tag].vr == vr
+
+
+SEQUENCE = bytes.fromhex("08001221") + b"SQ\0\0" + b"\xff" * 4
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",  # no item at all
+        ITEM + ITEM_END,
+        ITEM + MODALITY + ITEM_END + ITEM + ITEM_END,
+        ITEM + SEQUENCE + ITEM + MODALITY + ITEM_END + SEQUENCE_END + ITEM_END,  # nested
+        bytes.fromhex("FEFF00E0") + struct.pack("<I", len(MODALITY)) + MODALITY,  # item of defined length
+        bytes.fromhex("FEFF00E0") + struct.pack("<I", 8) + SEQUENCE_END,  # which is not looked into
+        ITEM + bytes.fromhex("08001200") + b"OB\0\0" + struct.pack("<I", 8) + SEQUENCE_END + ITEM_END,  # nor is a value
+        ITEM + bytes.fromhex("08006000 02000000") + b"CT" + ITEM_END,  # implicit within explicit
+        # §6.2.2: UN of undefined length holds implicit VR, here with a length that looks like the VR "AE"
+        bytes.fromhex("FEFF00E0FFFFFFFF 08000500 00000000 08006000 41450000") + bytes(0x4541) + ITEM_END,
+        ITEM
+        + bytes.fromhex("08001200")
+        + b"OB\0\0"
+        + b"\xff" * 4
+        + ITEM[:4]
+        + bytes(4)
+        + SEQUENCE_END
+        + ITEM_END,  # §A.4
+        ITEM + MODALITY,  # the item's delimiter is missing
+        ITEM_END + ITEM + ITEM_END + ITEM_END,  # one too many
+    ],
+    ids=range(12),
+)
+def test_a_sequence_of_undefined_length_ends_where_it_ends(content: bytes) -> None:
+    for vr in (b"SQ", b"UN"):
+        sequence = SEQUENCE.replace(b"SQ", vr, 1) + content + SEQUENCE_END
+        scanner = whole(MODALITY + sequence + PATIENT_ID + PIXELS)
+        assert scanner.raw(LARGE_KEY) == sequence
+        assert scanner.elements[LARGE_KEY] == Element(vr.decode(), content)
+        assert scanner.get(0x00100020) == b"ID12"
+
+
+def test_a_sequence_in_implicit_vr_ends_where_it_ends() -> None:
+    inner = bytes.fromhex("08001221 FFFFFFFF") + ITEM + ITEM_END + SEQUENCE_END
+    outer = bytes.fromhex("08001221 FFFFFFFF") + ITEM + inner + ITEM_END + SEQUENCE_END
+    scanner = whole(outer + bytes.fromhex("10002000 04000000") + b"ID12", IMPLICIT_VR_LITTLE_ENDIAN)
+    assert scanner.elements[LARGE_KEY] == Element("SQ", ITEM + inner + ITEM_END)
+    assert scanner.get(0x00100020) == b"ID12"
+
+
+@pytest.mark.parametrize(
+    ("leading", "syntax", "data"),
+    [
+        # PS3.10 §7.1: a file's header sent along, explicit little endian before whatever follows
+        (bytes.fromhex("02000000") + b"UL\x04\x00\x0c\x00\x00\x00", EXPLICIT_VR_LITTLE_ENDIAN, MODALITY),
+        (bytes.fromhex("02000100") + b"OB\0\0\x02\0\0\0\0\1", EXPLICIT_VR_LITTLE_ENDIAN, MODALITY),
+        (
+            bytes.fromhex("02000100") + b"OB\0\0\x02\0\0\0\0\1",
+            EXPLICIT_VR_BIG_ENDIAN,
+            bytes.fromhex("00080060435300024354"),
+        ),
+        (
+            bytes.fromhex("02000100") + b"OB\0\0\x02\0\0\0\0\1",
+            IMPLICIT_VR_LITTLE_ENDIAN,
+            bytes.fromhex("08006000020000004354"),
+        ),
+        (bytes.fromhex("02001000 02000000") + b"1\0", IMPLICIT_VR_LITTLE_ENDIAN, bytes.fromhex("08006000020000004354")),
+        # PS3.7 §6.3: the command set
+        (bytes.fromhex("00000000 04000000 00000000"), EXPLICIT_VR_LITTLE_ENDIAN, MODALITY),
+    ],
+)
+def test_what_is_no_part_of_a_data_set_is_left_out(leading: bytes, syntax: str, data: bytes) -> None:
+    for piece in (len(leading) + len(data), 1, 11):
+        scanner = HeaderScanner(syntax)
+        for at in range(0, len(leading) + len(data), piece):
+            scanner.feed((leading + data)[at : at + piece])
+        scanner.finish()
+        assert scanner.leading == len(leading)
+        assert list(scanner.elements) == [0x00080060]
+        assert scanner.get(0x00080060) == b"CT"
+        assert scanner.explicit is (syntax != IMPLICIT_VR_LITTLE_ENDIAN)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        PIXELS,
+        bytes.fromhex("E07F0800") + b"OF\0\0" + bytes(4),
+        bytes.fromhex("E07F0000") + b"UL\x04\x00",  # its group length
+        bytes.fromhex("FCFFFCFF") + b"OB\0\0" + bytes(4),  # Data Set Trailing Padding
+        ITEM_END,  # and what is nothing
+    ],
+)
+def test_the_header_ends_before_pixel_data(end: bytes) -> None:
+    scanner = HeaderScanner(EXPLICIT_VR_LITTLE_ENDIAN)
+    assert not scanner.feed(MODALITY)
+    assert scanner.feed(end[:8])
+    assert scanner.feed(b"whatever")
+    scanner.finish()
+    assert list(scanner.elements) == [0x00080060]
+
+
+def test_the_header_ends_before_the_group_asked_for() -> None:
+    assert list(whole(MODALITY + PATIENT_ID + PIXELS, stop_group=0x0010).elements) == [0x00080060]
+
+
+@pytest.mark.parametrize(
+    ("data", "syntax", "comment"),
+    [
+        (MODALITY + PATIENT_ID[:-1], EXPLICIT_VR_LITTLE_ENDIAN, "data set ends inside the element at byte 10"),
+        (MODALITY + PATIENT_ID[:7], EXPLICIT_VR_LITTLE_ENDIAN, "data set ends inside the element at byte 10"),
+        (MODALITY + SEQUENCE + ITEM, EXPLICIT_VR_LITTLE_ENDIAN, "data set ends inside the element at byte 10"),
+        (SEQUENCE + ITEM + ITEM, EXPLICIT_VR_LITTLE_ENDIAN, "(FFFE,E000) at byte 20"),
+        (SEQUENCE + MODALITY, EXPLICIT_VR_LITTLE_ENDIAN, "(0008,0060) between items at byte 12"),
+        (SEQUENCE + bytes.fromhex("FEFF000000000000"), EXPLICIT_VR_LITTLE_ENDIAN, "(FFFE,0000) at byte 12"),
+        (
+            bytes.fromhex("02000100") + b"OB\0\0" + b"\xff" * 4,
+            EXPLICIT_VR_LITTLE_ENDIAN,
+            "undefined length in group 0002 at byte 0",
+        ),
+        (
+            b"GET / HTTP/1.1\r\nHost: pacs\r\n\r\n",
+            EXPLICIT_VR_LITTLE_ENDIAN,
+            "data set ends inside the element at byte 0",
+        ),
+        (
+            b"\x07\x00",
+            DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
+            "deflated data set: Error -3 while decompressing data: invalid block type",
+        ),
+        (
+            zlib.compress(MODALITY, wbits=-15)[:5],
+            DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
+            "deflated data set ends after 4 bytes inflated",
+        ),
+        (b"", DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, "deflated data set ends after 0 bytes inflated"),
+    ],
+)
+def test_what_is_no_data_set_is_refused(data: bytes, syntax: str, comment: str) -> None:
+    scanner = HeaderScanner(syntax)
+    with pytest.raises(DataSetError) as refusal:  # noqa: PT012
+        scanner.feed(data)
+        scanner.finish()
+    assert str(refusal.value) == comment
+    assert refusal.value.status == 0xC000
+    assert len(comment) <= 64 or syntax == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN  # (0000,0902) is cut there
+
+
+def test_what_was_read_before_an_error_stays() -> None:
+    scanner = HeaderScanner(EXPLICIT_VR_LITTLE_ENDIAN)
+    with pytest.raises(DataSetError):
+        scanner.feed(MODALITY + SEQUENCE + MODALITY)
+    assert scanner.get(0x00080060) == b"CT"
+
+
+def test_of_duplicates_the_last_counts_and_order_does_not() -> None:
+    scanner = whole(PATIENT_ID + MODALITY + PATIENT_ID.replace(b"ID12", b"ID34"))
+    assert scanner.get(0x00100020) == b"ID34"
+    assert scanner.get(0x00080060) == b"CT"
+
+
+def test_values_come_by_the_dozen() -> None:
+    sequence = SEQUENCE + ITEM + ITEM_END + SEQUENCE_END
+    scanner = whole(MODALITY + sequence + PATIENT_ID)
+    assert scanner.values((0x00100020, 0x00100010, 0x00080060, LARGE_KEY)) == [b"ID12", None, b"CT", ITEM + ITEM_END]
+    assert scanner.raw_many((0x00080060, 0x00100010, LARGE_KEY)) == MODALITY + sequence
+    assert scanner.raw(0x00100010) == b""
+    assert 0x00100020 in scanner.elements
+    assert len(scanner.elements) == 3
+    with pytest.raises(KeyError):
+        scanner.elements[0x00100010]
+
+
+@pytest.mark.parametrize(
+    ("value", "charsets"),
+    [
+        (b"ISO_IR 100", ("ISO_IR 100",)),
+        (b"\\ISO 2022 IR 87 ", ("", "ISO 2022 IR 87")),
+        (b"ISO 2022 IR 13\\ISO 2022 IR 87", ("ISO 2022 IR 13", "ISO 2022 IR 87")),
+        (b"", ()),
+        (b"  ", ()),
+        (b"\xff\xfe", ("\ufffd\ufffd",)),
+    ],
+)
+def test_character_sets_are_told(value: bytes, charsets: tuple[str, ...]) -> None:
+    data = bytes.fromhex("08000500") + b"CS" + struct.pack("<H", len(value)) + value
+    assert whole(data).charsets == charsets
+
+
+def test_what_was_scanned_before_keeps_its_syntax() -> None:
+    implicit = bytes.fromhex("08006000 02000000") + b"CT"  # a sender's switch, first among the elements kept
+    assert scan_header(implicit + PATIENT_ID, EXPLICIT_VR_LITTLE_ENDIAN).get(0x00100020) is None
+    scanner = scan_header(implicit + PATIENT_ID, EXPLICIT_VR_LITTLE_ENDIAN, detect=False)
+    assert scanner.elements == {0x00080060: Element("CS", b"CT"), 0x00100020: Element("LO", b"ID12")}
+
+
+def test_deflated_data_sets_may_be_followed_by_padding() -> None:
+    data = zlib.compress(MODALITY, wbits=-15) + b"\0"
+    assert whole(data, DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN).get(0x00080060) == b"CT"
