@@ -2,22 +2,18 @@
 
 import asyncio
 import gc
+import importlib
 import ipaddress
 import logging
 import signal
 import socket
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from pacslite.access import EVERYTHING, Access, Remote
-from pacslite.archive.archive import Archive
-from pacslite.archive.index.reader import IndexReader
-from pacslite.archive.options import StorageOptions
-from pacslite.archive.query import QueryOptions
-from pacslite.budget import Budget
 from pacslite.config import Settings
 from pacslite.dataset.meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from pacslite.dimse.service import Service
 from pacslite.errors import PacsliteError
 from pacslite.net.acceptor import Acceptor, AcceptorOptions
 from pacslite.net.connection import receive_buffer
@@ -29,11 +25,10 @@ from pacslite.net.timeouts import Timeouts
 from pacslite.net.tls import Certificates, TlsOptions
 from pacslite.scu.pool import Pool
 from pacslite.scu.requestor import Requestor, RequestorOptions
-from pacslite.services.query import FindService
-from pacslite.services.retrieve import GetService, MoveService, RetrieveOptions
-from pacslite.services.storage import StorageService
-from pacslite.services.sub_operations import PendingPolicy
 from pacslite.services.verification import VerificationService
+
+if TYPE_CHECKING:
+    from pacslite.backend import Backend  # imported when the server listens already, in a thread
 
 __all__ = ["Server", "run"]
 
@@ -56,13 +51,14 @@ class Server:
         self._access = Access(())
         self._certificates: Certificates | None = None
         self._watch: asyncio.Task[None] | None = None
-        self._archive = Archive(_storage_options(settings), budget=Budget(settings.limits.total_bytes))
-        self._reader = IndexReader(self._archive.index_path, connections=settings.index.read_connections)
+        self._dispatcher = Dispatcher([VerificationService()])
+        self._ready = asyncio.Event()
         self._listener: Listener | None = None
         self._pool: Pool | None = None
+        self._backend: Backend | None = None
 
     async def start(self) -> None:
-        """Open the archive and listen.
+        """Listen, then open the archive: C-ECHO is answered at once, all other associations wait for the archive.
 
         Raises:
             PacsliteError: The data directory is in use, a certificate cannot be used, an address is taken.
@@ -71,19 +67,31 @@ class Server:
         self._access = await _access(settings)
         if settings.tls.certificate is not None or any(remote.tls for remote in settings.remote):
             self._certificates = Certificates(_tls_options(settings))
-        await self._archive.start()
+        timeouts = _timeouts(settings)
+        requestor = Requestor(self._requestor_options(timeouts), receive_buffer())
+        self._pool = Pool(requestor, settings.retrieve.reuse_seconds)
         try:
-            await self._reader.start()
-            await self._listen()
+            await self._listen(timeouts)
+            composed = await asyncio.to_thread(importlib.import_module, "pacslite.backend")
+            backend: Backend = composed.Backend(settings, access=lambda: self._access, pool=self._pool)
+            await backend.start()
+            self._backend = backend
         except BaseException:
-            await self._close()
+            await self.stop()
             raise
+        self._dispatcher.add(backend.services)
+        self._ready.set()
 
     async def stop(self) -> None:
         """Let running operations end within the drain time, then close everything."""
         if self._listener is not None:
             await self._listener.stop(self.settings.timeouts.drain_seconds)
-        await self._close()
+        if self._watch is not None:
+            self._watch.cancel()
+        if self._pool is not None:
+            await self._pool.close()
+        if self._backend is not None:
+            await self._backend.stop()
 
     async def reload(self, settings: Settings) -> None:
         """Take over what can change while associations run: remotes and access, certificates, the log level."""
@@ -95,23 +103,20 @@ class Server:
 
     # private
 
-    async def _listen(self) -> None:
+    async def _listen(self, timeouts: Timeouts) -> None:
         settings = self.settings
-        timeouts = _timeouts(settings)
-        requestor = Requestor(self._requestor_options(timeouts), receive_buffer())
-        self._pool = Pool(requestor, settings.retrieve.reuse_seconds)
-        loop = asyncio.get_running_loop()
         acceptor = Acceptor(
-            Dispatcher(self._services(self._pool)),
+            self._dispatcher,
             lambda: self._access,
             IdentityVerifier(_identity_options(settings)),
-            Limits(_limits_options(settings), loop.time),
+            Limits(_limits_options(settings), asyncio.get_running_loop().time),
             AcceptorOptions(
                 maximum_length=settings.limits.maximum_length,
                 operations=settings.limits.operations,
                 implementation_class_uid=IMPLEMENTATION_CLASS_UID,
                 implementation_version_name=IMPLEMENTATION_VERSION_NAME,
             ),
+            self._ready,
         )
         self._listener = Listener(
             acceptor,
@@ -131,29 +136,6 @@ class Server:
         if self._certificates is not None:
             self._watch = asyncio.create_task(self._certificates.watch())
 
-    def _services(self, pool: Pool) -> tuple[Service, ...]:
-        """Negotiation is computed from this tuple: to add a service, name it here."""
-        settings = self.settings
-        query_options = _query_options(settings)
-        retrieve_options = RetrieveOptions(
-            pending=PendingPolicy(
-                seconds=settings.retrieve.pending_seconds,
-                without_requestor=settings.retrieve.continue_without_requestor,
-            ),
-            parallel_associations=settings.retrieve.parallel_associations,
-            operations=settings.retrieve.operations,
-            identifier_bytes=settings.limits.identifier_bytes,
-        )
-        return (
-            VerificationService(),
-            FindService(self._reader, query_options, settings.limits.identifier_bytes),
-            MoveService(
-                self._archive, self._reader, query_options, retrieve_options, access=lambda: self._access, pool=pool
-            ),
-            GetService(self._archive, self._reader, query_options, retrieve_options),
-            StorageService(self._archive, unknown_sop_classes=settings.storage.unknown_sop_classes),
-        )
-
     def _requestor_options(self, timeouts: Timeouts) -> RequestorOptions:
         certificates = self._certificates
         return RequestorOptions(
@@ -165,14 +147,6 @@ class Server:
             timeouts=timeouts,
             tls=(lambda: certificates.client) if certificates is not None else None,
         )
-
-    async def _close(self) -> None:
-        if self._watch is not None:
-            self._watch.cancel()
-        if self._pool is not None:
-            await self._pool.close()
-        await self._reader.stop()
-        await self._archive.stop()
 
 
 async def run(settings: Settings, reload: Callable[[], Settings] | None = None) -> int:
@@ -225,35 +199,6 @@ def _greet(settings: Settings, ports: list[int]) -> None:
 
 
 # Settings to what the parts take
-
-
-def _storage_options(settings: Settings) -> StorageOptions:
-    storage = settings.storage
-    return StorageOptions(
-        data_dir=settings.server.data_dir,
-        durability=storage.durability,
-        duplicates=storage.duplicates,
-        uid_conflict=storage.uid_conflict,
-        patient_conflict=storage.patient_conflict,
-        min_free_bytes=storage.min_free_bytes,
-        max_bytes=storage.max_bytes,
-        disk_threads=storage.disk_threads,
-        piece_bytes=storage.piece_bytes,
-        unflushed_bytes=settings.limits.association_bytes,
-        index_cache_bytes=settings.index.cache_bytes,
-    )
-
-
-def _query_options(settings: Settings) -> QueryOptions:
-    query = settings.query
-    return QueryOptions(
-        retrieve_ae_title=settings.server.ae_title,
-        relational=query.relational,
-        fuzzy=query.fuzzy,
-        strict=query.strict,
-        match_unknown=query.match_unknown,
-        maximum_results=query.max_results,
-    )
 
 
 def _timeouts(settings: Settings) -> Timeouts:

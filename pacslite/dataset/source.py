@@ -28,8 +28,8 @@ class ReadBuffer:
 class FileSource:
     """``length`` bytes at ``offset`` of an open file (see ``dimse.service.DataSetSource``).
 
-    ``read`` never blocks the loop on a disk: it reads with RWF_NOWAIT, and only what is not in the page cache is read in
-    a thread. Where the file system cannot say (tmpfs), its files are in memory anyway.
+    ``read`` never blocks the loop on a disk: it reads with RWF_NOWAIT, and what is not in the page cache is read in a
+    thread. Where the file system cannot say (tmpfs), its files are in memory anyway.
     """
 
     __slots__ = ("_at", "_buffer", "_end", "_fd", "length")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pacslite.access import Access, Refusal
 from pacslite.dimse.messages import CommandField, Message
 from pacslite.dimse.service import Peer, Request
+from pacslite.dimse.uids import VERIFICATION
 from pacslite.net.connection import Connection
 from pacslite.net.dispatch import Dispatcher
 from pacslite.net.ended import AssociationEnded
@@ -43,6 +44,7 @@ class Acceptor:
         identity: Verifies user identity items.
         limits: Counts associations.
         options: As configured.
+        ready: Set when all services are there; until then only associations for verification alone are answered.
     """
 
     def __init__(
@@ -52,11 +54,13 @@ class Acceptor:
         identity: IdentityVerifier,
         limits: Limits,
         options: AcceptorOptions,
+        ready: asyncio.Event,
     ) -> None:
         self._dispatcher = dispatcher
         self._access = access
         self._identity = identity
         self._limits = limits
+        self._ready = ready
         self._policy = AcceptorPolicy(
             offer=dispatcher.offer,
             maximum_length=options.maximum_length,
@@ -118,6 +122,10 @@ class Acceptor:
         identity = await self._identity.verify(request)
         if isinstance(identity, Refusal):
             return identity
+        if not self._ready.is_set() and any(
+            context.abstract_syntax != VERIFICATION for context in request.presentation_contexts
+        ):
+            await self._ready.wait()
         full = self._limits.admit(connection.host, calling)
         if full is not None:
             return full

@@ -94,9 +94,13 @@ class Dispatcher:
     """
 
     def __init__(self, services: Sequence[Service], observe: Observer | None = None) -> None:
-        self._services = services
+        self._services = list(services)
         self._observe = observe
         self._service_of: dict[str, Service] = {}
+
+    def add(self, services: Sequence[Service]) -> None:
+        """More services, behind those that are there."""
+        self._services += services
 
     def offer(self, abstract_syntax: str, service_class: str | None) -> AbstractSyntaxOffer | None:
         for service in self._services:

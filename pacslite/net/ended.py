@@ -2,7 +2,15 @@
 
 from pacslite.errors import PacsliteError
 
-__all__ = ["AssociationEnded", "AssociationRejectedError", "ConnectFailed", "DimseTimeout"]
+__all__ = [
+    "AssociationAborted",
+    "AssociationEnded",
+    "AssociationRejectedError",
+    "AssociationReleased",
+    "ConnectFailed",
+    "DimseTimeout",
+    "TimedOut",
+]
 
 # (source, reason) of an A-ASSOCIATE-RJ, PS3.8 Table 9-21
 _REJECT_REASONS = {
@@ -21,6 +29,18 @@ class AssociationEnded(PacsliteError):
     """The association is over: released, aborted, or its connection lost. The text says which, and by whom."""
 
 
+class AssociationReleased(AssociationEnded):
+    """In order, by A-RELEASE."""
+
+
+class AssociationAborted(AssociationEnded):
+    """By an A-ABORT, ours or the peer's."""
+
+
+class TimedOut(AssociationEnded):
+    """The peer was silent for longer than a time limit allows, or took nothing of what we sent."""
+
+
 class ConnectFailed(AssociationEnded):
     """No transport connection, or no answer to the A-ASSOCIATE-RQ."""
 
@@ -30,7 +50,7 @@ class DimseTimeout(AssociationEnded):
 
 
 class AssociationRejectedError(ConnectFailed):
-    """The peer answered A-ASSOCIATE-RJ (PS3.8 §9.3.4)."""
+    """Of a requestor: the peer answered A-ASSOCIATE-RJ (PS3.8 §9.3.4). Of an acceptor: its provider did (AE-6)."""
 
     def __init__(self, result: int, source: int, reason: int) -> None:
         meaning = _REJECT_REASONS.get((source, reason), "reserved reason")

@@ -1,4 +1,4 @@
-"""A request of ours and the responses that have come for it."""
+"""Requests of ours and the responses that have come for them."""
 
 import asyncio
 from collections import deque
@@ -7,7 +7,7 @@ from pacslite.dimse.messages import Message
 from pacslite.dimse.status import is_pending
 from pacslite.net.ended import AssociationEnded
 
-__all__ = ["Exchange"]
+__all__ = ["Exchange", "Exchanges"]
 
 
 class Exchange:
@@ -53,3 +53,40 @@ class Exchange:
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
+
+
+class Exchanges:
+    """What is outstanding on one association, by Message ID."""
+
+    __slots__ = ("_by_id", "_last_id", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._by_id: dict[int, Exchange] = {}
+        self._last_id = 0
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def next_message_id(self) -> int:
+        """Unique among those outstanding (PS3.7 §9.1.1.1.1)."""
+        self._last_id = self._last_id % 65_535 + 1
+        while self._last_id in self._by_id:
+            self._last_id = self._last_id % 65_535 + 1
+        return self._last_id
+
+    def begin(self, message_id: int) -> Exchange:
+        exchange = self._by_id[message_id] = Exchange(self._loop)
+        return exchange
+
+    def get(self, message_id: int) -> Exchange | None:
+        return self._by_id.get(message_id)
+
+    def forget(self, message_id: int) -> None:
+        self._by_id.pop(message_id, None)
+
+    def end(self, error: AssociationEnded) -> None:
+        """The association is over: nothing more will come for any of them."""
+        for exchange in self._by_id.values():
+            exchange.end(error)
+        self._by_id.clear()

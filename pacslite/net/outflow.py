@@ -1,0 +1,192 @@
+"""The way out of one association: whole messages one after the other, back-pressure, and the write time limit."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from pacslite.dimse.command import Value
+from pacslite.dimse.service import DataSetSource
+from pacslite.dimse.writer import Frames, command_frames, data_frames, message_frames
+from pacslite.net.ended import AssociationEnded
+from pacslite.upper_layer.association import Association
+from pacslite.upper_layer.machine import StateError
+
+__all__ = ["Outflow"]
+
+_WRITE_HIGH, _WRITE_LOW = 1_048_576, 262_144  # bytes; uvloop's own high mark of 64 KiB would stop before one PDU is out
+_SOURCE_PIECE = 1_048_576  # bytes of a data set read and written at once
+
+
+class Outflow:
+    """Writes what an association has to send.
+
+    Args:
+        association: Frames P-DATA-TF only in the states that allow it.
+        write_seconds: The peer must take something within this while there is something to take; 0 is no limit.
+        broken: Told why the association cannot go on: half a message has been sent, and its other half will not be.
+        stuck: The peer has taken nothing for ``write_seconds``.
+    """
+
+    __slots__ = (
+        "_association", "_broken", "_loop", "_over", "_sending", "_stuck", "_taken", "_timer", "_transport",
+        "_writable", "_write_seconds", "_written", "last_sent",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        association: Association,
+        write_seconds: float,
+        *,
+        broken: Callable[[str], None],
+        stuck: Callable[[], None],
+    ) -> None:
+        self._loop = loop
+        self._association = association
+        self._write_seconds = write_seconds
+        self._broken = broken
+        self._stuck = stuck
+        self._transport: asyncio.Transport | None = None
+        self._over: AssociationEnded | None = None
+        self._sending: asyncio.Lock | None = None
+        self._writable: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._written = 0  # bytes handed to the transport
+        self._taken = 0  # of them taken by the peer, when the write timer last looked
+        self.last_sent = loop.time()
+
+    # the transport's calls
+
+    def connect(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        transport.set_write_buffer_limits(high=_WRITE_HIGH, low=_WRITE_LOW)
+
+    def pause(self) -> None:
+        if self._writable is None:
+            self._writable = self._loop.create_future()
+
+    def resume(self) -> None:
+        writable, self._writable = self._writable, None
+        if writable is not None and not writable.done():
+            writable.set_result(None)
+
+    def disconnect(self) -> None:
+        """The transport is closed; whoever waits for it to take more waits no longer."""
+        self._transport = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.resume()
+
+    def end(self, why: AssociationEnded) -> None:
+        """No message will be sent any more; what the association itself still has to say goes out."""
+        self._over = why
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+
+    # sending
+
+    async def send(
+        self, context_id: int, command: Mapping[int, Value], source: DataSetSource | bytes | None = None
+    ) -> None:
+        """Send one message; no other is sent between its fragments (PS3.7 §6.3).
+
+        Raises:
+            AssociationEnded: The association is over, before or in the middle of it.
+        """
+        limit = self._association.peer_maximum_length
+        if source is None or isinstance(source, bytes):
+            await self.send_frames(message_frames(context_id, command, source, limit))
+        else:
+            if self._sending is None:
+                self._sending = asyncio.Lock()
+            async with self._sending:
+                await self._send_pieces(context_id, command, source, limit)
+
+    async def send_frames(self, frames: Frames) -> None:
+        """Send whole messages that are framed already."""
+        if self._sending is not None and self._sending.locked():
+            async with self._sending:
+                self.write(frames)
+        else:
+            self.write(frames)
+        if self._writable is not None:
+            await self._drain()
+
+    def write(self, frames: Frames) -> None:
+        """Hand framed P-DATA-TF PDUs to the transport, uncopied."""
+        if self._over is not None:
+            raise self._over
+        try:
+            self._association.send_p_data(frames)
+        except StateError as error:
+            raise AssociationEnded(str(error)) from error
+        self.put(self._association.data_to_send())
+
+    def put(self, buffers: Frames) -> None:
+        """Hand PDUs of any kind to the transport."""
+        transport = self._transport
+        if transport is None:
+            return
+        if self._timer is None and self._write_seconds:
+            self._taken = self._written - transport.get_write_buffer_size()
+            self._timer = self._loop.call_later(self._write_seconds, self._look)
+        transport.writelines(buffers)
+        self._written += sum(map(len, buffers))
+        self.last_sent = self._loop.time()
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that the transport still holds, by reference."""
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+
+    # private
+
+    async def _drain(self) -> None:
+        """Wait while the peer does not read."""
+        while self._over is None and self._writable is not None:
+            await asyncio.shield(self._writable)
+        if self._over is not None:
+            raise self._over
+
+    async def _send_pieces(
+        self, context_id: int, command: Mapping[int, Value], source: DataSetSource, limit: int
+    ) -> None:
+        frames = command_frames(context_id, command, limit)
+        left = source.length
+        # whole PDUs in every piece: a piece that is no multiple would end in a short one
+        fragment = (limit - 6) & ~1
+        piece = _SOURCE_PIECE // fragment * fragment if 0 < fragment < _SOURCE_PIECE else _SOURCE_PIECE
+        begun = False
+        try:
+            while True:
+                data = await source.read(piece, reuse=self.unsent == 0)
+                left -= len(data)
+                if not data and left > 0:
+                    self._broken("the stored data set ended early")
+                    raise self._over or AssociationEnded("aborted")
+                self.write(frames + data_frames(context_id, data, limit, is_last=left <= 0))
+                if left <= 0:
+                    return
+                begun = True
+                frames = []
+                if self._writable is not None:
+                    await self._drain()
+        except BaseException:
+            if begun and self._over is None:  # whatever came next would be taken for the rest of this data set
+                self._broken("a message was given up in its middle")
+            raise
+
+    def _look(self) -> None:
+        """The write timer: has anything been taken since it was started?"""
+        self._timer = None
+        transport = self._transport
+        if transport is None:
+            return
+        unsent = transport.get_write_buffer_size()
+        if not unsent:
+            return
+        taken = self._written - unsent
+        if taken <= self._taken:
+            return self._stuck()
+        self._taken = taken
+        self._timer = self._loop.call_later(self._write_seconds, self._look)

@@ -1,0 +1,70 @@
+"""Sockets: on which addresses we listen, and how connections notice a peer that has vanished."""
+
+import errno
+import os
+import socket
+
+__all__ = ["listening_sockets", "tune"]
+
+_BACKLOG = 4_096  # the system may allow less
+_KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
+_NO_SUCH_FAMILY = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
+
+def listening_sockets(host: str, port: int) -> list[socket.socket]:
+    """Listen on ``host``; empty is all addresses, IPv4 and IPv6, on one port where there are both.
+
+    A port can be taken again at once after a restart, connections in TIME_WAIT notwithstanding, but never while
+    another process listens on it.
+
+    Raises:
+        OSError: An address is in use, or not ours.
+    """
+    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    addresses = dict.fromkeys((family, address) for family, _, _, _, address in found)
+    sockets: list[socket.socket] = []
+    refused: OSError | None = None
+    try:
+        for family, address in addresses:
+            chosen = (address[0], port, *address[2:])
+            try:
+                sockets.append(_listen(family, chosen))
+            except OSError as error:
+                if error.errno not in _NO_SUCH_FAMILY:
+                    raise
+                refused = error  # IPv6 switched off, most often: the other family will do
+                continue
+            port = port or sockets[-1].getsockname()[1]
+        if refused is not None and not sockets:
+            raise refused
+    except BaseException:
+        for one in sockets:
+            one.close()
+        raise
+    return sockets
+
+
+def tune(connection: socket.socket, write_seconds: float) -> None:
+    """Send at once, and let the system notice a peer that has vanished, idle or in mid transfer."""
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in _KEEPALIVE:
+        connection.setsockopt(socket.IPPROTO_TCP, option, value)
+    if write_seconds:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(int(write_seconds * 1000), 1))
+
+
+def _listen(family: int, address: tuple[object, ...]) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        where = f"{address[0]} port {address[1]}"
+        raise OSError(error.errno, f"{where}: {os.strerror(error.errno or 0)}") from error
+    return listener
