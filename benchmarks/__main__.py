@@ -2,6 +2,7 @@
 
 import argparse
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from benchmarks import large, network, query, retrieve, storage
 from benchmarks.peers import PEERS
-from benchmarks.report import Journal
+from benchmarks.report import RESULTS, Journal
 
 Section = Callable[[Journal, Path, int, bool, Sequence[str]], Iterator[str]]
 SECTIONS: dict[str, Section] = {
@@ -27,12 +28,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="rounds, each with all servers (default 3)")
     parser.add_argument("--quick", action="store_true", help="a quarter of the load")
     parser.add_argument("--only", action="append", default=[], choices=PEERS, help="this server (may be repeated)")
-    parser.add_argument("--folder", type=Path, default=Path.cwd(), help="on whose file system the servers store")
+    parser.add_argument("--folder", type=Path, default=RESULTS, help="on whose file system the servers store")
     arguments = parser.parse_args()
 
     journal = Journal()
     began = time.monotonic()
-    folder = Path(tempfile.mkdtemp(prefix=".bench-", dir=arguments.folder))
+    arguments.folder.mkdir(exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="bench-", dir=arguments.folder))
+    # on ext4: each directory below in a block group of its own, away from what others deleted (see peers.empty)
+    subprocess.run(["chattr", "+T", str(folder)], check=False, capture_output=True)
     try:
         for name, section in SECTIONS.items():
             if arguments.section in ("all", name):

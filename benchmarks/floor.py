@@ -1,7 +1,6 @@
 """The floor under durable storage: a bare loop that only writes and syncs the same bytes, several at a time."""
 
 import os
-import shutil
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.load import StoreLoad, StoreResult
+from benchmarks.peers import empty
 from benchmarks.samples import sample
 from benchmarks.workers import Start, run_workers
 
@@ -22,7 +22,7 @@ def floor(load: StoreLoad, folder: Path) -> StoreResult:
         [result] = run_workers([partial(_run, load, directory)])
         return result
     finally:
-        shutil.rmtree(directory)
+        empty(directory)
 
 
 def _run(load: StoreLoad, directory: Path, start: Start) -> StoreResult:

@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks import generate_index
 from benchmarks.find import STUDY_ROOT_FIND, Answers, encode_identifier, find
 from benchmarks.load import StoreLoad, store
-from benchmarks.peers import PEERS, Server, running
+from benchmarks.peers import PEERS, Server, empty, running
 from benchmarks.query import ACCESSION, DATE, PATIENT_ID, PATIENT_NAME, STUDY_KEYS, STUDY_UID
 from benchmarks.report import Figures, Journal, Target, percentile, table
 from benchmarks.samples import sample
@@ -92,17 +92,18 @@ def run(journal: Journal, folder: Path, rounds: int, quick: bool, only: Sequence
             _ask_all(server, everything)
         started = server.started_in * 1e3
         connection.release()
-    _remove(archive)
+    empty(archive)
     journal.save()
     yield _queries(figures, everything, f"{studies:,} studies (index made in {seconds:.0f} s, start {started:.0f} ms)")
 
+    archive = folder / "instances"
     seconds = _generate(archive, INSTANCES // divisor // 201, INSTANCES // divisor // 201)
     stores = [journal.figures("large", f"store {load.sample} x{load.associations}") for load in STORES]
     for number in range(rounds):
         for load, one in zip(STORES, stores, strict=True):
             for data in (None, archive) if number % 2 else (archive, None):
                 _store(load, folder, data, one)
-    _remove(archive)
+    empty(archive)
     sample.cache_clear()
     journal.save()
     yield _stores(stores, f"{INSTANCES // divisor:,} instances")
@@ -120,13 +121,6 @@ def _generate(archive: Path, studies: int, with_instances: int) -> float:
     run_workers([job], seconds=1800)
     os.sync()
     return time.monotonic() - began
-
-
-def _remove(archive: Path) -> None:
-    for directory, _, names in os.walk(archive, topdown=False):
-        for name in names:
-            (Path(directory) / name).unlink()
-        Path(directory).rmdir()
 
 
 def _ask(case: Case, studies: int, connection: Connection, figures: Figures) -> None:

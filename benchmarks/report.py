@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["Figures", "Journal", "Target", "percentile", "table"]
+__all__ = ["RESULTS", "Figures", "Journal", "Target", "percentile", "table"]
 
 RESULTS = Path(__file__).parent / "results"
 
