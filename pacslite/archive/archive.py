@@ -25,6 +25,7 @@ from pacslite.archive.keys import Level
 from pacslite.archive.lock import DataDirLock
 from pacslite.archive.options import StorageOptions
 from pacslite.archive.outcome import Stored
+from pacslite.archive.record import check_uid
 from pacslite.archive.recovery import Recovered, Recovery
 from pacslite.archive.reference import InstanceRef
 from pacslite.archive.reindex import refuse_incomplete
@@ -133,8 +134,11 @@ class Archive:
 
         Raises:
             OutOfResources: The free-space floor or the quota is reached: nothing is taken in.
+            DataSetError: A UID is none.
         """
         self._space.check()
+        check_uid("SOP Instance UID", sop_instance_uid)
+        check_uid("SOP Class UID", sop_class_uid)
         return Incoming(
             self._ingest,
             sop_class_uid=sop_class_uid,
@@ -198,3 +202,12 @@ class Archive:
     async def totals(self) -> Totals:
         """Count what is stored."""
         return await asyncio.get_running_loop().run_in_executor(None, self._index.totals)
+
+    async def settle(self) -> None:
+        """Move what is stored into its place now, where it would be some time."""
+        await asyncio.get_running_loop().run_in_executor(None, self._settler.settle)
+
+    @property
+    def unsettled(self) -> int:
+        """Instances that are stored and not yet in their place."""
+        return len(self._settler.all())

@@ -207,6 +207,8 @@ class Checker:
             return Difference("foreign", name, str(error))
         finally:
             os.close(fd)
+        if any(noted == name for _, noted, _ in self._index.notes()):
+            return None  # replaced or deleted, and about to go
         known = self._index.look_up(record.sop_instance_uid)
         if known is None:
             return Difference("orphan", name, "sound, not in the index")

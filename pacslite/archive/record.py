@@ -19,12 +19,13 @@ from pacslite.dataset.charset import decode_text
 from pacslite.dataset.scan import DataSetError, HeaderScanner
 from pacslite.errors import DimseError
 
-__all__ = ["DataSetMismatch", "Record", "SeriesKey", "Upper", "columns_of", "make_record"]
+__all__ = ["DataSetMismatch", "Record", "SeriesKey", "Upper", "check_uid", "columns_of", "make_record"]
 
 Value = str | int | bytes | None
 
 _ASCII_VRS = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI"})  # PS3.5 §6.1.2.2: no character set
 _TRAILING_ONLY = frozenset({"LT", "ST", "UT"})  # leading spaces are part of these
+_LONGEST_UID = 255  # PS3.5 §9.1 allows 64
 _UID_TAGS = (0x00080016, 0x00080018, 0x0020000D, 0x0020000E, 0x00100020, 0x00100021)
 _UID_NAMES = ("SOP Class UID", "SOP Instance UID", "Study Instance UID", "Series Instance UID")
 
@@ -128,6 +129,16 @@ def make_record(
     )
 
 
+def check_uid(name: str, uid: str) -> None:
+    """Refuse what cannot be a UID, or a part of a log line or a header; anything printable is let in.
+
+    Raises:
+        DataSetError: Status C000.
+    """
+    if not (uid and len(uid) <= _LONGEST_UID and uid.isascii() and uid.isprintable()):
+        raise DataSetError(f"{name} is {'no text' if uid else 'missing'}")
+
+
 def columns_of(level: Level) -> tuple[str, ...]:
     """The key columns of a level in the order of the values in records; of the upper levels with what is kept."""
     if level is Level.IMAGE:
@@ -204,8 +215,8 @@ def _uid(name: str, value: bytes | None) -> str:
     if not value:
         return ""
     text = value.decode("latin-1").strip(" \0")
-    if not (text.isascii() and text.isprintable()):
-        raise DataSetError(f"{name} is no text")
+    if text:
+        check_uid(name, text)
     return text
 
 

@@ -1,0 +1,264 @@
+"""The same instance, study or patient from several senders, and deletion and retrieval among them."""
+
+import asyncio
+import os
+import random
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from pacslite.archive.archive import Archive
+from pacslite.archive.index.writer import PatientConflict
+from pacslite.archive.keys import Level
+from pacslite.archive.outcome import DuplicateInstance, Stored
+from pacslite.errors import DimseError
+from tests.support.instances import Instance, make_instance
+from tests.support.storing import archive_in, begin, files_in, read, reference, rows, store
+
+
+async def _clean(archive: Archive) -> None:
+    assert (await archive.check(deep=True)).differences == []
+
+
+async def _store_all(archive: Archive, instances: Sequence[Instance]) -> list[Stored]:
+    return await asyncio.gather(*(store(archive, instance) for instance in instances))
+
+
+def _elsewhere(instance: Instance, study: int) -> Instance:
+    """The same SOP Instance UID with other content, in another study."""
+    other = make_instance(1, seed=9, study=study, size=900)
+    assert len(other.sop_instance_uid) == len(instance.sop_instance_uid)
+    data = other.data.replace(other.sop_instance_uid.encode(), instance.sop_instance_uid.encode())
+    return Instance(other.patient_id, other.study_uid, other.series_uid, instance.sop_instance_uid, data)
+
+
+async def test_first_objects_of_a_patient_from_sixteen_senders(tmp_path: Path) -> None:
+    instances = [make_instance(n, series=n % 3, size=3000) for n in range(16)]
+    async with archive_in(tmp_path) as archive:
+        await _store_all(archive, instances)
+        assert rows(tmp_path, "SELECT number_of_studies, number_of_series, number_of_instances FROM patient") == [
+            (1, 3, 16)
+        ]
+        assert await archive.totals() == (1, 1, 3, 16, sum(p.stat().st_size for p in tmp_path.rglob("*.dcm")))
+        await _clean(archive)
+
+
+@pytest.mark.parametrize("size", [2000, 400_000])
+async def test_one_instance_from_two_senders_at_once(tmp_path: Path, size: int) -> None:
+    instance = make_instance(1, size=size)
+    async with archive_in(tmp_path, piece_bytes=65_536) as archive:
+        outcomes = sorted(stored.outcome for stored in await _store_all(archive, [instance] * 5))
+        assert outcomes == ["duplicate"] * 4 + ["stored"]
+        await _clean(archive)
+    assert len(files_in(tmp_path)) == 1
+
+
+async def test_second_sender_goes_on_if_the_first_fails(tmp_path: Path) -> None:
+    good = make_instance(1, size=2000)
+    torn = Instance(good.patient_id, good.study_uid, good.series_uid, good.sop_instance_uid, good.data[:60])
+    async with archive_in(tmp_path) as archive:
+        first, second = await asyncio.gather(store(archive, torn), store(archive, good), return_exceptions=True)
+        assert isinstance(first, DimseError)
+        assert isinstance(second, Stored)
+        assert second.outcome == "stored"
+        assert read(archive, good.sop_instance_uid) == good.data
+
+
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize(("policy", "winner"), [("keep", 0), ("replace", 1), ("reject", 0)])
+async def test_duplicate(tmp_path: Path, policy: str, winner: int, restart: bool) -> None:
+    first, second = (make_instance(1, size=size) for size in (2000, 3000))
+    archive = archive_in(tmp_path, duplicates=policy)
+    await archive.start()
+    await store(archive, first)
+    if restart:  # the first one is settled then, else it is in incoming
+        await archive.stop()
+        archive = archive_in(tmp_path, duplicates=policy)
+        await archive.start()
+    if policy == "reject":
+        with pytest.raises(DuplicateInstance):
+            await store(archive, second)
+    else:
+        stored = await store(archive, second)
+        assert stored.outcome == {"keep": "duplicate", "replace": "replaced"}[policy]
+    assert read(archive, first.sop_instance_uid) == (first, second)[winner].data
+    await _clean(archive)
+    await archive.stop()
+    assert len(files_in(tmp_path)) == 1
+    async with archive_in(tmp_path) as archive:
+        assert read(archive, first.sop_instance_uid) == (first, second)[winner].data
+        await _clean(archive)
+
+
+async def test_kept_duplicate_is_not_written(tmp_path: Path) -> None:
+    instance = make_instance(1)
+    async with archive_in(tmp_path) as archive:
+        await store(archive, instance)
+        before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.dcm")}
+        await store(archive, instance)
+        assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.dcm")} == before
+
+
+async def test_replaced_again_and_again(tmp_path: Path) -> None:
+    """Unsettled, settled, several in one group: the last acknowledged one stays, also after a kill."""
+    chance = random.Random(5)
+    versions = [make_instance(1, size=1000 + n) for n in range(20)]
+    async with archive_in(tmp_path, duplicates="replace") as archive:
+        for version in versions:
+            await store(archive, version)
+            if chance.random() < 0.3:
+                await archive.settle()
+            assert read(archive, version.sop_instance_uid) == version.data
+        await _clean(archive)
+    assert len(files_in(tmp_path)) == 1
+
+
+async def test_reader_finishes_with_the_old_bytes(tmp_path: Path) -> None:
+    old, new = (make_instance(1, size=size) for size in (5000, 6000))
+    async with archive_in(tmp_path, duplicates="replace") as archive:
+        for settle in (False, True):
+            await store(archive, old)
+            file = archive.open(reference(archive, old.sop_instance_uid))
+            await store(archive, new)
+            if settle:
+                await archive.settle()
+            assert os.pread(file.fd, file.data_set_length, file.data_set_offset) == old.data
+            os.close(file.fd)
+            assert read(archive, old.sop_instance_uid) == new.data
+
+
+async def test_reference_that_is_older_than_the_file(tmp_path: Path) -> None:
+    """A plan was made before the instance was replaced: what is opened is described as it is."""
+    old, new = (make_instance(1, size=size) for size in (5000, 6000))
+    async with archive_in(tmp_path, duplicates="replace") as archive:
+        await store(archive, old)
+        planned = reference(archive, old.sop_instance_uid)
+        await store(archive, new, source_ae_title="ANOTHER_SENDER")  # a longer header: another offset
+        file = archive.open(planned)
+        assert os.pread(file.fd, file.data_set_length, file.data_set_offset) == new.data
+        os.close(file.fd)
+
+
+@pytest.mark.parametrize("settled", [False, True])
+@pytest.mark.parametrize("conflict", ["reject", "keep", "replace"])
+async def test_instance_in_another_study(tmp_path: Path, conflict: str, settled: bool) -> None:
+    first = make_instance(1, seed=9, study=1)
+    second = _elsewhere(first, study=2)
+    async with archive_in(tmp_path, uid_conflict=conflict) as archive:
+        await _store_all(archive, [first, make_instance(2, seed=9, study=2)])
+        if settled:
+            await archive.settle()
+        if conflict == "reject":
+            with pytest.raises(DuplicateInstance):
+                await store(archive, second)
+        else:
+            await store(archive, second)
+        winner = second if conflict == "replace" else first
+        assert read(archive, first.sop_instance_uid) == winner.data
+        assert reference(archive, first.sop_instance_uid).study_instance_uid == winner.study_uid
+        await _clean(archive)
+        if conflict == "replace":  # and back again, before anything is settled
+            await store(archive, first)
+            assert read(archive, first.sop_instance_uid) == first.data
+    assert len(files_in(tmp_path)) == 2
+    async with archive_in(tmp_path) as archive:
+        await _clean(archive)
+
+
+async def test_study_under_another_patient(tmp_path: Path) -> None:
+    first = make_instance(1, patient=1)
+    second = make_instance(2, patient=2)  # same study and series
+    async with archive_in(tmp_path / "keep") as archive:
+        await _store_all(archive, [first, second])
+        assert len(rows(tmp_path / "keep", "SELECT id FROM patient")) == 1
+        assert len(rows(tmp_path / "keep", "SELECT id FROM study")) == 1
+        await _clean(archive)
+    async with archive_in(tmp_path / "reject", patient_conflict="reject") as archive:
+        await store(archive, first)
+        with pytest.raises(PatientConflict) as raised:
+            await store(archive, second)
+        assert raised.value.status == 0xC001
+        await store(archive, make_instance(3, patient=1))
+        await _clean(archive)
+    assert len(files_in(tmp_path / "reject")) == 2
+
+
+@pytest.mark.parametrize("settled", [False, True])
+@pytest.mark.parametrize("level", list(Level))
+async def test_delete(tmp_path: Path, level: Level, settled: bool) -> None:
+    instances = [make_instance(n, study=n % 2, series=n % 4, patient=0, size=800) for n in range(12)]
+    target = instances[0]
+    keys = {
+        Level.PATIENT: target.patient_id,
+        Level.STUDY: target.study_uid,
+        Level.SERIES: target.series_uid,
+        Level.IMAGE: target.sop_instance_uid,
+    }
+    owned = [(i.patient_id, i.study_uid, i.series_uid, i.sop_instance_uid)[level] == keys[level] for i in instances]
+    gone = [instance for instance, own in zip(instances, owned, strict=True) if own]
+    async with archive_in(tmp_path) as archive:
+        await _store_all(archive, instances)
+        if settled:
+            await archive.settle()
+        assert (await archive.delete(level, "1.2.3")).instances == 0
+        file = archive.open(reference(archive, target.sop_instance_uid))
+        deleted = await archive.delete(level, keys[level])
+        assert deleted.instances == len(gone)
+        assert os.pread(file.fd, file.data_set_length, file.data_set_offset) == target.data
+        os.close(file.fd)
+        await _clean(archive)
+        assert (await archive.totals()).instances == len(instances) - len(gone)
+        await store(archive, target)  # and anew
+        assert read(archive, target.sop_instance_uid) == target.data
+    assert len(files_in(tmp_path)) == len(instances) - len(gone) + 1
+    assert not rows(tmp_path, "SELECT * FROM deleted_file")
+    empty = [path for path in (tmp_path / "instances").rglob("*") if path.is_dir() and not list(path.iterdir())]
+    assert not empty
+
+
+async def test_storing_deleting_reading_and_settling_at_once(tmp_path: Path) -> None:
+    """Whatever the order: no error but "not there", no orphan, counts right, bytes right."""
+    chance = random.Random(11)
+    instances = [make_instance(n, study=n % 3, series=n % 5, size=600 + 37 * n) for n in range(40)]
+    async with archive_in(tmp_path, duplicates="replace", settle_files=7, settle_seconds=0.01) as archive:
+
+        async def act(turn: int) -> None:
+            for _ in range(25):
+                instance = chance.choice(instances)
+                match (turn + chance.randrange(2)) % 4:
+                    case 0 | 1:
+                        assert (await store(archive, instance)).status == 0
+                    case 2:
+                        level, uid = chance.choice(
+                            [(Level.IMAGE, instance.sop_instance_uid), (Level.STUDY, instance.study_uid)]
+                        )
+                        await archive.delete(level, uid)
+                    case _:
+                        with suppress(StopIteration, FileNotFoundError):
+                            assert read(archive, instance.sop_instance_uid) == instance.data
+                await asyncio.sleep(0)
+
+        await asyncio.gather(*(act(turn) for turn in range(8)))
+        await _clean(archive)
+        visible = {uid for (uid,) in rows(tmp_path, "SELECT sop_instance_uid FROM instance")}
+        for instance in instances:
+            if instance.sop_instance_uid in visible:
+                assert read(archive, instance.sop_instance_uid) == instance.data
+    assert len(files_in(tmp_path)) == len(visible)
+    async with archive_in(tmp_path) as archive:
+        await _clean(archive)
+
+
+async def test_delete_while_the_object_arrives(tmp_path: Path) -> None:
+    instance = make_instance(2, size=400_000)
+    async with archive_in(tmp_path, piece_bytes=65_536) as archive:
+        await store(archive, make_instance(1))
+        incoming = begin(archive, instance)
+        incoming.write(memoryview(instance.data)[:200_000])
+        await archive.delete(Level.STUDY, instance.study_uid)
+        incoming.write(memoryview(instance.data)[200_000:])
+        assert (await incoming.commit()).outcome == "stored"
+        assert read(archive, instance.sop_instance_uid) == instance.data
+        await _clean(archive)
