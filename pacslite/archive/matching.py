@@ -16,6 +16,8 @@ from pacslite.archive.phonetic import words_and_codes
 from pacslite.dataset.decode import IdentifierError
 
 __all__ = [
+    "NUMBER_SIZES",
+    "ONE_VALUE_VRS",
     "WILDCARD_VRS",
     "Between",
     "Either",
@@ -31,7 +33,8 @@ __all__ = [
 ]
 
 WILDCARD_VRS = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"})  # §C.2.2.2.4
-_ONE_VALUE_VRS = frozenset({"LT", "ST", "UT", "UR"})  # PS3.5 §6.4: a backslash is a character of the text
+ONE_VALUE_VRS = frozenset({"LT", "ST", "UT", "UR"})  # PS3.5 §6.4: a backslash is a character of the text
+NUMBER_SIZES = {"US": 2, "SS": 2, "UL": 4, "SL": 4, "UV": 8, "SV": 8}
 _MOST_VALUES = 64  # in a list other than of UIDs
 _LONGEST_PATTERN = 4096  # SQLite takes 50,000 bytes; nothing in a header that is searched is as long as this
 
@@ -90,7 +93,7 @@ def parse_match(tag: int, vr: str, text: str, *, fuzzy: bool = False) -> Match |
     """Read the value of a key attribute.
 
     Args:
-        text: Decoded, padding stripped, not empty; values joined by a backslash.
+        text: Decoded, padding stripped, not empty; values joined by a backslash. Binary numbers as digits.
         fuzzy: Fuzzy semantic matching of person names was negotiated.
     Returns:
         None where every value matches, an empty one too (§C.2.2.2.3, and ``*`` alone by §C.2.2.2.4).
@@ -99,7 +102,7 @@ def parse_match(tag: int, vr: str, text: str, *, fuzzy: bool = False) -> Match |
     """
     if len(text) > _LONGEST_PATTERN and vr != "UI":
         raise IdentifierError(f"{tag_text(tag)} is longer than {_LONGEST_PATTERN} characters", offending=(tag,))
-    values = [text] if vr in _ONE_VALUE_VRS else [value.strip(" ") for value in text.split("\\")]
+    values = [text] if vr in ONE_VALUE_VRS else [value.strip(" ") for value in text.split("\\")]
     values = [value for value in dict.fromkeys(values) if value]
     if not values or any(not value.strip("*") for value in values):
         return None
@@ -203,7 +206,7 @@ def _datetime_bounds(text: str) -> tuple[str, str] | None:
 
 
 def _normal_form(tag: int, vr: str, value: str) -> str | int:
-    form = normalise(vr, value)
+    form = normalise("IS" if vr in NUMBER_SIZES else vr, value)
     if form is None:
         raise IdentifierError(f"{tag_text(tag)} is no {_NOUN.get(vr, vr)}", offending=(tag,))
     return form

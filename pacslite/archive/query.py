@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from pacslite.archive.keys import COLUMN_OF_TAG, KEY_OF_TAG, KEYS, UNIQUE_KEY, Key, Level, Maintained, level_of
-from pacslite.archive.matching import Between, Match, OneOf, parse_match, tag_text
+from pacslite.archive.matching import NUMBER_SIZES, Between, Match, OneOf, parse_match, tag_text
 from pacslite.archive.timezone import parse_offset
 from pacslite.dataset.charset import decode_text
 from pacslite.dataset.decode import Attribute, Identifier, IdentifierError, decode_identifier
@@ -228,7 +228,6 @@ _LEVELS: Mapping[Model, tuple[Level, ...]] = {  # §C.6.1.1, §C.6.2.1, §C.6.3.
 }
 _NEVER_KEYS = frozenset({CHARSET, LEVEL, 0x00080053, RETRIEVE_AE_TITLE})  # 0053: Query/Retrieve View
 _BINARY = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN", "AT"})  # matched by nothing but universal matching
-_NUMBERS = {"US": 2, "SS": 2, "UL": 4, "SL": 4, "UV": 8, "SV": 8}
 _PAIRS = (
     ("StudyDate", "StudyTime"),
     ("SeriesDate", "SeriesTime"),
@@ -391,7 +390,7 @@ def _text(tag: int, vr: str, attribute: Attribute, charsets: tuple[str, ...]) ->
     raw = attribute.value
     if not isinstance(raw, bytes):
         raise IdentifierError(f"{_name(tag)} is no sequence", offending=(tag,))
-    if (size := _NUMBERS.get(vr)) is not None:
+    if (size := NUMBER_SIZES.get(vr)) is not None:
         if len(raw) % size:
             raise IdentifierError(f"{_name(tag)} has {len(raw)} bytes", offending=(tag,))
         signed = vr.startswith("S")

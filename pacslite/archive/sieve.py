@@ -4,11 +4,21 @@ That is: patterns over several values, component groups of names, other timezone
 kept of the header. Queries on plain columns never come here.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from pacslite.archive.kept import decode_kept
 from pacslite.archive.keys import KEY_OF_TAG, Level
-from pacslite.archive.matching import Between, Either, Like, Match, NameLike, Sounds, acceptor
+from pacslite.archive.matching import (
+    NUMBER_SIZES,
+    ONE_VALUE_VRS,
+    Between,
+    Either,
+    Like,
+    Match,
+    NameLike,
+    Sounds,
+    acceptor,
+)
 from pacslite.archive.normalise import normalise
 from pacslite.archive.query import TIMEZONE, Filter, ItemMatch, MomentFilter, Query
 from pacslite.archive.timezone import parse_offset, shift_moment
@@ -175,10 +185,10 @@ def _within(ends: Between, value: str) -> bool:
 
 
 def _value_test(vr: str, match: Match) -> _Test:
-    accept = acceptor(match, multiple=vr not in {"LT", "ST", "UT", "UR"})
+    accept = acceptor(match, multiple=False)
 
     def test(attribute: Attribute, charsets: Sequence[str]) -> bool:
-        return accept(_normal_form(vr, attribute, charsets))
+        return any(accept(form) for form in _normal_forms(vr, attribute, charsets))
 
     return test
 
@@ -199,19 +209,16 @@ def _item_test(match: ItemMatch) -> _Test:
     return test
 
 
-_SIZES: Mapping[str, tuple[int, bool]] = {
-    "US": (2, False), "SS": (2, True), "UL": (4, False), "SL": (4, True), "UV": (8, False), "SV": (8, True)
-}  # fmt: skip
-
-
-def _normal_form(vr: str, attribute: Attribute, charsets: Sequence[str]) -> str | int | None:
+def _normal_forms(vr: str, attribute: Attribute, charsets: Sequence[str]) -> Iterator[str | int | None]:
+    """Each value of an attribute as it is compared."""
     value = attribute.value
     if not isinstance(value, bytes):
-        return None
-    if vr in _SIZES:
-        size, signed = _SIZES[vr]
-        return "\\".join(
-            str(int.from_bytes(value[at : at + size], "little", signed=signed)) for at in range(0, len(value), size)
-        )
+        return
+    if vr in NUMBER_SIZES:
+        size = NUMBER_SIZES[vr]
+        for at in range(0, len(value) - size + 1, size):
+            yield int.from_bytes(value[at : at + size], "little", signed=vr.startswith("S"))
+        return
     text = text_of(attribute, charsets)
-    return normalise(vr, text) if text else None
+    for one in [text] if vr in ONE_VALUE_VRS else text.split("\\"):
+        yield normalise(vr, one.strip()) if one.strip() else None

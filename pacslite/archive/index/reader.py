@@ -119,7 +119,7 @@ class IndexReader:
         limit = _FIRST_PAGE
         for branch in selection.branches:
             page: Page | None = selection.first_page(branch, limit)
-            depths = selection.depths(branch)
+            ways = selection.ways_on(branch)
             at = -1
             last: tuple[Cell, ...] = ()
             while page is not None:
@@ -135,10 +135,10 @@ class IndexReader:
                 if rows:
                     yield rows
                     last = rows[-1]
-                # a full page may have more below the same parents; one that is not is the last of its depth
-                at = 0 if len(rows) == limit else at + 1 if at >= 0 else len(depths)
+                # behind a full page all ways are open; one that is not full was the end of its way
+                at = 0 if len(rows) == limit else at + 1 if at >= 0 else len(ways)
                 limit = _PAGE
-                page = selection.next_page(branch, depths[at], last, limit) if at < len(depths) else None
+                page = selection.next_page(branch, ways[at], last, limit) if at < len(ways) else None
 
 
 class _Pool:

@@ -154,8 +154,7 @@ def third_group(name_key: ColumnElement[str]) -> ColumnElement[str]:
     return second_group(second_group(name_key))
 
 
-# Walked in order of (column, id). SQLite ends every entry with the rowid, which is the id, and seeks a pair of values
-# only if the id is not named as well.
+# Walked in order of (column, id): SQLite ends every entry with the rowid, which is the id.
 for _key in KEYS:
     if _key.indexed and _key.kind != "U":
         _table = (patient, study, series, instance)[_key.level]

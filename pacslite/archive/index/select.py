@@ -5,9 +5,9 @@ or deleted while a query runs may be among its answers or not; everything else i
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Column, ColumnElement, Integer, Select, bindparam, select, tuple_
+from sqlalchemy import ColumnElement, Integer, Select, bindparam, select
 
 from pacslite.archive.index.compiled import LIMIT, Page, compiled_page, joined
 from pacslite.archive.index.drivers import TRIGRAMS, Branch, choose_driver
@@ -17,7 +17,7 @@ from pacslite.archive.keys import UNIQUE_KEY, Level
 from pacslite.archive.matching import OneOf
 from pacslite.archive.query import Filter, Query
 
-__all__ = ["Selection", "instances_of_series", "named_instances", "named_series"]
+__all__ = ["Selection", "Way", "instances_of_series", "named_instances", "named_series"]
 
 
 class Selection:
@@ -45,18 +45,22 @@ class Selection:
         predicates = [*branch.rest, *((branch.low,) if branch.low is not None else ())]
         return self._page(branch, None, predicates, limit)
 
-    def depths(self, branch: Branch) -> tuple[Level, ...]:
-        """Where a walk goes on behind a row: among those of the same parent, then behind the parent, and so on up."""
-        return tuple(level for level in reversed(Level) if branch.level <= level <= self._level)
+    def ways_on(self, branch: Branch) -> tuple["Way", ...]:
+        """How a walk goes on behind a row: among those of the same parent, then behind the parent, and so on up."""
+        levels = [level for level in reversed(Level) if branch.level <= level <= self._level]
+        ways = [Way(level, beyond=level is branch.level) for level in levels]
+        if branch.order is not None:
+            ways.insert(-1, Way(branch.level, beyond=False))
+        return tuple(ways)
 
-    def next_page(self, branch: Branch, depth: Level, row: Sequence[object], limit: int) -> Page:
-        """Rows behind ``row`` that share its parents above ``depth``."""
-        behind = _behind(branch, depth, row[len(self._cells) :])
-        return self._page(branch, depth, [*(branch.rest if depth is branch.level else ()), behind], limit)
+    def next_page(self, branch: Branch, way: "Way", row: Sequence[object], limit: int) -> Page:
+        """Rows behind ``row``, gone on that way."""
+        behind = _behind(branch, way, row[len(self._cells) :])
+        return self._page(branch, way, [*(branch.rest if way.level is branch.level else ()), behind], limit)
 
-    def _page(self, branch: Branch, depth: Level | None, walk: Sequence[Predicate], limit: int) -> Page:
-        is_walk = depth is None or depth is branch.level
-        start = branch.level if is_walk else Level((depth or 0) - 1)
+    def _page(self, branch: Branch, way: "Way | None", walk: Sequence[Predicate], limit: int) -> Page:
+        is_walk = way is None or way.level is branch.level
+        start = branch.level if way is None or is_walk else Level(way.level - 1)
         base = self._level
 
         def build(conditions: list[ColumnElement[bool]]) -> Select[Any]:
@@ -65,42 +69,49 @@ class Selection:
             ids = {level: TABLES[level].c.id for level in levels}
             trigrams = branch.uses_trigrams and is_walk
             ordered = [branch.order] if branch.order is not None else []
-            behind: list[ColumnElement[Any]] = [ids[level] for level in levels if is_walk or level >= start + 1]
+            behind: list[ColumnElement[Any]] = [ids[level] for level in levels if is_walk or level > start]
             if trigrams:  # FTS5 sorts by nothing else; below each rowid the index on the foreign key is in order
                 behind = [TRIGRAMS.c.rowid]
             return (
                 select(*(TABLES[level].c[name] for level, name in self._cells), *ordered, *ids.values())
                 .select_from(joined(start, top, base, trigrams=trigrams))
                 .where(*conditions)
-                .order_by(*(ordered if is_walk else ()), *behind)
+                .order_by(*(ordered if way is None or way.beyond else ()), *behind)
                 .limit(bindparam(LIMIT, type_=Integer))
             )
 
-        shape = (branch.name, branch.level, base, depth, tuple(self._cells))
+        shape = (branch.name, branch.level, base, way, tuple(self._cells))
         predicates = [*walk, *(one for _, one in self._filters)]
         return compiled_page(shape, predicates, build, limit, branch.along if is_walk else None)
 
 
-def _behind(branch: Branch, depth: Level, cursor: Sequence[object]) -> Predicate:
-    """After the cursor: among those of the same parent, or in the order of the walk."""
+class Way(NamedTuple):
+    """Where a walk goes on: rows of ``level`` behind the last one, with its parents above; at the level of the driver
+    either of the same value or ``beyond`` it.
+
+    These are separate statements because SQLite seeks no pair of a value and a rowid: it would read again all rows of
+    the same value that were answered before.
+    """
+
+    level: Level
+    beyond: bool
+
+
+def _behind(branch: Branch, way: Way, cursor: Sequence[object]) -> Predicate:
     order = branch.order
     ids = cursor[1:] if order is not None else cursor
-    at = depth - branch.level
-    own: ColumnElement[Any] = TABLES[depth].c.id
+    at = way.level - branch.level
+    own: ColumnElement[Any] = TABLES[way.level].c.id
     if at:
-        parent = TABLES[Level(depth - 1)].c.id
+        parent = TABLES[Level(way.level - 1)].c.id
         return Predicate("below", (ids[at - 1], ids[at]), lambda binds: (parent == binds[0]) & (own > binds[1]))
-    if isinstance(order, Column):
-        return Predicate("after", (cursor[0], ids[0]), lambda binds: tuple_(order, own) > tuple_(*binds))
-    if order is not None:  # SQLite seeks no pair in an index over an expression
-        return Predicate(
-            "after",
-            (cursor[0], cursor[0], ids[0]),
-            lambda binds: (order >= binds[0]) & (tuple_(order, own) > tuple_(binds[1], binds[2])),
-        )
     if branch.uses_trigrams:
         own = TRIGRAMS.c.rowid
-    return Predicate("after", (ids[0],), lambda binds: own > binds[0])
+    if order is None:
+        return Predicate("after", (ids[0],), lambda binds: own > binds[0])
+    if way.beyond:
+        return Predicate("beyond", (cursor[0],), lambda binds: order > binds[0])
+    return Predicate("same", (cursor[0], ids[0]), lambda binds: (order == binds[0]) & (own > binds[1]))
 
 
 # Retrieve plans

@@ -4,6 +4,7 @@ The model below shares no code with the archive: values are compared one by one,
 a folding of its own.
 """
 
+import re
 import tempfile
 import unicodedata
 from collections.abc import Mapping
@@ -34,16 +35,22 @@ def folded(name: str) -> str:
 
 
 def name_matches(key: str, value: str) -> bool:
-    """§C.2.2.2.1, PS3.5 §6.2.1: any component group, or each its own; components at the end may be left out."""
+    """§C.2.2.2.1, PS3.5 §6.2.1: any component group, or each its own; components at the end may be left out.
+
+    So ``doe^*`` is also plain ``doe``.
+    """
     wanted = [group.rstrip("^") for group in folded(key).rstrip("=").split("=")]
     stored = [group.rstrip("^") for group in folded(value).split("=")]
 
     def group_matches(pattern: str, group: str) -> bool:
-        return any(wildcard(pattern, group + "^" * more) for more in range(5)) if pattern else True
+        given, anything = pattern, re.sub(r"(\^\*+)+$", "", pattern)
+        return bool(group) and (wildcard(given, group) or wildcard(anything.rstrip("^"), group))
 
     if len(wanted) == 1:
         return any(group_matches(wanted[0], group) for group in stored)
-    return all(not one or (at < len(stored) and group_matches(one, stored[at])) for at, one in enumerate(wanted))
+    return all(
+        not one.strip("*") or (at < len(stored) and group_matches(one, stored[at])) for at, one in enumerate(wanted)
+    )
 
 
 def moment(text: str, width: int, fill: str) -> str:
