@@ -101,7 +101,7 @@ async def test_move_is_cancelled(server: Pacslite, series: Sequence[Instance], d
             message_id = await wire.start_query(STUDY_ROOT_MOVE, key, destination="STORESCP")
             answers: list[Answer] = []
             async for answer in wire.answers():
-                if not answers:
+                if answer.completed and not any(earlier.completed for earlier in answers):
                     await wire.cancel(STUDY_ROOT_MOVE, message_id)
                 answers.append(answer)
             answer = answers[-1]

@@ -55,5 +55,5 @@ async def test_get(server: Pacslite, dcmjs: Dcmjs, study: Sequence[Instance]) ->
 async def test_move(server: Pacslite, dcmjs: Dcmjs, dcmjs_scp: Background, study: Sequence[Instance]) -> None:
     outcome = await dcmjs(server.port, server.ae_title, "move", study[0].study_uid, "DCMJS")
     assert outcome["statuses"][-1] == 0
-    arrived = [json.loads(line)["uid"] for line in dcmjs_scp.text().splitlines()]
+    arrived = [json.loads(line)["uid"] for line in dcmjs_scp.text().splitlines() if line.startswith("{")]
     assert sorted(arrived) == sorted(item.sop_instance_uid for item in study)

@@ -53,7 +53,7 @@ async def test_each_service(
         "A-ASSOCIATE accept",
         "A-ASSOCIATE reject",
         "A-RELEASE response",
-        "A-ABORT",
+        "ABORT",
         "C-ECHO-RSP",
         "C-STORE-RSP",
         "C-STORE-RQ",

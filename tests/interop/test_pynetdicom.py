@@ -38,7 +38,7 @@ def study(server: Pacslite) -> Sequence[Instance]:
     return instances
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def destination(destinations: Mapping[str, int]) -> Iterator[Destination]:
     state = Destination()
 
@@ -145,6 +145,7 @@ def test_move(
 ) -> None:
     """The final status and counters follow what the destination answered; the originator is told who asked."""
     destination.status = status
+    destination.received.clear()
     association = _associate(server, [STUDY_ROOT_MOVE])
     keys = _query(QueryRetrieveLevel="STUDY", StudyInstanceUID=study[0].study_uid)
     answers = list(association.send_c_move(keys, "PYNETDICOM", STUDY_ROOT_MOVE, msg_id=77))

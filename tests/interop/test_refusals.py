@@ -91,7 +91,7 @@ async def test_nothing_that_is_offered_is_known(server: Pacslite) -> None:
 async def test_http_on_the_dicom_port(server: Pacslite) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(b"GET / HTTP/1.1\r\nHost: pacs\r\n\r\n")
-    answer = await asyncio.wait_for(reader.read(), 10)
+    answer = await asyncio.wait_for(reader.readexactly(10), 10)  # it waits for us to close
     writer.close()
     assert answer[:1] == b"\x07"  # A-ABORT
     assert answer[8] == 0  # AA-1 in Sta2: by the service-user

@@ -11,7 +11,12 @@ from pathlib import Path
 import pytest
 from pydicom.dataset import FileDataset
 from pydicom.filereader import dcmread, read_preamble
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 __all__ = ["CorpusFile", "corpus", "generations", "read_file"]
 
@@ -73,7 +78,10 @@ def read_file(path: Path) -> CorpusFile | None:
     if syntax is None:
         implicit, little = header.original_encoding
         syntax = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
-    return CorpusFile(path, sop_class, sop_instance, str(syntax), raw[start:])
+    data = raw[start:]
+    if syntax == DeflatedExplicitVRLittleEndian:
+        data += b"\0" * (len(data) % 2)  # PS3.5 §A.5: padded to even length where it is sent
+    return CorpusFile(path, sop_class, sop_instance, str(syntax), data)
 
 
 def _end_of_meta(raw: bytes, at: int) -> int:

@@ -257,7 +257,7 @@ class Pacslite:
         except BaseException:
             self.kill()
             raise
-        self.stop()
+        await asyncio.to_thread(self.stop)
 
 
 class ServerFactory:

@@ -28,8 +28,16 @@ class Arrival:
 class StorageScp:
     """``async with StorageScp(port) as scp``: ``scp.received`` in order of arrival."""
 
-    def __init__(self, port: int, *, delay: float = 0.0, status: Callable[[Arrival], int] = lambda _: 0) -> None:
-        self.port, self._delay, self._status = port, delay, status
+    def __init__(
+        self,
+        port: int,
+        *,
+        delay: float = 0.0,
+        status: Callable[[Arrival], int] = lambda _: 0,
+        ignore_release: bool = False,
+    ) -> None:
+        self.port, self._delay, self._status, self._ignore_release = port, delay, status, ignore_release
+        self._writers: list[asyncio.StreamWriter] = []
         self.received: list[Arrival] = []
         self.associations = 0
         self._server: asyncio.Server | None = None
@@ -43,10 +51,13 @@ class StorageScp:
     ) -> None:
         assert self._server is not None
         self._server.close()
+        for writer in self._writers:
+            writer.close()
         await asyncio.sleep(0)
 
     async def _associate(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         wire = Wire(reader, writer, [])
+        self._writers.append(writer)
         with contextlib.suppress(Exception):
             kind, body = await wire.read_pdu()
             if kind == 0x01:
@@ -57,7 +68,9 @@ class StorageScp:
 
     async def _serve(self, wire: Wire) -> None:
         while True:
-            message = await wire.receive_or_release()
+            message = await wire.receive_or_release(answer=not self._ignore_release)
+            if message is None and self._ignore_release:
+                await asyncio.sleep(60)
             if message is None:
                 return
             arrival = _arrival(wire, message)

@@ -4,6 +4,7 @@ It shares no line with the server, knows exactly what it sends and hands back re
 """
 
 import asyncio
+import contextlib
 import struct
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -222,6 +223,8 @@ class Wire:
         if kind is None and not self._over:
             await self.release()
         self.close()
+        with contextlib.suppress(OSError):
+            await self.writer.wait_closed()
 
     async def release(self) -> None:
         self.writer.write(b"\x05\0\0\0\0\x04\0\0\0\0")
@@ -254,6 +257,11 @@ class Wire:
         self._send_pdvs(context_id, 0, data, final=0)
         await self.writer.drain()
 
+    async def send_rest(self, context_id: int, data: bytes) -> None:
+        """The last fragments of a data set."""
+        self._send_pdvs(context_id, 0, data)
+        await self.writer.drain()
+
     async def receive(self) -> Message:
         """The next message, whole."""
         command: Mapping[int, bytes] | None = None
@@ -272,13 +280,14 @@ class Wire:
                 assert command is not None, "a data set without a command"
                 return Message(context_id, command, whole)
 
-    async def receive_or_release(self) -> Message | None:
-        """As acceptor: the next message, or None after a release that is answered here."""
+    async def receive_or_release(self, *, answer: bool = True) -> Message | None:
+        """As acceptor: the next message, or None after a release, which is answered here."""
         if not self._fragments:
             kind, body = await self.read_pdu()
             if kind == 0x05:
-                self.writer.write(b"\x06\0\0\0\0\x04\0\0\0\0")
-                await self.writer.drain()
+                if answer:
+                    self.writer.write(b"\x06\0\0\0\0\x04\0\0\0\0")
+                    await self.writer.drain()
                 return None
             self._split(kind, body)
         return await self.receive()
