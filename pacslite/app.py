@@ -95,6 +95,8 @@ class Server:
 
     async def reload(self, settings: Settings) -> None:
         """Take over what can change while associations run: remotes and access, certificates, the log level."""
+        if self._backend is not None:
+            await self._backend.reload(settings)
         self._access = await _access(settings)
         logging.getLogger().setLevel(settings.log.level.upper())
         if self._certificates is not None:

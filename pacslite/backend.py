@@ -13,10 +13,19 @@ from pacslite.archive.options import StorageOptions
 from pacslite.archive.query import QueryOptions
 from pacslite.budget import Budget
 from pacslite.config import Settings
+from pacslite.dimse.messages import Priority
 from pacslite.dimse.service import Service
+from pacslite.outbox.commitments import CommitmentOptions
+from pacslite.outbox.forwarding import ForwardOptions
+from pacslite.outbox.outbox import Outbox, OutboxOptions
+from pacslite.outbox.retry import Retry
+from pacslite.outbox.rules import RuleSet, make_rule
 from pacslite.scu.pool import Pool
+from pacslite.scu.requestor import Address
+from pacslite.services.commitment import CommitmentService
 from pacslite.services.query import FindService
 from pacslite.services.retrieve import GetService, MoveService, RetrieveOptions
+from pacslite.services.sending import InstanceSender
 from pacslite.services.storage import StorageService
 from pacslite.services.sub_operations import PendingPolicy
 
@@ -32,6 +41,10 @@ class Backend:
     """
 
     def __init__(self, settings: Settings, *, access: Callable[[], Access], pool: Pool) -> None:
+        self._settings = settings
+        self._access = access
+        self._pool = pool
+        self._outbox: Outbox | None = None
         self._archive = Archive(_storage_options(settings), budget=Budget(settings.limits.total_bytes))
         self._reader = IndexReader(self._archive.index_path, connections=settings.index.read_connections)
         query_options = _query_options(settings)
@@ -45,21 +58,66 @@ class Backend:
         )
 
     async def start(self) -> None:
-        """Open the archive.
+        """Open the archive, and go on with what waits to be sent.
 
         Raises:
-            PacsliteError: The data directory is in use.
+            PacsliteError: The data directory is in use, a file in it cannot be used, a rule is none.
         """
+        rules = _rules(self._settings)
         await self._archive.start()
         try:
             await self._reader.start()
+            self._outbox = Outbox(
+                self._archive,
+                sender=InstanceSender(self._archive, Priority.MEDIUM, None, {}),
+                pool=self._pool,
+                requestor=self._pool.requestor,
+                address_of=self._address_of,
+                options=_outbox_options(self._settings),
+            )
+            await self._outbox.start(rules)
         except BaseException:
-            await self._archive.stop()
+            await self.stop()
             raise
+        most = self._settings.commitment.maximum_instances
+        self.services += (CommitmentService(self._outbox.commitments, maximum_references=most),)
+
+    async def reload(self, settings: Settings) -> None:
+        """Take over other rules; the remotes are asked for at every use.
+
+        Raises:
+            RuleError: The rules stay as they were.
+        """
+        rules = _rules(settings)
+        if self._outbox is not None:
+            await self._outbox.follow(rules)
 
     async def stop(self) -> None:
+        if self._outbox is not None:
+            await self._outbox.stop()
+            await self._pool.close()  # what it has given back
         await self._reader.stop()
         await self._archive.stop()
+
+    # private
+
+    def _address_of(self, ae_title: str) -> Address | None:
+        remote = self._access().destination(ae_title)
+        return None if remote is None else Address(remote.ae_title, remote.host, remote.port, remote.tls)
+
+
+def _rules(settings: Settings) -> RuleSet:
+    return RuleSet([make_rule(rule.to, rule.when) for rule in settings.forward])
+
+
+def _outbox_options(settings: Settings) -> OutboxOptions:
+    outbox, commitment = settings.outbox, settings.commitment
+    return OutboxOptions(
+        retry=Retry(outbox.retry_seconds, outbox.maximum_retry_seconds, outbox.expire_seconds),
+        forwarding=ForwardOptions(operations=settings.retrieve.operations),
+        commitment=CommitmentOptions(settings.server.ae_title, commitment.grace_seconds),
+        maximum_transactions=commitment.maximum_transactions,
+    )
 
 
 def _storage_options(settings: Settings) -> StorageOptions:

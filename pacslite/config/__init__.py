@@ -4,6 +4,7 @@ from pacslite.config.load import Loaded, load
 from pacslite.config.model import (
     Access,
     Audit,
+    Commitment,
     Forward,
     Http,
     Index,
@@ -27,6 +28,7 @@ from pacslite.config.problems import ConfigError
 __all__ = [
     "Access",
     "Audit",
+    "Commitment",
     "ConfigError",
     "Forward",
     "Http",

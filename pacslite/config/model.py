@@ -14,6 +14,7 @@ from pacslite.config.values import AETitle, AETitles, OptionalPath, split_peer
 __all__ = [
     "Access",
     "Audit",
+    "Commitment",
     "Forward",
     "Http",
     "Index",
@@ -269,6 +270,26 @@ class Outbox(Section):
     )
 
 
+class Commitment(Section):
+    """Storage commitment (PS3.4 Annex J)."""
+
+    grace_seconds: float = Field(
+        10,
+        ge=0,
+        le=86_400,
+        description="An instance may arrive so long after the request before it is reported as not stored.",
+    )
+    maximum_instances: int = Field(
+        20_000, ge=1, le=100_000, description="Instances in one request; one with more is answered 0213."
+    )
+    maximum_transactions: int = Field(
+        1000,
+        ge=1,
+        le=1_000_000,
+        description="Requests of one AE title that are not reported yet; further ones are answered 0213.",
+    )
+
+
 class Http(Section):
     """HTTP, off by default."""
 
@@ -397,6 +418,7 @@ class Settings(BaseSettings):
     query: Query = Query()
     retrieve: Retrieve = Retrieve()
     outbox: Outbox = Outbox()
+    commitment: Commitment = Commitment()
     http: Http = Http()
     tls: Tls = Tls()
     access: Access = Access()

@@ -68,10 +68,10 @@ class IndexLookup:
         """A page of what was stored after a row."""
         return [_stored(row) for row in self._connection.execute(self._statement("after", keys), (row_id,))]
 
-    def before(self, row_id: int | None, keys: tuple[Key, ...]) -> list[StoredRow]:
-        """A page of what was stored before a row, the newest first; None begins with the last."""
-        before = (1 << 63) - 1 if row_id is None else row_id
-        return [_stored(row) for row in self._connection.execute(self._statement("before", keys), (before,))]
+    def recent(self, row_id: int, up_to: int, since: int, keys: tuple[Key, ...]) -> list[StoredRow]:
+        """What was received ``since``, of the rows after ``row_id``."""
+        parameters = (row_id, up_to, since)
+        return [_stored(row) for row in self._connection.execute(self._statement("recent", keys), parameters)]
 
     def references(self, sop_instance_uids: Iterable[str]) -> dict[str, InstanceRef]:
         """Where instances are, those that are there, by their UID."""
@@ -82,7 +82,7 @@ class IndexLookup:
         text = self._statements.get((kind, keys))
         if text is None:
             text = _compile(_select(kind, keys))
-            if kind != "named":
+            if kind == "after":
                 text += f" LIMIT {_ROWS}"
             self._statements[kind, keys] = text
         return text
@@ -112,7 +112,11 @@ def _select(kind: str, keys: Iterable[Key]) -> Select[tuple[object, ...]]:
         return base.where(instance.c.sop_instance_uid.in_(_named())).order_by(instance.c.id)
     if kind == "after":
         return base.where(instance.c.id > bindparam("id")).order_by(instance.c.id)
-    return base.where(instance.c.id < bindparam("id")).order_by(instance.c.id.desc())
+    return base.where(
+        instance.c.id > bindparam("id"),
+        instance.c.id <= bindparam("up_to"),
+        instance.c.received_at >= bindparam("since"),
+    ).order_by(instance.c.id)
 
 
 _REFERENCES = _compile(

@@ -45,11 +45,12 @@ class Waiting(NamedTuple):
 
 
 class Arrival(NamedTuple):
-    """An instance that a rule sends to a destination."""
+    """An instance that a rule sends to a destination; ``once``: not if it was sent, or dropped, lately."""
 
     destination: str
     sop_instance_uid: str
     digest: bytes
+    once: bool = False
 
 
 class Mark(NamedTuple):
@@ -78,34 +79,19 @@ class Queue:
 
     # enqueueing
 
-    def enqueue(self, arrivals: Sequence[Arrival], mark: Mark | None = None, *, once: bool = False) -> int:
-        """Add what is not waiting already, and set the mark with it; gives how many were added.
-
-        Args:
-            once: Nor add what was sent lately, or dropped: the same instances are enqueued again after a crash.
-        """
+    def enqueue(self, arrivals: Sequence[Arrival], mark: Mark | None = None) -> int:
+        """Add what is not waiting already, and set the mark with it; gives how many were added."""
         now = self.clock()
+        expires = now + self.retry.expire_seconds
         added = 0
         with self.database.transaction() as connection:
-            for arrival in arrivals:
-                destination, uid, digest = arrival
+            for destination, uid, digest, once in arrivals:
                 added += connection.execute(
                     "INSERT INTO entry (kind, destination, subject, state, created, due, expires, body) "
                     "SELECT 'forward', ?, ?, 'waiting', ?, ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM entry "
                     "WHERE subject = ? AND destination = ? AND kind = 'forward' AND body = ? "
                     "AND (state = 'waiting' OR ?))",
-                    (
-                        destination,
-                        uid,
-                        now,
-                        now,
-                        now + self.retry.expire_seconds,
-                        digest,
-                        uid,
-                        destination,
-                        digest,
-                        once,
-                    ),
+                    (destination, uid, now, now, expires, digest, uid, destination, digest, once),
                 ).rowcount
             connection.executemany(
                 "INSERT OR IGNORE INTO destination (kind, ae_title) VALUES ('forward', ?)",

@@ -28,6 +28,11 @@ class Pool:
         self._timers: dict[Connection, asyncio.TimerHandle] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
+    @property
+    def requestor(self) -> Requestor:
+        """For associations that are nobody else's."""
+        return self._requestor
+
     async def acquire(self, address: Address, contexts: Sequence[PresentationContext]) -> Connection:
         """An association on which ``contexts`` were proposed; nobody else uses it until it is given back."""
         idle = self._idle.get((address, tuple(contexts)), [])

@@ -39,6 +39,7 @@ from pacslite.upper_layer.negotiation import AbstractSyntaxOffer, AcceptedContex
 __all__ = ["ReportListener", "ReportService", "Reports", "send_report"]
 
 _DATA_SET_BYTES = 16 << 20
+_ENCODED_AT_ONCE = 1000  # instances; a longer report is encoded in a thread
 _KEPT_REPORTS = 1000  # that nobody has asked for yet
 
 # scu: SCPs that propose no role selection are to be heard too
@@ -68,7 +69,12 @@ async def send_report(
         has_data_set=True,
         extra=extra,
     )
-    return await invoker.invoke(context, command, encode_report(report, context.transfer_syntax, retrieve_ae_title))
+    count = len(report.committed) + len(report.failed)
+    if count <= _ENCODED_AT_ONCE:
+        data = encode_report(report, context.transfer_syntax, retrieve_ae_title)
+    else:
+        data = await asyncio.to_thread(encode_report, report, context.transfer_syntax, retrieve_ae_title)
+    return await invoker.invoke(context, command, data)
 
 
 class Reports:
@@ -139,6 +145,8 @@ class ReportListener:
         self.port = port
         self._host = host
         options = AcceptorOptions()
+        ready = asyncio.Event()
+        ready.set()
         access = Access((ae_title,), unknown=EVERYTHING)
         acceptor = Acceptor(
             Dispatcher((ReportService(self.reports),)),
@@ -146,6 +154,7 @@ class ReportListener:
             IdentityVerifier(IdentityOptions(users={})),
             Limits(LimitsOptions(), asyncio.get_running_loop().time),
             options,
+            ready,
         )
         self._listener = Listener(acceptor, timeouts or Timeouts(), maximum_length=options.maximum_length)
 
