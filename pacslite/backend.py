@@ -28,6 +28,7 @@ from pacslite.services.retrieve import GetService, MoveService, RetrieveOptions
 from pacslite.services.sending import InstanceSender
 from pacslite.services.storage import StorageService
 from pacslite.services.sub_operations import PendingPolicy
+from pacslite.services.transcoding import Transcoder, TranscoderOptions
 
 __all__ = ["Backend"]
 
@@ -49,11 +50,16 @@ class Backend:
         self._reader = IndexReader(self._archive.index_path, connections=settings.index.read_connections)
         query_options = _query_options(settings)
         retrieve_options = _retrieve_options(settings)
+        self._transcoder = (
+            Transcoder(TranscoderOptions(folder=settings.server.data_dir)) if settings.retrieve.transcode else None
+        )
         # Negotiation is computed from this tuple: to add a service, name it here
         self.services: tuple[Service, ...] = (
             FindService(self._reader, query_options, settings.limits.identifier_bytes),
-            MoveService(self._archive, self._reader, query_options, retrieve_options, access=access, pool=pool),
-            GetService(self._archive, self._reader, query_options, retrieve_options),
+            MoveService(
+                self._archive, self._reader, query_options, retrieve_options, self._transcoder, access=access, pool=pool
+            ),
+            GetService(self._archive, self._reader, query_options, retrieve_options, self._transcoder),
             StorageService(self._archive, unknown_sop_classes=settings.storage.unknown_sop_classes),
         )
 
@@ -69,7 +75,7 @@ class Backend:
             await self._reader.start()
             self._outbox = Outbox(
                 self._archive,
-                sender=InstanceSender(self._archive, Priority.MEDIUM, None, {}),
+                sender=InstanceSender(self._archive, Priority.MEDIUM, None, {}, self._transcoder),
                 pool=self._pool,
                 requestor=self._pool.requestor,
                 address_of=self._address_of,
@@ -96,6 +102,8 @@ class Backend:
         if self._outbox is not None:
             await self._outbox.stop()
             await self._pool.close()  # what it has given back
+        if self._transcoder is not None:
+            await self._transcoder.stop()
         await self._reader.stop()
         await self._archive.stop()
 

@@ -32,6 +32,7 @@ from pacslite.services.identifiers import extended_of, identifier_offer
 from pacslite.services.query import identifier_of
 from pacslite.services.sending import Destination, InstanceSender
 from pacslite.services.sub_operations import PendingPolicy, SubOperations
+from pacslite.services.transcoding import Transcoder
 from pacslite.upper_layer.negotiation import AbstractSyntaxOffer
 
 __all__ = ["GetService", "MoveService", "RetrieveOptions"]
@@ -76,12 +77,14 @@ class _RetrieveService:
         reader: IndexReader,
         query_options: QueryOptions,
         options: RetrieveOptions,
+        transcoder: Transcoder | None,
         models: Mapping[str, Model],
     ) -> None:
         self._archive = archive
         self._reader = reader
         self._query_options = query_options
         self._options = options
+        self._transcoder = transcoder
         self._models = models
         self._offer = identifier_offer((query_options.relational,))
 
@@ -111,15 +114,20 @@ class GetService(_RetrieveService):
     commands = frozenset({CommandField.C_GET_RQ})
 
     def __init__(
-        self, archive: Archive, reader: IndexReader, query_options: QueryOptions, options: RetrieveOptions
+        self,
+        archive: Archive,
+        reader: IndexReader,
+        query_options: QueryOptions,
+        options: RetrieveOptions,
+        transcoder: Transcoder | None,
     ) -> None:
-        super().__init__(archive, reader, query_options, options, _GET_MODELS)
+        super().__init__(archive, reader, query_options, options, transcoder, _GET_MODELS)
 
     async def handle(self, request: Request, reply: Reply) -> None:
         instances = await self._plan(request)
         negotiated = request.invoker.negotiated
         contexts = ContextMap(negotiated.contexts, as_scp=True)
-        sender = InstanceSender(self._archive, request.message.priority, None, _facts(request))
+        sender = InstanceSender(self._archive, request.message.priority, None, _facts(request), self._transcoder)
         buffer = ReadBuffer()
 
         async def send(instance: InstanceRef) -> int:
@@ -150,11 +158,12 @@ class MoveService(_RetrieveService):
         reader: IndexReader,
         query_options: QueryOptions,
         options: RetrieveOptions,
+        transcoder: Transcoder | None,
         *,
         access: Callable[[], Access],
         pool: Pool,
     ) -> None:
-        super().__init__(archive, reader, query_options, options, _MOVE_MODELS)
+        super().__init__(archive, reader, query_options, options, transcoder, _MOVE_MODELS)
         self._access = access
         self._pool = pool
 
@@ -169,7 +178,7 @@ class MoveService(_RetrieveService):
             Tag.MOVE_ORIGINATOR_APPLICATION_ENTITY_TITLE: request.peer.calling_ae_title,
             Tag.MOVE_ORIGINATOR_MESSAGE_ID: message.message_id,
         }
-        sender = InstanceSender(self._archive, message.priority, originator, _facts(request))
+        sender = InstanceSender(self._archive, message.priority, originator, _facts(request), self._transcoder)
         address = Address(remote.ae_title, remote.host, remote.port, remote.tls)
         operations = SubOperations(request, reply, len(instances), self._options.pending)
         async with operations.reporting():

@@ -4,10 +4,12 @@ import logging
 import os
 
 from pacslite.archive.archive import Archive
+from pacslite.archive.instances.protocol import InstanceFile
 from pacslite.archive.reference import InstanceRef
 from pacslite.dataset.source import FileSource, ReadBuffer
+from pacslite.dataset.transcode import CannotTranscode
 from pacslite.dimse.command import CommandSet
-from pacslite.dimse.messages import CommandField, request_command
+from pacslite.dimse.messages import CommandField, Message, request_command
 from pacslite.dimse.service import Invoker
 from pacslite.dimse.status import Status
 from pacslite.errors import PacsliteError
@@ -17,7 +19,9 @@ from pacslite.scu.contexts import ContextMap
 from pacslite.scu.pool import Pool
 from pacslite.scu.requestor import Address
 from pacslite.services.sub_operations import SubOperationFailed
+from pacslite.services.transcoding import Transcoder
 from pacslite.upper_layer.items import PresentationContext
+from pacslite.upper_layer.negotiation import AcceptedContext
 
 __all__ = ["Destination", "InstanceSender"]
 
@@ -34,12 +38,19 @@ class InstanceSender:
         priority: Of the request that they are sent for (PS3.4 §C.4.2.2.1).
         originator: Move Originator elements, for a C-MOVE.
         facts: For log lines.
+        transcoder: Decompresses what the receiver does not take as it is stored; None: such instances fail.
     """
 
     def __init__(
-        self, archive: Archive, priority: int, originator: CommandSet | None, facts: dict[str, object]
+        self,
+        archive: Archive,
+        priority: int,
+        originator: CommandSet | None,
+        facts: dict[str, object],
+        transcoder: Transcoder | None,
     ) -> None:
         self._archive = archive
+        self._transcoder = transcoder
         self._priority = priority
         self._originator = originator
         self._facts = facts
@@ -52,6 +63,8 @@ class InstanceSender:
             AssociationEnded: The association ended before the answer.
         """
         context = contexts.exact(instance.sop_class_uid, instance.transfer_syntax_uid)
+        if context is None and self._transcoder is not None:
+            context = contexts.uncompressed(instance.sop_class_uid)
         if context is None:
             raise SubOperationFailed("no presentation context accepted for it")
         try:
@@ -59,17 +72,11 @@ class InstanceSender:
         except (OSError, PacsliteError) as error:
             raise SubOperationFailed("not there any more") from error
         try:
-            source = FileSource(stored.fd, stored.data_set_offset, stored.data_set_length, buffer)
-            command = request_command(
-                CommandField.C_STORE_RQ,
-                invoker.next_message_id(),
-                sop_class_uid=instance.sop_class_uid,
-                sop_instance_uid=instance.sop_instance_uid,
-                has_data_set=True,
-                priority=self._priority,
-                extra=self._originator,
-            )
-            response = await invoker.invoke(context, command, source)
+            if self._transcoder is None or stored.transfer_syntax_uid == context.transfer_syntax:
+                source = FileSource(stored.fd, stored.data_set_offset, stored.data_set_length, buffer)
+                response = await invoker.invoke(context, self._command(invoker, instance), source)
+            else:
+                response = await self._send_transcoded(invoker, context, instance, stored, buffer)
         finally:
             os.close(stored.fd)
         if response.status != Status.SUCCESS:
@@ -78,6 +85,36 @@ class InstanceSender:
                 extra=self._facts | {"status": f"{response.status:04X}", "comment": response.error_comment},
             )
         return response.status
+
+    async def _send_transcoded(
+        self,
+        invoker: Invoker,
+        context: AcceptedContext,
+        instance: InstanceRef,
+        stored: InstanceFile,
+        buffer: ReadBuffer,
+    ) -> Message:
+        assert self._transcoder is not None
+        try:
+            transcoded = await self._transcoder.transcode(stored, context.transfer_syntax)
+        except (OSError, CannotTranscode) as error:
+            raise SubOperationFailed(str(error)) from error
+        try:
+            source = FileSource(transcoded.fd, 0, transcoded.length, buffer)
+            return await invoker.invoke(context, self._command(invoker, instance), source)
+        finally:
+            os.close(transcoded.fd)
+
+    def _command(self, invoker: Invoker, instance: InstanceRef) -> CommandSet:
+        return request_command(
+            CommandField.C_STORE_RQ,
+            invoker.next_message_id(),
+            sop_class_uid=instance.sop_class_uid,
+            sop_instance_uid=instance.sop_instance_uid,
+            has_data_set=True,
+            priority=self._priority,
+            extra=self._originator,
+        )
 
 
 class Destination:
