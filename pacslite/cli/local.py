@@ -12,7 +12,10 @@ __all__ = ["archive_of", "settings_for", "storage_options"]
 
 
 def settings_for(config: Path | None, data_dir: Path | None) -> Settings:
-    """The settings that ``serve`` would have with these flags; the commands say themselves what is worth a line, errors are logged."""
+    """The settings that ``serve`` would have with these flags.
+
+    Logging is set up by them too, for errors: a command itself says what is worth a line.
+    """
     flags = [Flag("server.data_dir", "--data-dir", data_dir)] if data_dir is not None else []
     settings = load(config, flags=flags).settings
     configure("debug" if settings.log.level == "debug" else "error", settings.log.format)

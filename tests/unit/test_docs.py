@@ -9,6 +9,7 @@ import typer
 
 from pacslite.cli.main import COMMANDS, root
 from pacslite.config import Settings, load
+from pacslite.config.advice import check
 from pacslite.config.problems import fields_at
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,10 +66,12 @@ def test_links(path: Path) -> None:
 
 
 def test_the_configuration_in_the_readme_is_one(tmp_path: Path) -> None:
-    (block,) = re.findall(r"^```toml\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```toml\n(.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
     file = tmp_path / "pacslite.toml"
-    file.write_text(block)
-    assert [remote.ae_title for remote in load(file, environ={}).settings.remote] == ["WORKSTATION7", "CT01"]
+    file.write_text("\n".join(blocks))
+    loaded = load(file, environ={})
+    check(loaded)
+    assert [remote.ae_title for remote in loaded.settings.remote] == ["WORKSTATION7", "CT01"]
 
 
 def test_every_setting_reaches_a_part() -> None:
