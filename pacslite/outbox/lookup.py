@@ -76,7 +76,7 @@ class IndexLookup:
     def references(self, sop_instance_uids: Iterable[str]) -> dict[str, InstanceRef]:
         """Where instances are, those that are there, by their UID."""
         rows = self._connection.execute(_REFERENCES, (json.dumps(list(sop_instance_uids)),))
-        return {row[1]: InstanceRef(*row) for row in rows}
+        return {reference.sop_instance_uid: reference for reference in (InstanceRef(*row) for row in rows)}
 
     def _statement(self, kind: str, keys: tuple[Key, ...]) -> str:
         text = self._statements.get((kind, keys))
@@ -119,17 +119,9 @@ def _select(kind: str, keys: Iterable[Key]) -> Select[tuple[object, ...]]:
     ).order_by(instance.c.id)
 
 
+_OF_INSTANCE = {column.name: column for table in (study, series, instance) for column in table.columns}
 _REFERENCES = _compile(
-    select(
-        instance.c.sop_class_uid,
-        instance.c.sop_instance_uid,
-        study.c.study_instance_uid,
-        series.c.series_instance_uid,
-        instance.c.transfer_syntax_uid,
-        instance.c.data_set_offset,
-        instance.c.data_set_length,
-        instance.c.digest,
-    )
+    select(*(_OF_INSTANCE[name] for name in InstanceRef._fields))
     .select_from(
         instance.join(series, instance.c.series_fk == series.c.id).join(study, series.c.study_fk == study.c.id)
     )
