@@ -6,36 +6,27 @@ that announces nothing and is UTF-8 is read as such, Shift_JIS where JIS X 0201 
 
 import re
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
-from typing import NamedTuple
 
 from pacslite.dataset.names import fold_name, name_groups
+from pacslite.dataset.repertoire import (
+    ASCII,
+    CODEC_OF_ESCAPE,
+    JIS,
+    KANJI,
+    KANJI_ESCAPES,
+    KATAKANA,
+    LEFT_ESCAPES,
+    ROMAJI,
+    STRICT_CODEC_OF_ESCAPE,
+    UTF_8,
+    Repertoire,
+    State,
+    canonical_charsets,
+    escapes_of,
+    find_repertoire,
+)
 
 __all__ = ["UTF_8", "answer_charset", "decode_text", "encode_text", "fold_name", "name_groups"]
-
-UTF_8 = ("ISO_IR 192",)
-
-# PS3.3 Tables C.12-2 and C.12-3: the sets that extend ASCII to the right half; final byte of ESC 02/13, codec
-_RIGHT = {
-    100: (b"A", "latin-1"),
-    101: (b"B", "iso8859-2"),
-    109: (b"C", "iso8859-3"),
-    110: (b"D", "iso8859-4"),
-    126: (b"F", "iso8859-7"),  # Greek
-    127: (b"G", "iso8859-6"),  # Arabic
-    138: (b"H", "iso8859-8"),  # Hebrew
-    144: (b"L", "iso8859-5"),  # Cyrillic
-    148: (b"M", "iso8859-9"),
-    166: (b"T", "iso8859-11"),  # Thai
-    203: (b"b", "iso8859-15"),
-}
-# Table C.12-4; GBK reads what is beyond GB 2312 and CP949 what is beyond KS X 1001: senders do not ask
-_RIGHT_MULTI_BYTE = {58: (b"\x1b$)A", "gbk", "gb2312"), 149: (b"\x1b$)C", "cp949", "euc_kr")}
-_KANJI = {87: b"\x1b$B", 159: b"\x1b$(D"}
-_KATAKANA, _ROMAJI, _ASCII = b"\x1b)I", b"\x1b(J", b"\x1b(B"
-_JIS = "shift_jis"
-_STAND_ALONE = {"ISO_IR 192": "utf-8", "UTF-8": "utf-8", "UTF8": "utf-8", "GB18030": "gb18030", "GBK": "gbk"}  # C.12-5
-_EXTENSION_ALIASES = {"ISO 2022 GBK": 58, "ISO 2022 58": 58}  # terms that were in the standard by mistake (CP 1234)
 
 _YEN, _OVERLINE = "\u00a5", "\u203e"
 
@@ -47,61 +38,6 @@ _PN_DELIMITER = re.compile(rb"[\x09\x0a\x0c\x0d\\^=]")
 _KANJI_RUN = re.compile(rb"((?:[\x21-\x7e]{2})+)")
 
 
-class _State(NamedTuple):
-    """What is invoked: the left half's single-byte set or kanji set, the right half's codec."""
-
-    left: bytes  # the escape sequence that designates it
-    right: str  # "" where nothing is
-    right_escape: bytes
-
-
-class _Repertoire(NamedTuple):
-    """The meaning of (0008,0005)."""
-
-    codec: str  # of text without escape sequences
-    stand_alone: bool
-    initial: _State
-    sets: tuple[int, ...]  # ISO-IR numbers that code extension may use, in order; empty without code extension
-
-    @property
-    def is_jis(self) -> bool:
-        return self.initial.left == _ROMAJI
-
-
-@lru_cache(maxsize=256)
-def _repertoire(charsets: tuple[str, ...]) -> _Repertoire:
-    """Look at value 1, and for code extension at all; terms no one knows count as the default repertoire."""
-    names = [_normalise(charset) for charset in charsets] or [""]
-    codec = _STAND_ALONE.get(names[0])
-    if codec is not None:
-        return _Repertoire(codec, True, _State(_ASCII, "", b""), ())
-    numbers = [_number(name) for name in names]
-    sets = tuple(number for number in numbers if number) if len(names) > 1 else ()
-    first = numbers[0]
-    if first == 13:
-        return _Repertoire(_JIS, False, _State(_ROMAJI, _JIS, _KATAKANA), sets)
-    if first in _RIGHT:
-        final, codec = _RIGHT[first]
-        return _Repertoire(codec, False, _State(_ASCII, codec, b"\x1b-" + final), sets)
-    if first in _RIGHT_MULTI_BYTE and len(names) == 1:  # not allowed, yet sent: as if after an empty value 1
-        sets = (first,)
-    return _Repertoire("ascii", False, _State(_ASCII, "", b""), sets)
-
-
-def _normalise(charset: str) -> str:
-    """Give a Defined Term as the standard writes it: ``ISO IR 100``, ``ISO-IR 100`` and ``iso_ir_100`` are seen too."""
-    name = re.sub(r"[\s_-]+", " ", charset.strip(" \0").upper())
-    name = re.sub(r"^ISO ?IR ?", "ISO_IR ", name)
-    return {"UTF 8": "UTF-8"}.get(name, name)
-
-
-def _number(name: str) -> int:
-    if name in _EXTENSION_ALIASES:
-        return _EXTENSION_ALIASES[name]
-    found = re.fullmatch(r"ISO(?:_| 2022 )IR (\d{1,3})", name)
-    return int(found[1]) if found else 0
-
-
 # decoding
 
 
@@ -110,14 +46,14 @@ def decode_text(value: bytes, vr: str, charsets: Sequence[str]) -> str:
 
     Never raises: U+FFFD stands for bytes that mean nothing in the sets announced.
     """
-    repertoire = _repertoire(tuple(charsets))
+    repertoire = find_repertoire(tuple(charsets))
     if b"\x1b" in value and not repertoire.stand_alone:
         text = _decode_extended(value, vr, repertoire.initial)
     elif value.isascii():
         text = value.decode("ascii")
     elif repertoire.codec == "ascii":
         return _decode_undeclared(value)
-    elif repertoire.codec == _JIS:
+    elif repertoire.codec == JIS:
         text = _decode_jis(value)
     else:
         return value.decode(repertoire.codec, "replace")
@@ -143,12 +79,12 @@ def _decode_undeclared(value: bytes) -> str:
 def _decode_jis(value: bytes) -> str:
     """Decode JIS X 0201, of which Shift_JIS is a superset; CP932 knows what vendors added."""
     try:
-        return value.decode(_JIS)
+        return value.decode(JIS)
     except UnicodeDecodeError:
         return value.decode("cp932", "replace")
 
 
-def _decode_extended(value: bytes, vr: str, initial: _State) -> str:
+def _decode_extended(value: bytes, vr: str, initial: State) -> str:
     """Decode text with escape sequences (§6.1.2.5)."""
     delimiter = _PN_DELIMITER if vr == "PN" else _CONTROL if vr in _TEXT_VRS else _DELIMITER
     state = initial
@@ -158,7 +94,7 @@ def _decode_extended(value: bytes, vr: str, initial: _State) -> str:
             state = _designate(state, piece)
             continue
         # within kanji the bytes of delimiters are halves of characters; control characters never are
-        found = (_CONTROL if state.left in _KANJI_ESCAPES else delimiter).search(piece)
+        found = (_CONTROL if state.left in KANJI_ESCAPES else delimiter).search(piece)
         if found is None:
             text.append(_decode_run(piece, state))
         else:
@@ -167,31 +103,31 @@ def _decode_extended(value: bytes, vr: str, initial: _State) -> str:
     return "".join(text)
 
 
-def _designate(state: _State, escape: bytes) -> _State:
-    if escape in _CODEC_OF_ESCAPE:
-        return _State(state.left, _CODEC_OF_ESCAPE[escape], escape)
-    return _State(b"\x1b$B" if escape == b"\x1b$@" else escape, state.right, state.right_escape)
+def _designate(state: State, escape: bytes) -> State:
+    if escape in CODEC_OF_ESCAPE:
+        return State(state.left, CODEC_OF_ESCAPE[escape], escape)
+    return State(b"\x1b$B" if escape == b"\x1b$@" else escape, state.right, state.right_escape)
 
 
-def _decode_run(run: bytes, state: _State) -> str:
+def _decode_run(run: bytes, state: State) -> str:
     """Decode bytes under one designation."""
-    if state.left not in _KANJI_ESCAPES:
+    if state.left not in KANJI_ESCAPES:
         if run.isascii():
             return run.decode("ascii")
         if not state.right:
             return _decode_undeclared(run)
-        return _decode_jis(run) if state.right == _JIS else run.decode(state.right, "replace")
+        return _decode_jis(run) if state.right == JIS else run.decode(state.right, "replace")
     text: list[str] = []
     for index, part in enumerate(_KANJI_RUN.split(run)):
         if index & 1:
             text.append(_decode_kanji(part, state.left))
         elif part:  # spaces, and the right half
-            text.append(_decode_run(part, _State(_ASCII, state.right, state.right_escape)))
+            text.append(_decode_run(part, State(ASCII, state.right, state.right_escape)))
     return "".join(text)
 
 
 def _decode_kanji(pairs: bytes, escape: bytes) -> str:
-    if escape == _KANJI[159]:
+    if escape == KANJI[159]:
         euc = b"".join(b"\x8f" + bytes((pairs[at] | 0x80, pairs[at + 1] | 0x80)) for at in range(0, len(pairs), 2))
         return euc.decode("euc_jp", "replace")
     try:
@@ -213,9 +149,10 @@ def _decode_pair(row: int, cell: int) -> str:
 def answer_charset(requested: Sequence[str], texts: Iterable[str]) -> tuple[str, ...]:
     """Choose the sets of an answer: those requested if they represent all ``texts``, else UTF-8.
 
-    Without a request: nothing to announce while all is ASCII (PS3.4 §C.4.1.1.3.2).
+    Terms come out as the standard writes them. Without a request, or with one that is not understood, there is nothing
+    to announce while all is ASCII (PS3.4 §C.4.1.1.3.2).
     """
-    charsets = tuple(requested)
+    charsets = canonical_charsets(tuple(requested))
     for text in texts:
         if encode_text(text, "PN", charsets) is None:
             return UTF_8
@@ -224,7 +161,7 @@ def answer_charset(requested: Sequence[str], texts: Iterable[str]) -> tuple[str,
 
 def encode_text(text: str, vr: str, charsets: Sequence[str]) -> bytes | None:
     """Encode a value, with code extensions where several sets are given; None if they cannot represent it."""
-    repertoire = _repertoire(tuple(charsets))
+    repertoire = find_repertoire(tuple(charsets))
     if text.isascii() and not repertoire.is_jis and "\x1b" not in text:
         return text.encode("ascii")
     if repertoire.stand_alone:
@@ -248,7 +185,7 @@ def _encode(text: str, codec: str) -> bytes | None:
         return None
 
 
-def _encode_single_byte(text: str, vr: str, repertoire: _Repertoire) -> bytes | None:
+def _encode_single_byte(text: str, vr: str, repertoire: Repertoire) -> bytes | None:
     if "\x1b" in text:
         return None
     if not repertoire.is_jis:
@@ -257,18 +194,18 @@ def _encode_single_byte(text: str, vr: str, repertoire: _Repertoire) -> bytes | 
     return None if None in parts else b"".join(part for part in parts if part is not None)
 
 
-def _encode_run(run: str, vr: str, repertoire: _Repertoire) -> bytes | None:
+def _encode_run(run: str, vr: str, repertoire: Repertoire) -> bytes | None:
     """Encode what stands between two delimiters: it begins and ends with value 1 invoked (§6.1.2.5.3)."""
     initial = repertoire.initial
     left, right = initial.left, initial.right_escape
-    available = [left, right, *(escape for number in repertoire.sets for escape in _escapes_of(number))]
+    available = [left, right, *(escape for number in repertoire.sets for escape in escapes_of(number))]
     encoded: list[bytes] = []
     for char in run:
         for escape in (left, right, *available):
             code = _encode_char(char, escape, vr) if escape else None
             if code is None:
                 continue
-            if escape in _LEFT_ESCAPES:
+            if escape in LEFT_ESCAPES:
                 if escape != left:
                     encoded.append(escape)
                     left = escape
@@ -288,20 +225,20 @@ def _encode_run(run: str, vr: str, repertoire: _Repertoire) -> bytes | None:
 
 def _encode_char(char: str, escape: bytes, vr: str) -> bytes | None:
     """Encode a character in the set that ``escape`` designates."""
-    if escape == _ASCII:
+    if escape == ASCII:
         return char.encode("ascii") if char.isascii() and char != "\x1b" else None
-    if escape == _ROMAJI:
+    if escape == ROMAJI:
         return _romaji(char, vr)
-    if escape == _KATAKANA:
+    if escape == KATAKANA:
         return _katakana(char)
     if char.isascii():
         return None
-    if escape in _KANJI_ESCAPES:
+    if escape in KANJI_ESCAPES:
         euc = _encode(char, "euc_jp") or b""
         if euc[:1] == b"\x8f":
-            return bytes((euc[1] & 0x7F, euc[2] & 0x7F)) if escape == _KANJI[159] else None
-        return bytes((euc[0] & 0x7F, euc[1] & 0x7F)) if euc[:1] > b"\x8f" and escape == _KANJI[87] else None
-    return _encode(char, _STRICT_CODEC_OF_ESCAPE[escape])
+            return bytes((euc[1] & 0x7F, euc[2] & 0x7F)) if escape == KANJI[159] else None
+        return bytes((euc[0] & 0x7F, euc[1] & 0x7F)) if euc[:1] > b"\x8f" and escape == KANJI[87] else None
+    return _encode(char, STRICT_CODEC_OF_ESCAPE[escape])
 
 
 def _romaji(char: str, vr: str) -> bytes | None:
@@ -317,28 +254,3 @@ def _katakana(char: str) -> bytes | None:
 
 
 _NO_ROMAJI = ("\x1b~", "\x1b~\\")  # the backslash as a delimiter stays 05/12
-
-
-def _escapes_of(number: int) -> tuple[bytes, ...]:
-    """Give what designates an ISO-IR set."""
-    if number == 6:
-        return (_ASCII,)
-    if number == 13:
-        return (_KATAKANA, _ROMAJI)
-    if number in _KANJI:
-        return (_KANJI[number],)
-    if number in _RIGHT_MULTI_BYTE:
-        return (_RIGHT_MULTI_BYTE[number][0],)
-    return (b"\x1b-" + _RIGHT[number][0],) if number in _RIGHT else ()
-
-
-_KANJI_ESCAPES = frozenset(_KANJI.values())
-_LEFT_ESCAPES = _KANJI_ESCAPES | {_ASCII, _ROMAJI}
-_STRICT_CODEC_OF_ESCAPE = {b"\x1b-" + final: codec for final, codec in _RIGHT.values()} | {
-    escape: strict for escape, _, strict in _RIGHT_MULTI_BYTE.values()
-}
-_CODEC_OF_ESCAPE = (
-    {b"\x1b-" + final: codec for final, codec in _RIGHT.values()}
-    | {escape: codec for escape, codec, _ in _RIGHT_MULTI_BYTE.values()}
-    | {_KATAKANA: _JIS}
-)
