@@ -20,6 +20,7 @@ from pacslite.archive.index.removal import InstanceRow
 from pacslite.archive.index.schema import instance
 from pacslite.archive.index.statements import compile_statement, select_instance_rows
 from pacslite.archive.index.writer import IndexWriter
+from pacslite.archive.instances.header import read_header
 from pacslite.archive.instances.layout import SUFFIX, InstancePath
 from pacslite.archive.instances.protocol import InstanceStore
 from pacslite.archive.keys import Level
@@ -111,24 +112,23 @@ class Checker:
 
     def _row_pages(self, report: CheckReport) -> Iterator[tuple[int, list[Difference]]]:
         last = 0
-        with ThreadPoolExecutor(_READERS if report.deep else 1, thread_name_prefix="check") as readers:
-            while rows := self._rows(last):
+        with (
+            ThreadPoolExecutor(_READERS if report.deep else 1, thread_name_prefix="check") as readers,
+            self._index.reading() as connection,
+        ):
+            while rows := [InstanceRow(*row) for row in connection.execute(_SELECT_PAGE, (last, _PAGE, 0))]:
                 last = rows[-1].id
                 found = readers.map(lambda row: self._check_row(row, report), rows)
                 differences = [self._mend_row(*each) if report.repair else each[1] for each in found if each]
                 report.instances += len(rows)
                 yield report.instances, differences
 
-    def _rows(self, after: int) -> list[InstanceRow]:
-        with self._index.reading() as connection:
-            return [InstanceRow(*row) for row in connection.execute(_SELECT_PAGE, (after, _PAGE, 0))]
-
     def _check_row(self, row: InstanceRow, report: CheckReport) -> tuple[InstanceRow, Difference] | None:
         for _ in range(3):  # it may be settled, replaced or deleted while we look
             kind, detail = self._look(row, report)
             if kind is None:
                 return None
-            current = self._index.look_up(row.sop_instance_uid)
+            current = self._index.current(row.sop_instance_uid)
             if current is None:
                 return None
             if current == row and detail != "moved":
@@ -155,6 +155,8 @@ class Checker:
             if report.deep:
                 report.bytes += size
                 meta = read_file_meta(fd)
+                if meta.digest is not None:  # ours, and not a file that was put here and reindexed
+                    read_header(fd)
                 if meta.sop_instance_uid != row.sop_instance_uid:
                     return "damaged", f"instances/{row.path}: another instance"
                 if _digest(fd, meta.data_set_offset) != row.digest:
@@ -178,7 +180,7 @@ class Checker:
 
     def _check_file(self, path: InstancePath, *, repair: bool) -> Difference | None:
         uid = path.name.removesuffix(SUFFIX)
-        known = self._index.look_up(uid)
+        known = self._index.current(uid)
         if known is not None and known.path == path:
             return None
         with self._settler.lock:
@@ -201,7 +203,7 @@ class Checker:
         except OSError as error:
             return Difference("foreign", name, error.strerror or str(error))
         try:
-            meta = read_file_meta(fd)
+            meta = read_header(fd)
             record = read_record(fd, meta, verify=True)
         except (OSError, FileMetaError, DimseError) as error:
             return Difference("foreign", name, str(error))
@@ -209,7 +211,7 @@ class Checker:
             os.close(fd)
         if any(noted == name for _, noted, _ in self._index.notes()):
             return None  # replaced or deleted, and about to go
-        known = self._index.look_up(record.sop_instance_uid)
+        known = self._index.current(record.sop_instance_uid)
         if known is None:
             return Difference("orphan", name, "sound, not in the index")
         if known.path == path:

@@ -6,9 +6,9 @@ from typing import Protocol
 
 import xxhash
 
+from pacslite.archive.instances.header import encode_header, header_size
 from pacslite.archive.instances.protocol import IncomingFile
 from pacslite.archive.outcome import StorageFailed, Stored
-from pacslite.dataset.meta import encode_file_meta, file_meta_size, private_information
 from pacslite.dataset.scan import HeaderScanner
 from pacslite.errors import DimseError
 
@@ -152,7 +152,7 @@ class Incoming:
     @property
     def header_size(self) -> int:
         """Bytes before the data set in the file."""
-        return file_meta_size(
+        return header_size(
             sop_class_uid=self.sop_class_uid,
             sop_instance_uid=self.sop_instance_uid,
             transfer_syntax_uid=self.transfer_syntax_uid,
@@ -161,12 +161,13 @@ class Incoming:
 
     def header(self, digest: bytes) -> bytes:
         """The file's header: it proves ``length`` bytes with this digest."""
-        return encode_file_meta(
+        return encode_header(
             sop_class_uid=self.sop_class_uid,
             sop_instance_uid=self.sop_instance_uid,
             transfer_syntax_uid=self.transfer_syntax_uid,
             source_ae_title=self.source_ae_title,
-            private=private_information(self.length, digest),
+            data_set_length=self.length,
+            digest=digest,
         )
 
     def scan_pieces(self, pieces: Sequence[bytes | bytearray]) -> HeaderScanner:

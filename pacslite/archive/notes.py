@@ -36,6 +36,6 @@ def _carry_out(store: InstanceStore, index: IndexWriter, name: str, sop_instance
     if directory == "incoming":
         store.remove_incoming(rest)
         return
-    known = index.look_up(sop_instance_uid)
+    known = index.current(sop_instance_uid)
     if known is None or str(known.path) != rest:  # else it was stored again, at the same place
         store.remove_settled(InstancePath(*rest.split("/")))

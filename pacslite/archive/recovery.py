@@ -12,13 +12,14 @@ from dataclasses import dataclass
 import xxhash
 
 from pacslite.archive.index.writer import Entry, IndexFailure, IndexFull, IndexWriter
+from pacslite.archive.instances.header import read_header
 from pacslite.archive.instances.layout import InstancePath, instance_path
 from pacslite.archive.instances.protocol import InstanceStore
 from pacslite.archive.notes import carry_out_notes
 from pacslite.archive.options import StorageOptions
 from pacslite.archive.record import Record, make_record
 from pacslite.archive.settle import Settler, Unsettled
-from pacslite.dataset.meta import FileMeta, FileMetaError, read_file_meta
+from pacslite.dataset.meta import FileMeta, FileMetaError
 from pacslite.dataset.scan import HeaderScanner
 from pacslite.errors import DimseError
 
@@ -72,8 +73,8 @@ class Recovery:
             for unsettled in self._settler.all():
                 fd = self._store.open_incoming(unsettled.name)
                 try:
-                    meta = read_file_meta(fd)
-                    known = self._index.look_up(meta.sop_instance_uid)
+                    meta = read_header(fd)
+                    known = self._index.current(meta.sop_instance_uid)
                     if known is None or known.digest != meta.digest:
                         self._commit(Entry(read_record(fd, meta, verify=False), replaces=known is not None))
                 finally:
@@ -96,7 +97,7 @@ class Recovery:
             return
         key = record.series_key
         path = instance_path(key.study_instance_uid, key.series_instance_uid, record.sop_instance_uid)
-        known = self._index.look_up(record.sop_instance_uid)
+        known = self._index.current(record.sop_instance_uid)
         old = self._settler.locate(record.sop_instance_uid)
         if known is not None and known.digest == record.digest:
             found.settled += 1
@@ -126,8 +127,8 @@ class Recovery:
         """Give the file's record, None if it does not prove itself."""
         fd = self._store.open_incoming(name)
         try:
-            meta = read_file_meta(fd)
-            known = self._index.look_up(meta.sop_instance_uid) if self._trust_rows else None
+            meta = read_header(fd)
+            known = self._index.current(meta.sop_instance_uid) if self._trust_rows else None
             return read_record(fd, meta, verify=known is None or known.digest != meta.digest)
         except (FileMetaError, DimseError) as error:
             log.info("incoming file is torn", extra={"file": name, "reason": str(error)})
@@ -146,7 +147,7 @@ def read_record(fd: int, meta: FileMeta, *, verify: bool) -> Record:
         DimseError: It is no data set, or not the one its header announces.
     """
     if meta.data_set_length is None or meta.digest is None:
-        raise FileMetaError("no digest in the File Meta Information")
+        raise FileMetaError("length and digest are unknown")
     scan = HeaderScanner(meta.transfer_syntax_uid)
     digest = xxhash.xxh3_128()
     at, end = meta.data_set_offset, meta.data_set_offset + meta.data_set_length

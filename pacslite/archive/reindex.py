@@ -18,6 +18,7 @@ import xxhash
 from pacslite.archive.index.upgrade import upgrade_index
 from pacslite.archive.index.writer import Entry, IndexFailure, IndexFull, IndexWriter
 from pacslite.archive.instances.filesystem import FilesystemStore
+from pacslite.archive.instances.header import read_header
 from pacslite.archive.instances.layout import SUFFIX, InstancePath, instance_path
 from pacslite.archive.instances.protocol import InstanceStore
 from pacslite.archive.lock import DataDirLock
@@ -208,8 +209,10 @@ def _record_of(fd: int) -> Record:
         meta = meta._replace(
             digest=_digest(fd, meta.data_set_offset), data_set_length=status.st_size - meta.data_set_offset
         )
-    elif meta.data_set_offset + meta.data_set_length != status.st_size:
-        raise FileMetaError(f"{status.st_size} bytes instead of {meta.data_set_offset + meta.data_set_length}")
+    else:
+        read_header(fd)
+        if meta.data_set_offset + meta.data_set_length != status.st_size:
+            raise FileMetaError(f"{status.st_size} bytes instead of {meta.data_set_offset + meta.data_set_length}")
     record = read_record(fd, meta, verify=False)
     record.received_at = int(status.st_mtime)
     return record

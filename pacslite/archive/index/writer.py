@@ -368,17 +368,27 @@ class IndexWriter:
         self.look_up("")
 
     def look_up(self, sop_instance_uid: str) -> InstanceRow | None:
-        """Find an instance by its UID, on a connection of the calling thread's own: readers do not wait for writers."""
+        """Find an instance by its UID, on a connection of the calling thread's own: it does not wait for a commit."""
         return _find(self._reader(), sop_instance_uid)
+
+    def current(self, sop_instance_uid: str) -> InstanceRow | None:
+        """Find an instance by its UID, whatever is being written; for rare questions from any thread."""
+        with self.lock:
+            return _find(self._connection, sop_instance_uid)
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """The calling thread's own connection, for reading only."""
-        yield self._reader()
+        """A connection for long reading."""
+        connection = self._connect()
+        try:
+            yield connection
+        finally:
+            connection.close()
 
     def integrity(self, *, deep: bool) -> list[str]:
         """What SQLite finds wrong with the file; ``deep`` compares its indexes with its tables too."""
-        rows = self._reader().execute(f"PRAGMA {'integrity_check' if deep else 'quick_check'}(20)").fetchall()
+        with self.reading() as connection:
+            rows = connection.execute(f"PRAGMA {'integrity_check' if deep else 'quick_check'}(20)").fetchall()
         return [text for (text,) in rows if text != "ok"]
 
     def notes(self) -> list[tuple[int, str, str]]:

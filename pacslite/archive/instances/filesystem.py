@@ -37,6 +37,10 @@ class _IncomingFile:
         self.name = name
         self.size = 0
 
+    def leave_room(self, size: int) -> None:
+        os.lseek(self._fd, size, os.SEEK_SET)  # a hole, until the header is written
+        self.size = size
+
     def append(self, pieces: Sequence[bytes | bytearray]) -> None:
         self._operations.append(self._fd, pieces)
         self.size += sum(map(len, pieces))
@@ -101,7 +105,7 @@ class FilesystemStore:
         name = f"{next(self._numbers):012d}{SUFFIX}"
         file = _IncomingFile(self.operations, self._incoming, name, self.operations.create(self._incoming, name))
         if header_size:
-            file.append([bytes(header_size)])
+            file.leave_room(header_size)
         return file
 
     def open_incoming(self, name: str) -> int:
