@@ -10,6 +10,7 @@ from pacslite.dataset.dictionary_table import REPEATERS, TABLE
 __all__ = ["keyword_of", "tag_of", "vr_of"]
 
 _ANY_DIGIT = "x"
+_HEX_DIGITS = frozenset("0123456789ABCDEFabcdef")
 _NO_KEYWORD = "-"  # a few retired elements have a VR only
 
 
@@ -22,12 +23,7 @@ def tag_of(name: str) -> int | None:
     if tag is not None:
         return tag
     digits = name.strip().removeprefix("(").removesuffix(")").replace(",", "")
-    if len(digits) != 8 or not digits.isascii() or not digits.isalnum():
-        return None
-    try:
-        return int(digits, 16)
-    except ValueError:
-        return None
+    return int(digits, 16) if len(digits) == 8 and set(digits) <= _HEX_DIGITS else None
 
 
 def keyword_of(tag: int) -> str | None:

@@ -25,7 +25,8 @@ _LETTERS = str.maketrans(
         "ŧ": "t",
     }
 )
-_LOOKALIKES = str.maketrans(dict.fromkeys("\uff1d\uff3e\uff3c\ufe68\ufe66\uff0a\uff1f\ufe61\ufe56", " "))
+_MARKS = re.compile(r"([\^=\\*?])")
+_MARKS_TO_SPACES = str.maketrans("^=\\*?", "     ")
 _DELIMITERS = ("^", "=")
 _SPACE_AROUND = re.compile(r"\s*([\^=\\])\s*")
 
@@ -34,13 +35,14 @@ def fold_name(text: str) -> str:
     """Give the form of a name that is equal for names that match: case, accents, width and spacing do not count.
 
     Delimiters stay, but those that only mark what is missing at the end: ``Doe^John^^`` is ``doe^john``. Letters that
-    fold into a delimiter or a wildcard (U+FF3E and the like) become spaces: they never act as one.
+    fold into a delimiter or a wildcard (U+FF3E, U+2047) become spaces: they never act as one.
     """
     if text.isascii():
         folded = text.lower()
     else:
-        folded = unicodedata.normalize("NFKD", text.translate(_LOOKALIKES)).casefold()
-        folded = unicodedata.normalize("NFC", _ACCENTS.sub("", folded)).translate(_LETTERS)
+        runs = _MARKS.split(text)
+        runs[::2] = [_fold_letters(run) if run else "" for run in runs[::2]]
+        folded = "".join(runs)
     folded = " ".join(folded.replace("\0", " ").split())
     folded = _SPACE_AROUND.sub(r"\1", folded)
     if folded.endswith(_DELIMITERS) or "^=" in folded or "^\\" in folded or "=\\" in folded:
@@ -53,6 +55,12 @@ def name_groups(text: str) -> tuple[str, str, str]:
     groups = [group.strip(" \0").rstrip("^ ") for group in text.split("=", 3)[:3]]
     alphabetic, ideographic, phonetic, *_ = (*groups, "", "")
     return alphabetic, ideographic, phonetic
+
+
+def _fold_letters(text: str) -> str:
+    folded = unicodedata.normalize("NFKD", text).casefold()
+    folded = unicodedata.normalize("NFC", _ACCENTS.sub("", folded))
+    return folded.translate(_LETTERS).translate(_MARKS_TO_SPACES)
 
 
 def _trim(name: str) -> str:
