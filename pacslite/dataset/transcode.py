@@ -8,6 +8,7 @@ pydicom does the work, and its import costs a third of a second: only the worker
 
 import resource
 from array import array
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pacslite.dataset.element import (
@@ -84,7 +85,8 @@ def transcode(source: str, target: str, transfer_syntax_uid: str, pixel_bytes: i
     except MemoryError as error:
         raise CannotTranscode("not enough memory to decompress it") from error
     except Exception as error:  # a codec may raise anything about a broken stream
-        raise CannotTranscode(f"cannot be decompressed: {type(error).__name__}: {error}") from error
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
+        raise CannotTranscode(f"cannot be decompressed: {reason}") from error
 
 
 def _decompress(dataset: "Dataset", transfer_syntax_uid: str, pixel_bytes: int) -> None:
@@ -100,7 +102,7 @@ def _decompress(dataset: "Dataset", transfer_syntax_uid: str, pixel_bytes: int) 
     )
     if claimed > pixel_bytes:
         raise CannotTranscode(f"{claimed} bytes of pixels are more than {pixel_bytes}")
-    from pydicom.pixels.decoders import get_decoder
+    from pydicom.pixels.decoders.base import get_decoder
     from pydicom.uid import UID
 
     try:
@@ -110,7 +112,12 @@ def _decompress(dataset: "Dataset", transfer_syntax_uid: str, pixel_bytes: int) 
     if not available:
         raise CannotTranscode(f"no decoder for {transfer_syntax_uid} (pacslite[codecs] has the usual ones)")
     wanted = [plugin for plugin in _PLUGINS.get(transfer_syntax_uid, ()) if plugin in available]
-    dataset.decompress(as_rgb=False, generate_instance_uid=False, decoding_plugin=(wanted or available)[0])
+    *others, last = [*wanted, *(plugin for plugin in available if plugin not in wanted)]
+    for plugin in others:
+        with suppress(RuntimeError):  # one decoder tolerates what another does not
+            dataset.decompress(as_rgb=False, generate_instance_uid=False, decoding_plugin=plugin)
+            return
+    dataset.decompress(as_rgb=False, generate_instance_uid=False, decoding_plugin=last)
 
 
 def _swap_words(dataset: "Dataset") -> None:
