@@ -5,7 +5,7 @@ its address. Loopback may do everything, so that a first try on one machine just
 """
 
 import ipaddress
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -21,7 +21,8 @@ class Remote:
     """An application entity that we know.
 
     ``addresses`` are those that ``host`` stands for (IP addresses or networks; empty: any address). ``port`` is where
-    it listens, 0 if it never does.
+    it listens, 0 if it never does. ``certificate_name`` must be in the certificate that it shows when it connects;
+    empty is not checked.
     """
 
     ae_title: str
@@ -30,6 +31,7 @@ class Remote:
     allow: frozenset[str] = EVERYTHING
     tls: bool = False
     addresses: tuple[str, ...] = ()
+    certificate_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +78,24 @@ class Access:
             by_title.setdefault(remote.ae_title, []).append((remote, networks))
         object.__setattr__(self, "_by_title", by_title)
 
-    def admit(self, *, calling_ae_title: str, called_ae_title: str, host: str) -> Grant | Refusal:
-        """Judge an association request from ``host`` (an IP address as text)."""
+    def admit(
+        self, *, calling_ae_title: str, called_ae_title: str, host: str, certificate_names: Set[str] | None = None
+    ) -> Grant | Refusal:
+        """Judge an association request.
+
+        Args:
+            host: An IP address as text.
+            certificate_names: Lower-case names in the certificate of the peer; None where it does not speak TLS.
+        """
         if not self.any_called_ae_title and called_ae_title not in self.ae_titles:
             return Refusal(1, 1, 7, f"called AE title {called_ae_title!r} is not ours")
         address = _address(host)
         for remote, networks in self._by_title.get(calling_ae_title, ()):
             if not networks or (address is not None and any(address in network for network in networks)):
+                name = remote.certificate_name.lower()
+                if name and name not in (certificate_names or ()):
+                    shown = ", ".join(sorted(certificate_names or ())) or "none"
+                    return Refusal(1, 1, 3, f"{calling_ae_title!r} must have a certificate for {name!r}, has {shown}")
                 return Grant(EVERYTHING if self._is_loopback(address) else remote.allow, known=True)
         if self._is_loopback(address):
             return Grant(EVERYTHING, known=False)

@@ -7,11 +7,13 @@ import ipaddress
 import logging
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pacslite.access import EVERYTHING, Access, Remote
+from pacslite.budget import Budget
 from pacslite.config import Settings
 from pacslite.dataset.meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacslite.errors import PacsliteError
@@ -51,7 +53,9 @@ class Server:
         self._access = Access(())
         self._certificates: Certificates | None = None
         self._watch: asyncio.Task[None] | None = None
-        self._dispatcher = Dispatcher([VerificationService()])
+        # of what nobody can write to disk: identifiers, unfinished PDUs. Bytes of instances are the archive's to count
+        self._budget = Budget(settings.limits.total_bytes // 4)
+        self._dispatcher = Dispatcher([VerificationService()], budget=self._budget)
         self._ready = asyncio.Event()
         self._listener: Listener | None = None
         self._pool: Pool | None = None
@@ -66,7 +70,7 @@ class Server:
         settings = self.settings
         self._access = await _access(settings)
         if settings.tls.certificate is not None or any(remote.tls for remote in settings.remote):
-            self._certificates = Certificates(_tls_options(settings))
+            self._use(Certificates(_tls_options(settings)))
         timeouts = _timeouts(settings)
         requestor = Requestor(self._requestor_options(timeouts), receive_buffer())
         self._pool = Pool(requestor, settings.retrieve.reuse_seconds)
@@ -100,18 +104,21 @@ class Server:
         self._access = await _access(settings)
         logging.getLogger().setLevel(settings.log.level.upper())
         if self._certificates is not None:
-            self._certificates.reload_if_changed()
+            self._certificates.reload(_tls_options(settings))
+        elif any(remote.tls for remote in settings.remote):
+            self._use(Certificates(_tls_options(settings)))
         log.info("configuration reloaded", extra={"remotes": len(settings.remote)})
 
     # private
 
     async def _listen(self, timeouts: Timeouts) -> None:
         settings = self.settings
+        limits = Limits(_limits_options(settings), asyncio.get_running_loop().time)
         acceptor = Acceptor(
             self._dispatcher,
             lambda: self._access,
             IdentityVerifier(_identity_options(settings)),
-            Limits(_limits_options(settings), asyncio.get_running_loop().time),
+            limits,
             AcceptorOptions(
                 maximum_length=settings.limits.maximum_length,
                 operations=settings.limits.operations,
@@ -123,11 +130,12 @@ class Server:
         self._listener = Listener(
             acceptor,
             timeouts,
+            limits,
+            self._budget,
             maximum_length=settings.limits.maximum_length,
-            # some room above the associations, so that what is too much can be told so (2/3/2)
-            maximum_connections=2 * settings.limits.maximum_associations + 100,
+            queue_bytes=settings.limits.association_bytes,
         )
-        server = self._certificates.server if self._certificates is not None else None
+        server = self._server_context if self._certificates is not None else None
         first = settings.server
         endpoints = [Endpoint(first.host, first.port, server if first.tls else None)]
         endpoints += [Endpoint(one.host, one.port, server if one.tls else None) for one in settings.listener]
@@ -135,11 +143,22 @@ class Server:
             self.ports = await self._listener.start(endpoints)
         except OSError as error:
             raise CannotListen(f"cannot listen: {error.strerror or error}") from error
-        if self._certificates is not None:
-            self._watch = asyncio.create_task(self._certificates.watch())
+
+    def _use(self, certificates: Certificates) -> None:
+        self._certificates = certificates
+        self._watch = asyncio.create_task(certificates.watch())
+
+    def _server_context(self) -> ssl.SSLContext:
+        assert self._certificates is not None
+        return self._certificates.server
+
+    def _client_context(self) -> ssl.SSLContext:
+        if self._certificates is None:
+            self._use(Certificates(TlsOptions()))
+            assert self._certificates is not None
+        return self._certificates.client
 
     def _requestor_options(self, timeouts: Timeouts) -> RequestorOptions:
-        certificates = self._certificates
         return RequestorOptions(
             calling_ae_title=self.settings.server.ae_title,
             maximum_length=self.settings.limits.maximum_length,
@@ -147,7 +166,7 @@ class Server:
             implementation_class_uid=IMPLEMENTATION_CLASS_UID,
             implementation_version_name=IMPLEMENTATION_VERSION_NAME,
             timeouts=timeouts,
-            tls=(lambda: certificates.client) if certificates is not None else None,
+            tls=self._client_context,
         )
 
 
@@ -260,6 +279,7 @@ async def _access(settings: Settings) -> Access:
             frozenset(remote.allow) | ({"commit"} if "store" in remote.allow else set()),
             remote.tls,
             await _addresses(remote.host),
+            remote.certificate_name,
         )
         for remote in settings.remote
     ]

@@ -9,17 +9,27 @@ from pacslite.errors import DimseError, PacsliteError
 from pacslite.upper_layer.events import Fragment
 from pacslite.upper_layer.negotiation import AcceptedContext
 
-__all__ = ["BoundedBuffer", "DataSetSink", "Discard", "IdentifierTooLong", "MessageError", "MessageReader"]
+__all__ = [
+    "Account", "BoundedBuffer", "DataSetSink", "Discard", "IdentifierTooLong", "MessageError", "MessageReader",
+]  # fmt: skip
 
-_COMMAND_LIMIT = 65_536  # bytes; the longest command set we know of, a C-STORE-RQ with all its UIDs, has about 400
+_COMMAND_LIMIT = 16_384  # bytes; a C-STORE-RQ with all its UIDs has about 400, lists of attributes may be longer
+_INVALID_VALUE = 6  # invalid-PDU-parameter value, PS3.8 Table 9-26
 
 
 class MessageError(PacsliteError):
-    """Fragments that form no message; the association is aborted, since both sides no longer agree where they are."""
+    """Fragments that form no message; the association is aborted, since both sides no longer agree where they are.
+
+    ``reason`` is of PS3.8 Table 9-26 where a PDV has a value that the provider must not accept, else 0.
+    """
+
+    def __init__(self, problem: str, reason: int = 0) -> None:
+        super().__init__(problem)
+        self.reason = reason
 
 
 class IdentifierTooLong(DimseError):
-    """An identifier larger than the server is willing to hold."""
+    """An identifier larger than the server is willing, or able, to hold."""
 
     status = 0xA700
 
@@ -45,25 +55,54 @@ class Discard:
         """Nothing was kept."""
 
 
+class Account(Protocol):
+    """Where bytes that are held in memory are booked, for all associations together."""
+
+    @property
+    def pressed(self) -> bool:
+        """There are too many."""
+
+    def take(self, count: int) -> None: ...
+
+    def give(self, count: int) -> None: ...
+
+
 class BoundedBuffer:
     """Keeps a small data set (an identifier) up to ``limit`` bytes, and says so when there was more."""
 
-    __slots__ = ("_data", "_limit", "_too_long")
+    __slots__ = ("_account", "_data", "_limit", "_problem")
 
     def __init__(self, limit: int) -> None:
         self._data = bytearray()
         self._limit = limit
-        self._too_long = False
+        self._problem = ""
+        self._account: Account | None = None
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def charge(self, account: Account) -> None:
+        """Book the bytes on ``account`` until ``abort``."""
+        self._account = account
 
     def write(self, view: memoryview) -> None:
+        if self._problem:
+            return
+        account = self._account
         if len(self._data) + len(view) > self._limit:
-            self._too_long = True
-            self._data.clear()
-        if not self._too_long:
+            self._refuse(f"identifier longer than {self._limit} bytes")
+        elif account is not None and account.pressed:
+            self._refuse("no memory left for an identifier")
+        else:
             self._data += view
+            if account is not None:
+                account.take(len(view))
 
     def abort(self) -> None:
-        self._data.clear()
+        """Forget the bytes."""
+        if self._account is not None:
+            self._account.give(len(self._data))
+        self._data = bytearray()
 
     def getvalue(self) -> bytes:
         """The data set.
@@ -71,9 +110,13 @@ class BoundedBuffer:
         Raises:
             IdentifierTooLong: It did not fit.
         """
-        if self._too_long:
-            raise IdentifierTooLong(f"identifier longer than {self._limit} bytes")
+        if self._problem:
+            raise IdentifierTooLong(self._problem)
         return bytes(self._data)
+
+    def _refuse(self, problem: str) -> None:
+        self._problem = problem
+        self.abort()
 
 
 class MessageReader:
@@ -111,7 +154,8 @@ class MessageReader:
             if fragment.context_id != message.context.context_id:
                 raise MessageError(
                     f"data set on presentation context {fragment.context_id}, "
-                    f"its command on {message.context.context_id}"
+                    f"its command on {message.context.context_id}",
+                    _INVALID_VALUE,
                 )
             if fragment.data:
                 self._sink.write(fragment.data)
@@ -134,12 +178,13 @@ class MessageReader:
             raise MessageError(f"command set in the middle of the data set of a {self._message.label}")
         context = self._contexts.get(fragment.context_id)
         if context is None:
-            raise MessageError(f"presentation context {fragment.context_id} is not accepted")
+            raise MessageError(f"presentation context {fragment.context_id} is not accepted", _INVALID_VALUE)
         data: bytes | bytearray | memoryview = fragment.data
         if self._command is not None:
             context_id, begun = self._command
             if context_id != fragment.context_id:
-                raise MessageError(f"command set on presentation contexts {context_id} and {fragment.context_id}")
+                problem = f"command set on presentation contexts {context_id} and {fragment.context_id}"
+                raise MessageError(problem, _INVALID_VALUE)
             begun += data
             data = begun
         if len(data) > _COMMAND_LIMIT:

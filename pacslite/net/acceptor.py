@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pacslite.access import Access, Refusal
 from pacslite.dimse.messages import CommandField, Message
@@ -11,11 +12,17 @@ from pacslite.dimse.service import Peer, Request
 from pacslite.dimse.uids import VERIFICATION
 from pacslite.net.connection import Connection
 from pacslite.net.dispatch import Dispatcher
-from pacslite.net.ended import AssociationEnded
+from pacslite.net.ended import (
+    AssociationAborted,
+    AssociationEnded,
+    AssociationRejectedError,
+    AssociationReleased,
+    TimedOut,
+)
 from pacslite.net.identity import IdentityVerifier
 from pacslite.net.limits import Limits
 from pacslite.upper_layer.negotiation import AcceptorPolicy, Negotiated, check_request, negotiate
-from pacslite.upper_layer.pdu import AAssociateRJ, AAssociateRQ
+from pacslite.upper_layer.pdu import AAssociateRJ, AAssociateRQ, PDUError
 
 __all__ = ["Acceptor", "AcceptorOptions"]
 
@@ -23,6 +30,17 @@ log = logging.getLogger("pacslite.association")
 
 # Requests that may run side by side when an asynchronous operations window was negotiated (PS3.7 §D.3.3.3)
 _CONCURRENT = frozenset({CommandField.C_STORE_RQ, CommandField.C_ECHO_RQ})
+
+_LEVELS = {AssociationAborted: logging.WARNING, TimedOut: logging.INFO}  # others only knocked: DEBUG
+_UNSOUND = {  # reason of an A-ASSOCIATE-RJ that ``check_request`` gives
+    1: "the peer accepts PDUs only in which nothing can be sent",
+    2: "application context is not DICOM's",
+}
+
+
+class _Admitted(NamedTuple):
+    peer: Peer
+    identity_response: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,37 +104,45 @@ class Acceptor:
         try:
             assert connection.established is not None
             request = await connection.established
+        except AssociationRejectedError as rejected:  # by the upper layer itself, AE-6
+            _log_rejected(facts, rejected.result, rejected.source, rejected.reason, "protocol version")
+            return await connection.wait_closed()
         except AssociationEnded as ended:
-            log.debug("no association", extra=facts | {"why": str(ended)})
+            log.log(_LEVELS.get(type(ended), logging.DEBUG), "no association", extra=facts | {"why": str(ended)})
             return await connection.wait_closed()
         assert isinstance(request, AAssociateRQ)
         facts["peer"] = f"{request.calling_ae_title}@{connection.host}"
-        peer = await self._admit(connection, request, association_id)
-        if isinstance(peer, Refusal):
-            refusal = AAssociateRJ(peer.result, peer.source, peer.reason)
+        admitted = await self._admit(connection, request, association_id)
+        if isinstance(admitted, Refusal):
+            result, source, reason, why = admitted.result, admitted.source, admitted.reason, admitted.why
             if connection.over is None:
-                connection.reject(refusal, f"rejected: {peer.why}")
-            log.warning(
-                "association rejected",
-                extra=facts | {"reason": f"{peer.result}/{peer.source}/{peer.reason}", "why": peer.why},
-            )
+                connection.reject(AAssociateRJ(result, source, reason), f"rejected: {why}")
+            _log_rejected(facts, result, source, reason, why)
             return await connection.wait_closed()
         try:
-            await self._serve_established(connection, facts, draining)
+            await self._serve_established(connection, request, admitted, facts, draining)
         finally:
             self._peers.pop(connection, None)
-            self._limits.release(connection.host, peer.calling_ae_title)
+            self._limits.release(connection.host, request.calling_ae_title)
         return await connection.wait_closed()
 
     # private
 
-    async def _admit(self, connection: Connection, request: AAssociateRQ, association_id: str) -> Peer | Refusal:
-        """Peer of an association that was accepted, or why it must be rejected; the answer is sent for the former."""
+    async def _admit(self, connection: Connection, request: AAssociateRQ, association_id: str) -> _Admitted | Refusal:
+        """Who asks, counted, if the association may be accepted; else why it must be rejected."""
+        host, calling, called = connection.host, request.calling_ae_title, request.called_ae_title
+        congestion = self._limits.congestion(host)
+        if congestion is not None:
+            return congestion
         unsound = check_request(request)
         if unsound is not None:
-            return Refusal(unsound.result, unsound.source, unsound.reason, "protocol version or application context")
-        calling, called = request.calling_ae_title, request.called_ae_title
-        grant = self._access().admit(calling_ae_title=calling, called_ae_title=called, host=connection.host)
+            return Refusal(unsound.result, unsound.source, unsound.reason, _UNSOUND[unsound.reason])
+        grant = self._access().admit(
+            calling_ae_title=calling,
+            called_ae_title=called,
+            host=host,
+            certificate_names=connection.certificate_names,
+        )
         if isinstance(grant, Refusal):
             return grant
         identity = await self._identity.verify(request)
@@ -126,42 +152,58 @@ class Acceptor:
             context.abstract_syntax != VERIFICATION for context in request.presentation_contexts
         ):
             await self._ready.wait()
-        full = self._limits.admit(connection.host, calling)
+        if connection.over is not None:  # it went away while its identity was verified
+            return Refusal(2, 1, 1, str(connection.over))
+        full = self._limits.admit(host, calling)
         if full is not None:
             return full
-        if connection.over is not None:  # it went away while its identity was verified
-            self._limits.release(connection.host, calling)
-            return Refusal(2, 1, 1, str(connection.over))
-        answer = negotiate(request, self._policy, user_identity_response=identity.response)
-        peer = Peer(association_id, calling, called, connection.host, grant.allow, identity.user)
-        self._peers[connection] = peer
-        negotiated = connection.accept(answer)
-        self._log_accepted(peer, request, negotiated)
-        return peer
+        peer = Peer(association_id, calling, called, host, grant.allow, identity.user)
+        return _Admitted(peer, identity.response)
 
     async def _serve_established(
-        self, connection: Connection, facts: dict[str, object], draining: Callable[[], bool]
+        self,
+        connection: Connection,
+        request: AAssociateRQ,
+        admitted: _Admitted,
+        facts: dict[str, object],
+        draining: Callable[[], bool],
     ) -> None:
-        window = connection.negotiated.operations_invoked or self._operations
+        self._peers[connection] = admitted.peer
+        try:
+            answer = negotiate(request, self._policy, user_identity_response=admitted.identity_response)
+            negotiated = connection.accept(answer)
+        except PDUError as error:  # answering all that it proposes takes more than an item can hold
+            _log_rejected(facts, 1, 1, 1, str(error))
+            return connection.reject(AAssociateRJ(1, 1, 1), f"rejected: {error}")
+        self._log_accepted(admitted.peer, request, negotiated)
+        count = await self._perform_requests(connection, negotiated.operations_invoked or self._operations, draining)
+        connection.respond_release()
+        level = logging.INFO if isinstance(connection.over, AssociationReleased) else logging.WARNING
+        return log.log(level, "association ended", extra=facts | {"requests": count, "why": str(connection.over)})
+
+    async def _perform_requests(self, connection: Connection, window: int, draining: Callable[[], bool]) -> int:
+        """Perform what is asked, up to ``window`` requests at once; gives their number when there will be no more."""
         running: set[asyncio.Task[None]] = set()
         count = 0
-        while (request := await connection.next_request()) is not None:
-            count += 1
-            if window > 1 and request.message.command_field in _CONCURRENT:
-                if len(running) >= window:
-                    await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                task = asyncio.create_task(self._dispatcher.perform(connection, request))
-                running.add(task)
-                task.add_done_callback(running.discard)
-            else:
-                await self._dispatcher.perform(connection, request)
-            if draining() and not connection.active:
-                connection.abort("the server is stopping")
-        if running:
-            await asyncio.wait(running)
-        connection.respond_release()
-        level = logging.INFO if connection.over is None or "released" in str(connection.over) else logging.WARNING
-        log.log(level, "association ended", extra=facts | {"requests": count, "why": str(connection.over)})
+        try:
+            while (request := await connection.next_request()) is not None:
+                count += 1
+                if window > 1 and request.message.command_field in _CONCURRENT:
+                    if len(running) >= window:
+                        await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                    task = asyncio.create_task(self._dispatcher.perform(connection, request))
+                    running.add(task)
+                    task.add_done_callback(running.discard)
+                else:
+                    await self._dispatcher.perform(connection, request)
+                if draining() and not connection.active:
+                    connection.abort("the server is stopping", close_within=1.0)
+            if running:
+                await asyncio.wait(running)
+        finally:
+            for task in running:
+                task.cancel()
+        return count
 
     def _log_accepted(self, peer: Peer, request: AAssociateRQ, negotiated: Negotiated) -> None:
         log.info(
@@ -173,3 +215,7 @@ class Acceptor:
                 "contexts": f"{len(negotiated.contexts)}/{len(request.presentation_contexts)}",
             },
         )
+
+
+def _log_rejected(facts: dict[str, object], result: int, source: int, reason: int, why: str) -> None:
+    log.warning("association rejected", extra=facts | {"reason": f"{result}/{source}/{reason}", "why": why})

@@ -1,7 +1,8 @@
-"""One transport connection: bytes to the association and back, timers, back-pressure. No rule of the protocol is here.
+"""One transport connection: bytes to the association and back. No rule of the protocol is here.
 
 ``Connection`` moves bytes between an asyncio transport and the sans-I/O ``Association``, and sorts what comes out:
 requests to the coroutine that performs them, responses to the exchange that waits for them, C-CANCEL to its request.
+What goes out is ``Outflow``'s, and time limits stand in ``timers``.
 """
 
 import asyncio
@@ -10,14 +11,25 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import cast
 
+from pacslite.budget import Budget
 from pacslite.dimse.command import Value
 from pacslite.dimse.messages import CommandField, Message
 from pacslite.dimse.reader import BoundedBuffer, DataSetSink, Discard, MessageError, MessageReader
 from pacslite.dimse.service import DataSetSource, Request
-from pacslite.dimse.writer import Frames, command_frames, data_frames, message_frames
-from pacslite.net.ended import AssociationEnded, AssociationRejectedError, DimseTimeout
-from pacslite.net.exchange import Exchange
+from pacslite.dimse.writer import Frames
+from pacslite.net.ended import (
+    AssociationAborted,
+    AssociationEnded,
+    AssociationRejectedError,
+    AssociationReleased,
+    TimedOut,
+)
+from pacslite.net.exchange import Exchange, Exchanges
+from pacslite.net.outflow import Outflow
+from pacslite.net.sockets import tune
 from pacslite.net.timeouts import Timeouts
+from pacslite.net.timers import Artim, Silence, Waiting
+from pacslite.net.tls import certificate_names
 from pacslite.upper_layer.association import Association
 from pacslite.upper_layer.events import (
     Aborted,
@@ -30,17 +42,17 @@ from pacslite.upper_layer.events import (
     Released,
     ReleaseRequested,
 )
+from pacslite.upper_layer.machine import State
 from pacslite.upper_layer.negotiation import AcceptedContext, Negotiated
 from pacslite.upper_layer.pdu import AAssociateAC, AAssociateRJ, AAssociateRQ
 
 __all__ = ["RECEIVE_BUFFER_SIZE", "Connection", "receive_buffer"]
 
 RECEIVE_BUFFER_SIZE = 262_144
-_WRITE_HIGH, _WRITE_LOW = 1_048_576, 262_144  # bytes; uvloop's own high mark of 64 KiB would stop before one PDU is out
-_SOURCE_PIECE = 1_048_576  # bytes of a data set read and written at once
 _RESPONSE_LIMIT = 16_777_216  # bytes of an identifier in a response to us
 _RESPONSE_BACKLOG = 1_000  # responses not taken yet, at which we stop reading
 _REQUEST_BACKLOG = 64  # requests not begun yet, at which we stop reading
+_SMALLEST_MAXIMUM_LENGTH = 8  # a PDV header and two bytes: nothing can be sent to a peer that accepts less
 
 
 def receive_buffer() -> memoryview:
@@ -60,7 +72,8 @@ class Connection(asyncio.BufferedProtocol):
         buffer: From ``receive_buffer``.
         begin: Makes the ``Request`` of a request message, its sink opened; called as soon as its command set is there.
         connected: Called once when the transport is there.
-        ended: Called once when everything is over.
+        budget: What must be held until there is more of it: unfinished PDUs, identifiers (shared, bytes).
+        queue_bytes: Identifiers of requests that wait for their turn, at which we stop reading.
     """
 
     def __init__(
@@ -71,55 +84,59 @@ class Connection(asyncio.BufferedProtocol):
         timeouts: Timeouts,
         begin: Callable[["Connection", Message], Request],
         connected: Callable[["Connection"], None],
-        ended: Callable[["Connection"], None],
+        budget: Budget,
+        queue_bytes: int = 4_194_304,
     ) -> None:
         self.association = association
         self.host = ""
+        self.certificate_names: frozenset[str] | None = None  # of the peer's certificate; None: no TLS
         self.over: AssociationEnded | None = None
-        self.server: asyncio.Task[None] | None = (
-            None  # who performs the peer's requests; kept so that it is not collected
-        )
+        self.server: asyncio.Task[None] | None = None  # performs the peer's requests; kept from being collected
         self.established: asyncio.Future[AAssociateRQ | Negotiated] | None = None
         self.active: dict[int, Request] = {}  # requests being received or performed, by message ID
         self._buffer = buffer
         self._timeouts = timeouts
         self._begin = begin
         self._connected = connected
-        self._ended = ended
+        self._budget = budget
+        self._queue_bytes = queue_bytes
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._socket: socket.socket | None = None
+        self._outflow = Outflow(
+            self._loop, association, timeouts.write_seconds, broken=self.abort, stuck=self._peer_takes_nothing
+        )
+        self._artim = Artim(self._loop, timeouts.artim_seconds, self._artim_expired)
+        self._silence: Silence | None = None
         self._reader: MessageReader | None = None
         self._arriving: Request | None = None
         self._response_data: BoundedBuffer | None = None
         self._requests: deque[Request] = deque()
-        self._exchanges: dict[int, Exchange] = {}
+        self._queued = 0  # bytes of the identifiers in it
+        self._backlogged = False
+        self._exchanges = Exchanges(self._loop)
+        self._awaiting = 0  # coroutines that wait for a response
         self._waiter: asyncio.Future[None] | None = None
         self._closed: asyncio.Future[None] | None = None
-        self._message_id = 0
         self._releasing = False
         self._read_pauses = 0
-        self._writable: asyncio.Future[None] | None = None
-        self._unsent = 0
-        self._sending: asyncio.Lock | None = None
-        self._last_heard = self._loop.time()
-        self._artim: asyncio.TimerHandle | None = None
-        self._write_timer: asyncio.TimerHandle | None = None
-        self._supervisor: asyncio.TimerHandle | None = None
+        self._held = 0  # bytes of an unfinished PDU
+        self.last_heard = self._loop.time()
 
     # The transport's calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast("asyncio.Transport", transport)  # uvloop's are none by inheritance
         self._transport = transport
-        transport.set_write_buffer_limits(high=_WRITE_HIGH, low=_WRITE_LOW)
+        self._outflow.connect(transport)
         peername = transport.get_extra_info("peername")
         self.host = str(peername[0]) if peername else ""
         handle: socket.socket | None = transport.get_extra_info("socket")
         if handle is not None and handle.family != socket.AF_UNIX:
-            handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            handle.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            tune(handle, self._timeouts.write_seconds)
             self._socket = handle
+        if transport.get_extra_info("ssl_object") is not None:
+            self.certificate_names = certificate_names(transport.get_extra_info("peercert") or {})
         self.established = self._loop.create_future()
         self._connected(self)
         self._after_step()
@@ -128,24 +145,27 @@ class Connection(asyncio.BufferedProtocol):
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._last_heard = self._loop.time()
+        self.last_heard = self._loop.time()
         stepped = complete = False
-        for event in self.association.receive_bytes(self._buffer[:nbytes]):
-            if type(event) is Fragment:
+        events = self.association.receive_bytes(self._buffer[:nbytes])
+        if not events:
+            self._hold(nbytes)
+        elif self._held:
+            self._release_held()
+        for event in events:
+            if type(event) is not Fragment:
+                self._control(event)
+                stepped = True
+            elif self.over is None:
                 assert self._reader is not None
                 try:
                     message = self._reader.feed(event)
                 except MessageError as error:
-                    self._end(AssociationEnded(f"aborted: {error}"))
-                    self.association.abort()
-                    stepped = True
-                    break
+                    self.abort(str(error), error.reason)
+                    continue
                 if message is not None:
                     self._deliver(message)
                     complete = True
-            else:
-                self._control(event)
-                stepped = True
         if stepped:
             self._after_step()
         elif not complete and self._socket is not None:
@@ -154,39 +174,35 @@ class Connection(asyncio.BufferedProtocol):
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
     def eof_received(self) -> bool:
-        return False  # a half-closed peer can send no more: the association is over (PS3.8 §9.2, Evt17)
+        """A half-closed peer can ask no more: the association is over (PS3.8 §9.2, Evt17)."""
+        self._lost("connection closed by the peer")
+        return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        for event in self.association.connection_lost():
-            self._control(event)
-        self._end(AssociationEnded(f"connection lost: {exc}" if exc else "connection closed by the peer"))
-        for timer in (self._artim, self._write_timer, self._supervisor):
-            if timer is not None:
-                timer.cancel()
-        self._transport = None
-        self.resume_writing()
+        if isinstance(exc, OSError) and exc.strerror:
+            self._lost(f"connection lost: {exc.strerror}")
+        else:
+            self._lost(f"connection lost: {exc}" if exc else "connection closed by the peer")
+        self._artim.stop()
+        self._transport = self._socket = None
+        self._outflow.disconnect()
         if self._closed is not None and not self._closed.done():
             self._closed.set_result(None)
-        self._ended(self)
 
     def pause_writing(self) -> None:
-        self._writable = self._loop.create_future()
-        self._watch_writing()
+        self._outflow.pause()
 
     def resume_writing(self) -> None:
-        writable, self._writable = self._writable, None
-        if writable is not None and not writable.done():
-            writable.set_result(None)
-        if self._write_timer is not None:
-            self._write_timer.cancel()
-            self._write_timer = None
+        self._outflow.resume()
 
     # Association control
 
     def accept(self, answer: AAssociateAC) -> Negotiated:
         """Answer the A-ASSOCIATE-RQ and be ready for messages."""
         self.association.accept(answer)
-        return self._establish()
+        self._establish()
+        self._after_step()
+        return self.negotiated
 
     def reject(self, answer: AAssociateRJ, why: str) -> None:
         self.association.reject(answer)
@@ -195,19 +211,40 @@ class Connection(asyncio.BufferedProtocol):
 
     async def release(self) -> None:
         """Release the association and wait until the connection is closed; end it otherwise if that fails."""
-        if self.over is None:
+        if self._releasing:
+            self.respond_release()  # the peer was first
+        elif self.over is None:
             self.association.request_release()
             self._after_step()
-            artim = self._loop.call_later(self._timeouts.artim_seconds, self.abort, "no answer to our A-RELEASE-RQ")
-            await self.wait_closed()
-            artim.cancel()
+            timer = self._loop.call_later(self._timeouts.artim_seconds, self.abort, "no answer to our A-RELEASE-RQ")
+            try:
+                await self.wait_closed()
+            finally:
+                timer.cancel()
+        await self.wait_closed()
 
-    def abort(self, why: str, reason: int = 0) -> None:
-        """Send an A-ABORT (source: service-user) and close; harmless when the association is over."""
+    def respond_release(self) -> None:
+        """Answer the peer's A-RELEASE-RQ; ARTIM then waits for it to close (AR-4)."""
+        if self.over is None and self.association.state is State.STA8:
+            self.association.respond_release()
+            self._end(AssociationReleased("released by the peer"))
+            self._after_step()
+
+    def abort(self, why: str, reason: int = 0, *, close_within: float | None = None) -> None:
+        """Send an A-ABORT and wait for the peer to close; harmless when the association is over.
+
+        Args:
+            reason: Of PS3.8 Table 9-26: then the source is the service-provider, else the service-user.
+            close_within: Seconds after which we close; ARTIM if None.
+        """
         if self.over is None:
-            self._end(AssociationEnded(f"aborted: {why}"))
+            self._end(AssociationAborted(f"aborted: {why}"))
             self.association.abort(reason)
             self._after_step()
+        if self.association.state is not State.STA13:  # there is no association yet, or no more
+            self.drop()
+        elif close_within is not None:
+            self._loop.call_later(close_within, self.drop)
 
     async def wait_closed(self) -> None:
         if self._transport is not None:
@@ -236,25 +273,18 @@ class Connection(asyncio.BufferedProtocol):
                 return None
             self._waiter = self._loop.create_future()
             await self._waiter
-        if len(self._requests) == _REQUEST_BACKLOG:
+        request = self._requests.popleft()
+        self._queued -= _identifier_bytes(request)
+        if self._backlogged and not self._is_backlogged():
+            self._backlogged = False
             self.resume_reading()
-        return self._requests.popleft()
-
-    def respond_release(self) -> None:
-        """Answer the peer's A-RELEASE-RQ; ARTIM then waits for it to close (AR-4)."""
-        if self._releasing and self.over is None:
-            self.association.respond_release()
-            self._end(AssociationEnded("released by the peer"))
-            self._after_step()
+        return request
 
     # Requests of our own
 
     def next_message_id(self) -> int:
         """Unique among those outstanding (PS3.7 §9.1.1.1.1)."""
-        self._message_id = self._message_id % 65_535 + 1
-        while self._message_id in self._exchanges:
-            self._message_id = self._message_id % 65_535 + 1
-        return self._message_id
+        return self._exchanges.next_message_id()
 
     async def invoke(
         self, context: AcceptedContext, command: Mapping[int, Value], source: DataSetSource | bytes | None = None
@@ -270,28 +300,28 @@ class Connection(asyncio.BufferedProtocol):
         """Send a request; take its responses with ``next_response``."""
         if self.over is not None:
             raise self.over
-        exchange = Exchange(self._loop)
         message_id = command[0x00000110]
         assert isinstance(message_id, int)
-        self._exchanges[message_id] = exchange
-        await self.send(context.context_id, command, source)
+        exchange = self._exchanges.begin(message_id)
+        try:
+            await self.send(context.context_id, command, source)
+        except BaseException:
+            self._exchanges.forget(message_id)
+            raise
         return exchange
 
     async def next_response(self, exchange: Exchange) -> tuple[Message, bytes | None]:
         """The next response of ``exchange``.
 
         Raises:
-            DimseTimeout: None came within the DIMSE time limit; the association is aborted.
+            DimseTimeout: None came, and nothing else either, within the DIMSE time limit; the association is aborted.
             AssociationEnded: It is over.
         """
-        timer = None
-        if self._timeouts.dimse_seconds and not exchange.backlog:
-            timer = self._loop.call_later(self._timeouts.dimse_seconds, self._response_timed_out)
+        self._awaiting += 1
         try:
             response = await exchange.next()
         finally:
-            if timer is not None:
-                timer.cancel()
+            self._awaiting -= 1
         if exchange.backlog == _RESPONSE_BACKLOG - 1:
             self.resume_reading()
         return response
@@ -301,106 +331,66 @@ class Connection(asyncio.BufferedProtocol):
     async def send(
         self, context_id: int, command: Mapping[int, Value], source: DataSetSource | bytes | None = None
     ) -> None:
-        """Send one message; no other is sent between its fragments (PS3.7 §6.3).
-
-        Raises:
-            AssociationEnded: The association is over, before or in the middle of it.
-        """
-        limit = self.association.peer_maximum_length
-        if self._sending is not None and self._sending.locked():
-            async with self._sending:
-                await self._send(context_id, command, source, limit)
-        elif source is None or isinstance(source, bytes):
-            self.write(message_frames(context_id, command, source, limit))
-            if self._writable is not None:
-                await self.drain()
-        else:
-            if self._sending is None:
-                self._sending = asyncio.Lock()
-            async with self._sending:
-                await self._send(context_id, command, source, limit)
+        """Send one message (see ``Outflow``)."""
+        await self._outflow.send(context_id, command, source)
 
     async def send_frames(self, frames: Frames) -> None:
         """Send whole messages that are framed already."""
-        if self._sending is not None and self._sending.locked():
-            async with self._sending:
-                self.write(frames)
-        else:
-            self.write(frames)
-        if self._writable is not None:
-            await self.drain()
-
-    def write(self, frames: Frames) -> None:
-        """Hand framed PDUs to the transport, uncopied."""
-        if self.over is not None:
-            raise self.over
-        assert self._transport is not None
-        self.association.send_p_data(frames)
-        self._transport.writelines(self.association.data_to_send())
-
-    async def drain(self) -> None:
-        """Wait while the peer does not read."""
-        while self._writable is not None:
-            await asyncio.shield(self._writable)
-        if self.over is not None:
-            raise self.over
-
-    @property
-    def unsent(self) -> int:
-        """Bytes that the transport still holds, by reference."""
-        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+        await self._outflow.send_frames(frames)
 
     # Back-pressure to the peer (ReadFlow)
 
     def pause_reading(self) -> None:
         self._read_pauses += 1
-        if self._read_pauses == 1 and self._transport is not None and not self._transport.is_closing():
+        if self._read_pauses == 1 and self.over is None and self._transport is not None:
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
         self._read_pauses -= 1
-        self._last_heard = self._loop.time()
-        if self._read_pauses == 0 and self._transport is not None and not self._transport.is_closing():
+        self.last_heard = self._loop.time()
+        if self._read_pauses == 0 and self.over is None and self._transport is not None:
             self._transport.resume_reading()
 
-    # private
+    # For the timers (Watched)
 
-    async def _send(
-        self, context_id: int, command: Mapping[int, Value], source: DataSetSource | bytes | None, limit: int
-    ) -> None:
-        if source is None or isinstance(source, bytes):
-            self.write(message_frames(context_id, command, source, limit))
-            return await self.drain()
-        frames = command_frames(context_id, command, limit)
-        left = source.length
-        # whole PDUs in every piece: a piece that is no multiple would end in a short one
-        piece = _SOURCE_PIECE // (limit - 6) * (limit - 6) if 6 < limit < _SOURCE_PIECE else _SOURCE_PIECE
-        while True:
-            data = await source.read(piece, reuse=self.unsent == 0)
-            left -= len(data)
-            if not data and left > 0:
-                self.abort("the stored data set ended early")
-                raise self.over or AssociationEnded("aborted")
-            self.write(frames + data_frames(context_id, data, limit, is_last=left <= 0))
-            if left <= 0:
-                return None
-            frames = []
-            await self.drain()
+    @property
+    def last_sent(self) -> float:
+        return self._outflow.last_sent
 
-    def _establish(self) -> Negotiated:
-        negotiated = self.negotiated
-        self._reader = MessageReader(negotiated.contexts, self._begin_message)
-        self._after_step()
-        self._supervise()
-        return negotiated
+    @property
+    def waits_for(self) -> Waiting:
+        if self._read_pauses:
+            return Waiting.NOTHING
+        if self._reader is not None and not self._reader.idle:
+            return Waiting.REST_OF_MESSAGE
+        if self._awaiting:
+            return Waiting.RESPONSE
+        return Waiting.NOTHING if self.active or self._exchanges else Waiting.ANYTHING
+
+    # What arrives
+
+    def _hold(self, nbytes: int) -> None:
+        """Account for bytes that wait for the rest of their PDU."""
+        if self.over is None:
+            self._held += nbytes
+            self._budget.take(nbytes)
+            if self._budget.pressed:
+                self.abort(f"no memory left for the rest of a PDU, of which {self._held} bytes have come")
+                self.drop()
+
+    def _release_held(self) -> None:
+        self._budget.give(self._held)
+        self._held = 0
 
     def _begin_message(self, message: Message) -> DataSetSink:
         """The sink of a data set that is about to arrive."""
         if message.is_response:
+            if self._exchanges.get(message.message_id_being_responded_to) is None:
+                return Discard()  # nobody asked; told when it is complete
             self._response_data = BoundedBuffer(_RESPONSE_LIMIT)
             return self._response_data
         self._arriving = request = self._begin(self, message)
-        self.active[message.message_id] = request
+        self.active.setdefault(message.message_id, request)
         return request.sink if request.sink is not None else Discard()
 
     def _deliver(self, message: Message) -> None:
@@ -414,11 +404,16 @@ class Connection(asyncio.BufferedProtocol):
             request, self._arriving = self._arriving, None
             if request is None:
                 request = self._begin(self, message)
-                self.active[message.message_id] = request
+                self.active.setdefault(message.message_id, request)
             self._requests.append(request)
-            if len(self._requests) == _REQUEST_BACKLOG:
+            self._queued += _identifier_bytes(request)
+            if not self._backlogged and self._is_backlogged():
+                self._backlogged = True
                 self.pause_reading()
             self._wake()
+
+    def _is_backlogged(self) -> bool:
+        return len(self._requests) >= _REQUEST_BACKLOG or self._queued > self._queue_bytes
 
     def _deliver_response(self, message: Message) -> None:
         message_id = message.message_id_being_responded_to
@@ -430,48 +425,81 @@ class Connection(asyncio.BufferedProtocol):
             self.pause_reading()
         exchange.put(message, data.getvalue() if data is not None else None)
         if exchange.done:
-            del self._exchanges[message_id]
+            self._exchanges.forget(message_id)
         return None
+
+    # Beginning and end
 
     def _control(self, event: AssociationEvent) -> None:
         established = self.established
         assert established is not None
         match event:
             case AssociationRequested(request=request):
-                established.set_result(request)
-            case AssociationAccepted():
-                established.set_result(self._establish())
+                if not established.done():
+                    established.set_result(request)
+            case AssociationAccepted(negotiated=negotiated):
+                if 0 < negotiated.peer_maximum_length < _SMALLEST_MAXIMUM_LENGTH:
+                    length = negotiated.peer_maximum_length
+                    self.abort(f"the peer accepts PDUs of {length} bytes, in which nothing can be sent", 6)
+                elif self.over is None:
+                    self._establish()
+                    established.set_result(negotiated)
             case AssociationRejected(result=result, source=source, reason=reason):
                 self._end(AssociationRejectedError(result, source, reason))
             case ReleaseRequested():
                 self._releasing = True
+                if self.association.state is State.STA9:  # release collision: the requestor answers first (AR-9)
+                    self.association.respond_release()
                 self._wake()
             case Released():
-                self._end(AssociationEnded("released"))
+                if self.association.state is State.STA12:  # now it is the acceptor's turn (AR-4)
+                    self.association.respond_release()
+                self._end(AssociationReleased("released"))
             case Aborted(by_peer=True, source=source, reason=reason):
-                self._end(AssociationEnded(f"aborted by the peer (source {source}, reason {reason})"))
+                self._end(AssociationAborted(f"aborted by the peer (source {source}, reason {reason})"))
             case Aborted(problem=problem):
-                self._end(AssociationEnded(f"aborted: {problem}"))
+                self._end(AssociationAborted(f"aborted: {problem}"))
             case ConnectionClosed():
                 self._end(AssociationEnded("connection closed by the peer"))
             case Fragment():
                 raise AssertionError("fragments do not come here")
+
+    def _establish(self) -> None:
+        self._reader = MessageReader(self.negotiated.contexts, self._begin_message)
+        self._silence = Silence(
+            self._loop,
+            self,
+            dimse_seconds=self._timeouts.dimse_seconds,
+            idle_seconds=self._timeouts.idle_seconds,
+            too_long=self._silent_for_too_long,
+        )
+        self._silence.start()
+
+    def _lost(self, why: str) -> None:
+        self._end(AssociationEnded(why))
+        for event in self.association.connection_lost():
+            self._control(event)
 
     def _end(self, why: AssociationEnded) -> None:
         """The association is over: tell everybody who waits, once."""
         if self.over is not None:
             return
         self.over = why
+        self._release_held()
         if self._reader is not None:
             self._reader.abort()
-        for request in self.active.values():
+        for request in [*self.active.values()]:
             request.abandon()
         for request in self._requests:
             if request.sink is not None:
                 request.sink.abort()
         self._requests.clear()
-        for exchange in self._exchanges.values():
-            exchange.end(why)
+        self._exchanges.end(why)
+        self._outflow.end(why)
+        if self._silence is not None:
+            self._silence.stop()
+        if self._read_pauses and self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()  # to see the peer close
         if self.established is not None and not self.established.done():
             self.established.set_exception(why)
             self.established.exception()  # nobody may be waiting: that is no error of its own
@@ -479,73 +507,37 @@ class Connection(asyncio.BufferedProtocol):
 
     def _after_step(self) -> None:
         """Obey the association: write its output, close when it says so, run ARTIM exactly while it wants it."""
-        transport, association = self._transport, self.association
+        association = self.association
         output = association.data_to_send()
-        if transport is None:
+        if self._transport is None:
             return
         if output:
-            transport.writelines(output)
+            self._outflow.put(output)
         if association.close_requested:
-            transport.close()
-        if association.artim_running:
-            if self._artim is None:
-                self._artim = self._loop.call_later(self._timeouts.artim_seconds, self._artim_expired)
-        elif self._artim is not None:
-            self._artim.cancel()
-            self._artim = None
+            self._transport.close()
+        self._artim.follow(association)
 
     def _artim_expired(self) -> None:
-        self._artim = None
+        self._end(TimedOut(f"nothing heard for {self._timeouts.artim_seconds:g} s (ARTIM)"))
         for event in self.association.timed_out():
             self._control(event)
-        self._end(AssociationEnded(f"nothing heard for {self._timeouts.artim_seconds:g} s (ARTIM)"))
         self._after_step()
         self.drop()  # AA-2; whatever is unsent, the peer has had its time
 
-    def _response_timed_out(self) -> None:
-        if self.over is None:
-            self._end(DimseTimeout(f"no response within {self._timeouts.dimse_seconds:g} s"))
-            self.association.abort()
-            self._after_step()
+    def _silent_for_too_long(self, why: AssociationEnded) -> None:
+        self._end(why)
+        self.association.abort()
+        self._after_step()
 
-    def _watch_writing(self) -> None:
-        """While writing is paused, the peer must take bytes within every ``write_seconds``."""
-        if not self._timeouts.write_seconds or self._transport is None:
-            return
-        self._unsent = self._transport.get_write_buffer_size()
-        self._write_timer = self._loop.call_later(self._timeouts.write_seconds, self._check_writing)
-
-    def _check_writing(self) -> None:
-        if self._transport is None:
-            return None
-        if self._transport.get_write_buffer_size() < self._unsent:
-            return self._watch_writing()
-        self._end(AssociationEnded(f"the peer took nothing for {self._timeouts.write_seconds:g} s"))
-        return self.drop()
-
-    def _supervise(self) -> None:
-        """One timer for both limits on silence; it is set anew only when it fires."""
-        limits = [limit for limit in (self._timeouts.idle_seconds, self._timeouts.dimse_seconds) if limit]
-        if not limits or self.over is not None or self._reader is None:
-            return None
-        now = self._loop.time()
-        silent = now - self._last_heard
-        due = min(limits)
-        if not self._read_pauses:
-            if not self._reader.idle:
-                due = self._timeouts.dimse_seconds
-                if due and silent >= due:
-                    return self.abort(f"nothing heard for {due:g} s in the middle of a message")
-            elif not self.active and not self._exchanges:
-                due = self._timeouts.idle_seconds
-                if due and silent >= due:
-                    return self.abort(f"idle for {due:g} s")
-        self._supervisor = self._loop.call_later(
-            max(min(limits) - silent, 1.0) if due else min(limits), self._supervise
-        )
-        return None
+    def _peer_takes_nothing(self) -> None:
+        self._end(TimedOut(f"the peer took nothing for {self._timeouts.write_seconds:g} s"))
+        self.drop()
 
     def _wake(self) -> None:
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
+
+
+def _identifier_bytes(request: Request) -> int:
+    return len(request.sink) if isinstance(request.sink, BoundedBuffer) else 0

@@ -4,9 +4,10 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
+from pacslite.budget import Budget
 from pacslite.dimse.command import CommandSet
-from pacslite.dimse.messages import Message, response_to
-from pacslite.dimse.reader import Discard
+from pacslite.dimse.messages import CommandField, Message, response_to
+from pacslite.dimse.reader import BoundedBuffer, Discard
 from pacslite.dimse.service import Peer, Request, Service
 from pacslite.dimse.status import Status, is_failure, is_pending
 from pacslite.dimse.writer import Frames, command_frames, data_frames
@@ -32,6 +33,12 @@ class UnrecognizedOperation(DimseError):
     """No operation of the presentation context's SOP class."""
 
     status = 0x0211
+
+
+class SopClassNotSupported(DimseError):
+    """Affected, or Requested, SOP class that is not the presentation context's (PS3.7 §C.5.6)."""
+
+    status = 0x0122
 
 
 class NotAuthorized(DimseError):
@@ -91,11 +98,15 @@ class Dispatcher:
     Args:
         services: In order; the first that makes an offer for an abstract syntax has it.
         observe: Told of every request performed.
+        budget: On which identifiers are booked while they arrive and wait.
     """
 
-    def __init__(self, services: Sequence[Service], observe: Observer | None = None) -> None:
+    def __init__(
+        self, services: Sequence[Service], observe: Observer | None = None, budget: Budget | None = None
+    ) -> None:
         self._services = list(services)
         self._observe = observe
+        self._budget = budget
         self._service_of: dict[str, Service] = {}
 
     def add(self, services: Sequence[Service]) -> None:
@@ -115,13 +126,16 @@ class Dispatcher:
         """The request of ``message``, with a sink where its data set goes. Never raises."""
         request = Request(message, peer, connection, connection)
         service = self._find(message)
+        abstract_syntax = message.context.abstract_syntax
         try:
             if message.message_id in connection.active:
                 raise DuplicateInvocation(f"message {message.message_id} is still being performed")
             if service is None or message.command_field not in service.commands:
-                raise UnrecognizedOperation(
-                    f"{message.label} is no operation of SOP class {message.context.abstract_syntax}"
-                )
+                raise UnrecognizedOperation(f"{message.label} is no operation of SOP class {abstract_syntax}")
+            if message.sop_class_uid not in ("", abstract_syntax) and message.command_field != CommandField.C_STORE_RQ:
+                # C-STORE is judged by its data set: a sender that puts an instance on the context of another class
+                # loses nothing thereby
+                raise SopClassNotSupported(f"SOP class {message.sop_class_uid} on a context of {abstract_syntax}")
             if service.permission not in peer.allowed:
                 raise NotAuthorized(f"{peer.calling_ae_title} is not allowed to {service.permission}")
             request.service = service
@@ -134,6 +148,8 @@ class Dispatcher:
             request.refusal = DimseError(f"internal error: {type(error).__name__}")
         if request.refusal is not None:
             request.sink = Discard()
+        if self._budget is not None and isinstance(request.sink, BoundedBuffer):
+            request.sink.charge(self._budget)
         return request
 
     async def perform(self, connection: Connection, request: Request) -> None:
@@ -161,6 +177,8 @@ class Dispatcher:
             comment = str(ended)
         finally:
             _forget(connection, request)
+            if request.sink is not None:
+                request.sink.abort()  # nothing where the service has taken it over
         elapsed = time.perf_counter() - started
         if self._observe is not None:
             self._observe(peer, message, reply.status, elapsed)

@@ -1,12 +1,14 @@
-"""How many associations may exist, and how fast connections may come: in all, for a host, for a calling AE title."""
+"""How many connections and associations may exist, and how fast they may come: in all, for a host, for an AE title."""
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from pacslite.access import Refusal
 
 __all__ = ["Limits", "LimitsOptions"]
+
+_REMEMBERED_HOSTS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,46 +22,78 @@ class LimitsOptions:
 
 
 class Limits:
-    """Counts; told when an association begins and ends. ``clock`` gives seconds."""
+    """Counts; told when a connection or an association begins and ends. ``clock`` gives seconds.
+
+    An association too many is told so (PS3.8 §9.3.4). That takes connections beyond their number: as many again, and
+    some, in all and for a host; what comes above is closed, so that no host keeps another from being heard.
+    """
 
     def __init__(self, options: LimitsOptions, clock: Callable[[], float]) -> None:
         self.options = options
         self._clock = clock
-        self._total = 0
-        self._hosts: Counter[str] = Counter()
+        self._connections_in_all = 0
+        self._connections: Counter[str] = Counter()
+        self._associations_in_all = 0
+        self._associations: Counter[str] = Counter()
         self._ae_titles: Counter[str] = Counter()
-        self._recent: dict[str, deque[float]] = {}
+        self._allowances: dict[str, tuple[float, float]] = {}  # host: associations it may open, as of a time
+
+    # connections
+
+    def connect(self, host: str) -> str:
+        """Count a new connection; or say why it must be closed, and do not count it."""
+        options = self.options
+        for count, associations, whose in (
+            (self._connections_in_all, options.associations, "in all"),
+            (self._connections[host], options.associations_per_host, "of one host"),
+        ):
+            if associations and count >= 2 * associations + 100:
+                return f"{count} connections {whose}"
+        self._connections_in_all += 1
+        self._connections[host] += 1
+        return ""
+
+    def disconnect(self, host: str) -> None:
+        self._connections_in_all -= 1
+        _decrement(self._connections, host)
+
+    # associations
+
+    def congestion(self, host: str) -> Refusal | None:
+        """Count a request for an association, from ``host``; 2/3/1 if they come too fast."""
+        rate = self.options.connections_per_second
+        if not rate:
+            return None
+        now = self._clock()
+        if len(self._allowances) > _REMEMBERED_HOSTS:  # hosts come and go: forget those that have been silent
+            self._allowances = {key: value for key, value in self._allowances.items() if value[1] > now - 1}
+        allowance, then = self._allowances.get(host, (rate, now))
+        allowance = min(allowance + (now - then) * rate, rate)
+        self._allowances[host] = (max(allowance - 1, 0), now)
+        return None if allowance >= 1 else Refusal(2, 3, 1, f"more than {rate} associations a second from {host}")
 
     def admit(self, host: str, ae_title: str) -> Refusal | None:
-        """Count a new association, or say why not: 2/3/1 for a rate, 2/3/2 for a number (PS3.8 §9.3.4)."""
+        """Count a new association, or say why not: 2/3/2."""
         options = self.options
-        if options.connections_per_second and self._too_fast(host):
-            return Refusal(2, 3, 1, f"more than {options.connections_per_second} associations a second from {host}")
         for count, limit, whose in (
-            (self._total, options.associations, "in all"),
-            (self._hosts[host], options.associations_per_host, f"of host {host}"),
+            (self._associations_in_all, options.associations, "in all"),
+            (self._associations[host], options.associations_per_host, f"of host {host}"),
             (self._ae_titles[ae_title], options.associations_per_ae_title, f"of {ae_title}"),
         ):
             if limit and count >= limit:
                 return Refusal(2, 3, 2, f"{limit} associations {whose} are the limit")
-        self._total += 1
-        self._hosts[host] += 1
+        self._associations_in_all += 1
+        self._associations[host] += 1
         self._ae_titles[ae_title] += 1
         return None
 
     def release(self, host: str, ae_title: str) -> None:
-        self._total -= 1
-        for counter, key in ((self._hosts, host), (self._ae_titles, ae_title)):
-            counter[key] -= 1
-            if counter[key] <= 0:
-                del counter[key]
+        self._associations_in_all -= 1
+        _decrement(self._associations, host)
+        _decrement(self._ae_titles, ae_title)
 
-    def _too_fast(self, host: str) -> bool:
-        now = self._clock()
-        if len(self._recent) > 10_000:  # hosts come and go: forget those that have been silent
-            self._recent = {key: times for key, times in self._recent.items() if times[-1] > now - 1}
-        times = self._recent.setdefault(host, deque(maxlen=self.options.connections_per_second))
-        too_fast = len(times) == times.maxlen and times[0] > now - 1
-        if not too_fast:
-            times.append(now)
-        return too_fast
+
+def _decrement(counter: Counter[str], key: str) -> None:
+    counter[key] -= 1
+    if counter[key] <= 0:
+        del counter[key]

@@ -1,30 +1,40 @@
 """Listening sockets, the connections that came through them, and their orderly end."""
 
 import asyncio
+import errno
 import itertools
 import logging
+import socket
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
+from pacslite.budget import Budget
 from pacslite.net.acceptor import Acceptor
 from pacslite.net.connection import Connection, receive_buffer
+from pacslite.net.limits import Limits
+from pacslite.net.sockets import listening_sockets
 from pacslite.net.timeouts import Timeouts
+from pacslite.net.tls import tls_problem
 from pacslite.upper_layer.association import Association
 
 __all__ = ["Endpoint", "Listener"]
 
 log = logging.getLogger("pacslite.net")
 
-_BACKLOG = 1_024
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_PAUSE_SECONDS = 1.0  # before accepting is tried again when descriptors or memory have run out
+_DISMISSAL_SECONDS = 1.0  # for an A-ABORT to arrive, when we stop
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where to listen; ``tls`` is a context whose certificates may be loaded anew while it is in use."""
+    """Where to listen; ``tls`` gives the context of the next handshake."""
 
     host: str  # an address; empty: all of them, IPv4 and IPv6
     port: int
-    tls: ssl.SSLContext | None = None
+    tls: Callable[[], ssl.SSLContext] | None = None
 
 
 class Listener:
@@ -32,22 +42,37 @@ class Listener:
 
     Args:
         acceptor: Serves each of them.
+        limits: Counts them.
+        budget: Bytes that connections may hold, all together.
         maximum_length: Announced and enforced for P-DATA-TF PDUs, bytes.
-        maximum_connections: More are closed at once, associated or not; 0 = no limit.
+        queue_bytes: Identifiers that wait for their turn on one association, at which we stop reading from it.
     """
 
     def __init__(
-        self, acceptor: Acceptor, timeouts: Timeouts, *, maximum_length: int, maximum_connections: int = 0
+        self,
+        acceptor: Acceptor,
+        timeouts: Timeouts,
+        limits: Limits,
+        budget: Budget,
+        *,
+        maximum_length: int,
+        queue_bytes: int = 4_194_304,
     ) -> None:
         self._acceptor = acceptor
         self._timeouts = timeouts
+        self._limits = limits
+        self._budget = budget
         self._maximum_length = maximum_length
-        self._maximum_connections = maximum_connections
+        self._queue_bytes = queue_bytes
         self._buffer = receive_buffer()
         self._servers: list[asyncio.Server] = []
+        self._doors: list[socket.socket] = []  # of endpoints with TLS
+        self._handshakes: set[asyncio.Task[None]] = set()
         self._connections: dict[Connection, asyncio.Task[None]] = {}
         self._ids = itertools.count(1)
         self._draining = False
+        self._refused = 0
+        self._refusal_logged = float("-inf")
 
     async def start(self, endpoints: list[Endpoint]) -> list[int]:
         """Listen; gives the ports (of an endpoint with port 0 the one that the system chose).
@@ -56,78 +81,151 @@ class Listener:
             OSError: An address is in use or not ours.
         """
         loop = asyncio.get_running_loop()
-        ports = []
-        for endpoint in endpoints:
-            server = await loop.create_server(
-                self._protocol,
-                endpoint.host or None,
-                endpoint.port,
-                ssl=endpoint.tls,
-                ssl_handshake_timeout=self._timeouts.tls_handshake_seconds if endpoint.tls else None,
-                backlog=_BACKLOG,
-                reuse_address=True,
-            )
-            self._servers.append(server)
-            ports.append(int(server.sockets[0].getsockname()[1]))
-        return ports
+        opened: list[list[socket.socket]] = []
+        try:
+            opened.extend(listening_sockets(endpoint.host, endpoint.port) for endpoint in endpoints)
+        except OSError:
+            for one in itertools.chain(*opened):
+                one.close()
+            raise
+        for endpoint, sockets in zip(endpoints, opened, strict=True):
+            for one in sockets:
+                if endpoint.tls is None:
+                    protocol = partial(self._protocol, counted=False)
+                    self._servers.append(await loop.create_server(protocol, sock=one, backlog=4_096))
+                else:
+                    self._doors.append(one)
+                    loop.add_reader(one.fileno(), self._accept, one, endpoint.tls)
+        return [int(sockets[0].getsockname()[1]) for sockets in opened]
 
     async def stop(self, drain_seconds: float) -> None:
         """Accept no more; let running operations end within ``drain_seconds``, then abort them."""
         self._draining = True
         for server in self._servers:
             server.close()
+        for door in self._doors:
+            asyncio.get_running_loop().remove_reader(door.fileno())
+            door.close()
+        for handshake in self._handshakes:
+            handshake.cancel()
         for connection in list(self._connections):
             if not connection.active:
-                connection.abort("the server is stopping")
+                self._dismiss(connection)
         await self._wait(drain_seconds)
         for connection in list(self._connections):
-            connection.abort("the server is stopping")
-        await self._wait(1.0)
-        for connection, task in list(self._connections.items()):
-            connection.drop()
+            self._dismiss(connection)
+        await self._wait(2 * _DISMISSAL_SECONDS)
+        for task in self._connections.values():
             task.cancel()
-        await self._wait(1.0)
-        self._servers.clear()
+        await self._wait(_DISMISSAL_SECONDS)
 
     @property
     def connections(self) -> int:
         return len(self._connections)
 
+    # private: with TLS
+
+    def _accept(self, door: socket.socket, tls: Callable[[], ssl.SSLContext]) -> None:
+        """Take what has come, each handshake in a task of its own: one that freezes holds nobody up."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                one, address = door.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    log.error("cannot accept", extra={"why": error.strerror})
+                    loop.remove_reader(door.fileno())
+                    loop.call_later(_PAUSE_SECONDS, self._reopen, door, tls)
+                    return
+                continue  # that connection is gone already
+            host = str(address[0])
+            why = self._limits.connect(host)
+            if why:
+                one.close()
+                self._log_refusal(host, why)
+                continue
+            one.setblocking(False)
+            task = loop.create_task(self._shake_hands(one, host, tls()))
+            self._handshakes.add(task)
+            task.add_done_callback(self._handshakes.discard)
+
+    def _reopen(self, door: socket.socket, tls: Callable[[], ssl.SSLContext]) -> None:
+        if door.fileno() >= 0:
+            asyncio.get_running_loop().add_reader(door.fileno(), self._accept, door, tls)
+
+    async def _shake_hands(self, one: socket.socket, host: str, context: ssl.SSLContext) -> None:
+        seconds = self._timeouts.tls_handshake_seconds
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                partial(self._protocol, counted=True),
+                one,
+                ssl=context,
+                ssl_handshake_timeout=seconds,
+                ssl_shutdown_timeout=seconds,
+            )
+        except OSError as error:
+            self._limits.disconnect(host)
+            log.warning("TLS handshake failed", extra={"peer": host, "why": tls_problem(error)})
+        except asyncio.CancelledError:
+            self._limits.disconnect(host)
+            one.close()
+            raise
+
     # private
 
-    def _protocol(self) -> Connection:
+    def _protocol(self, *, counted: bool) -> Connection:
         return Connection(
             Association.acceptor(maximum_length=self._maximum_length),
             buffer=self._buffer,
             timeouts=self._timeouts,
             begin=self._acceptor.begin,
-            connected=self._connected,
-            ended=self._ended,
+            connected=self._connected_counted if counted else self._connected,
+            budget=self._budget,
+            queue_bytes=self._queue_bytes,
         )
 
     def _connected(self, connection: Connection) -> None:
-        if self._draining or (self._maximum_connections and len(self._connections) >= self._maximum_connections):
-            log.warning("connection refused", extra={"peer": connection.host, "why": "too many connections"})
-            return connection.drop()
+        why = "the server is stopping" if self._draining else self._limits.connect(connection.host)
+        if why:
+            self._log_refusal(connection.host, why)
+            connection.drop()
+        else:
+            self._connected_counted(connection)
+
+    def _connected_counted(self, connection: Connection) -> None:
         task = asyncio.create_task(self._serve(connection, f"{next(self._ids):04x}"))
         self._connections[connection] = task
-        return None
 
     async def _serve(self, connection: Connection, association_id: str) -> None:
+        host = connection.host
         try:
             await self._acceptor.serve(connection, association_id, self._is_draining)
         except Exception:
-            log.exception("association failed", extra={"assoc": association_id, "peer": connection.host})
+            log.exception("association failed", extra={"assoc": association_id, "peer": host})
             connection.abort("internal error")
         finally:
-            self._connections.pop(connection, None)
+            if connection.over is None:  # cancelled
+                connection.abort("the server is stopping")
+            connection.drop()
+            del self._connections[connection]
+            self._limits.disconnect(host)
 
     def _is_draining(self) -> bool:
         return self._draining
 
-    def _ended(self, connection: Connection) -> None:
-        """The coroutine notices by itself: whatever it waits for has ended."""
+    def _dismiss(self, connection: Connection) -> None:
+        connection.abort("the server is stopping", close_within=_DISMISSAL_SECONDS)
 
     async def _wait(self, seconds: float) -> None:
         if self._connections:
             await asyncio.wait(list(self._connections.values()), timeout=seconds)
+
+    def _log_refusal(self, host: str, why: str) -> None:
+        """A flood is not answered by a flood of lines."""
+        self._refused += 1
+        now = asyncio.get_running_loop().time()
+        if now - self._refusal_logged >= 1.0:
+            log.warning("connection refused", extra={"peer": host, "why": why, "count": self._refused})
+            self._refusal_logged, self._refused = now, 0

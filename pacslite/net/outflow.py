@@ -166,7 +166,7 @@ class Outflow:
                     raise self._over or AssociationEnded("aborted")
                 self.write(frames + data_frames(context_id, data, limit, is_last=left <= 0))
                 if left <= 0:
-                    return
+                    break
                 begun = True
                 frames = []
                 if self._writable is not None:
@@ -175,18 +175,19 @@ class Outflow:
             if begun and self._over is None:  # whatever came next would be taken for the rest of this data set
                 self._broken("a message was given up in its middle")
             raise
+        if self._writable is not None:
+            await self._drain()
 
     def _look(self) -> None:
         """The write timer: has anything been taken since it was started?"""
         self._timer = None
         transport = self._transport
-        if transport is None:
-            return
-        unsent = transport.get_write_buffer_size()
+        unsent = transport.get_write_buffer_size() if transport is not None else 0
         if not unsent:
             return
         taken = self._written - unsent
-        if taken <= self._taken:
-            return self._stuck()
-        self._taken = taken
-        self._timer = self._loop.call_later(self._write_seconds, self._look)
+        if taken > self._taken:
+            self._taken = taken
+            self._timer = self._loop.call_later(self._write_seconds, self._look)
+        else:
+            self._stuck()

@@ -2,18 +2,23 @@
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from collections.abc import Callable
 
+from pacslite.budget import Budget
 from pacslite.dimse.messages import Message
 from pacslite.dimse.service import Request
 from pacslite.net.connection import Connection, receive_buffer
 from pacslite.net.ended import AssociationEnded, ConnectFailed
 from pacslite.net.timeouts import Timeouts
+from pacslite.net.tls import tls_problem
 from pacslite.upper_layer.association import Association
 from pacslite.upper_layer.pdu import AAssociateRQ
 
 __all__ = ["associate"]
+
+_HELD_BYTES = 16_777_216  # of unfinished PDUs of one peer that we have called ourselves
 
 
 async def associate(
@@ -45,27 +50,61 @@ async def associate(
             timeouts=timeouts,
             begin=begin,
             connected=lambda connection: connection.association.transport_connected(),
-            ended=lambda _: None,
+            budget=Budget(_HELD_BYTES),
         )
 
+    where = f"{host}:{port}"
+    transport = await _connect(host, port, timeouts.connect_seconds)
     try:
-        async with asyncio.timeout(timeouts.connect_seconds or None):
-            _, connection = await loop.create_connection(
-                protocol,
-                host,
-                port,
-                ssl=tls,
-                server_hostname=host if tls is not None and tls.check_hostname else ("" if tls is not None else None),
-                ssl_handshake_timeout=timeouts.tls_handshake_seconds if tls is not None else None,
-            )
-    except TimeoutError as error:
-        raise ConnectFailed(f"{host}:{port}: no connection within {timeouts.connect_seconds:g} s") from error
-    except ssl.SSLError as error:
-        raise ConnectFailed(f"{host}:{port}: TLS failed: {error.reason or error}") from error
+        _, connection = await loop.create_connection(
+            protocol,
+            sock=transport,
+            ssl=tls,
+            server_hostname=host if tls is not None and tls.check_hostname else ("" if tls is not None else None),
+            ssl_handshake_timeout=timeouts.tls_handshake_seconds if tls is not None else None,
+            ssl_shutdown_timeout=timeouts.tls_handshake_seconds if tls is not None else None,
+        )
     except OSError as error:
-        raise ConnectFailed(f"{host}:{port}: {error.strerror or error}") from error
+        transport.close()
+        why = f"TLS: {tls_problem(error)}" if tls is not None else error.strerror or str(error)
+        raise ConnectFailed(f"{where}: {why}") from error
+    except BaseException:
+        transport.close()
+        raise
+    await _await_answer(connection, timeouts.artim_seconds)
+    return connection
+
+
+async def _connect(host: str, port: int, seconds: float) -> socket.socket:
+    """Connect to the first address of ``host`` that answers, all tries together within ``seconds``."""
+    loop = asyncio.get_running_loop()
+    where = f"{host}:{port}"
+    problem = "no address"
+    try:
+        async with asyncio.timeout(seconds or None):
+            for family, kind, protocol, _, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+                one = socket.socket(family, kind, protocol)
+                one.setblocking(False)
+                try:
+                    await loop.sock_connect(one, address)
+                except OSError as error:
+                    one.close()
+                    problem = error.strerror or str(error)
+                except BaseException:
+                    one.close()
+                    raise
+                else:
+                    return one
+    except TimeoutError as error:
+        raise ConnectFailed(f"{where}: no connection within {seconds:g} s") from error
+    except OSError as error:  # the name is not known
+        raise ConnectFailed(f"{where}: {error.strerror or error}") from error
+    raise ConnectFailed(f"{where}: {problem}")
+
+
+async def _await_answer(connection: Connection, seconds: float) -> None:
     assert connection.established is not None
-    answer_timer = loop.call_later(timeouts.artim_seconds, connection.abort, "no answer to our A-ASSOCIATE-RQ")
+    timer = asyncio.get_running_loop().call_later(seconds, connection.abort, "no answer to our A-ASSOCIATE-RQ")
     try:
         await asyncio.shield(connection.established)
     except AssociationEnded as ended:
@@ -79,5 +118,4 @@ async def associate(
             await connection.wait_closed()
         raise
     finally:
-        answer_timer.cancel()
-    return connection
+        timer.cancel()

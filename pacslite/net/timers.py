@@ -2,11 +2,15 @@
 
 import asyncio
 from collections.abc import Callable
+from enum import Enum, auto
 from typing import Protocol
 
+from pacslite.net.ended import AssociationAborted, AssociationEnded, DimseTimeout
 from pacslite.upper_layer.association import Association
 
-__all__ = ["Artim", "Silence", "Watched"]
+__all__ = ["Artim", "Silence", "Waiting", "Watched"]
+
+_EVER = float("inf")
 
 
 class Artim:
@@ -40,6 +44,15 @@ class Artim:
             self._handle = None
 
 
+class Waiting(Enum):
+    """What an established association waits for from its peer."""
+
+    NOTHING = auto()  # we work, or do not read
+    REST_OF_MESSAGE = auto()
+    RESPONSE = auto()
+    ANYTHING = auto()  # idle
+
+
 class Watched(Protocol):
     """An established association as ``Silence`` sees it; times are the loop's."""
 
@@ -50,44 +63,40 @@ class Watched(Protocol):
     def last_sent(self) -> float: ...
 
     @property
-    def in_message(self) -> bool:
-        """A message of the peer has begun and not ended, and we read."""
-
-    @property
-    def is_idle(self) -> bool:
-        """Nobody performs or awaits anything, and we read."""
+    def waits_for(self) -> Waiting: ...
 
 
 class Silence:
-    """Two limits on an established association: of the peer's silence in mid message, and of idleness.
+    """The limits on a peer's silence: in mid message, before a response, and when there is nothing to do.
 
-    One handle does for both, set anew only when it fires: arming a timer for every PDU would cost more than the PDU.
+    One handle does for all, set anew only when it fires: arming a timer for every message would cost more than it.
 
     Args:
-        message_seconds, idle_seconds: The limits; 0 is none.
-        too_long: Told what was silent for too long.
+        dimse_seconds: For the rest of a message, or a response; 0 is no limit.
+        idle_seconds: For anything; 0 is no limit.
+        too_long: Told that one was reached.
     """
 
-    __slots__ = ("_handle", "_idle_seconds", "_loop", "_message_seconds", "_too_long", "_watched")
+    __slots__ = ("_dimse_seconds", "_handle", "_idle_seconds", "_loop", "_too_long", "_watched")
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         watched: Watched,
         *,
-        message_seconds: float,
+        dimse_seconds: float,
         idle_seconds: float,
-        too_long: Callable[[str], None],
+        too_long: Callable[[AssociationEnded], None],
     ) -> None:
         self._loop = loop
         self._watched: Watched | None = watched
-        self._message_seconds = message_seconds
-        self._idle_seconds = idle_seconds
+        self._dimse_seconds = dimse_seconds or _EVER
+        self._idle_seconds = idle_seconds or _EVER
         self._too_long = too_long
         self._handle: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        self._look_again(float("inf"))
+        self._look_again(_EVER)
 
     def stop(self) -> None:
         self._watched = None
@@ -99,22 +108,32 @@ class Silence:
         watched = self._watched
         if watched is None:
             return
-        left, what = float("inf"), ""
-        now = self._loop.time()
-        if watched.in_message:
-            if self._message_seconds:
-                left = watched.last_heard + self._message_seconds - now
-                what = f"nothing heard for {self._message_seconds:g} s in the middle of a message"
-        elif watched.is_idle and self._idle_seconds:
-            left = max(watched.last_heard, watched.last_sent) + self._idle_seconds - now
-            what = f"idle for {self._idle_seconds:g} s"
+        limit, since, why = self._judge(watched)
+        left = since + limit - self._loop.time()
         if left <= 0:
-            self._too_long(what)
+            self._too_long(why)
         else:
             self._look_again(left)
 
+    def _judge(self, watched: Watched) -> tuple[float, float, AssociationEnded]:
+        """The limit that holds now, since when, and what to say when it is reached."""
+        heard, sent = watched.last_heard, watched.last_sent
+        match watched.waits_for:
+            case Waiting.REST_OF_MESSAGE:
+                limit = self._dimse_seconds
+                why = f"aborted: nothing heard for {limit:g} s in the middle of a message"
+                return limit, heard, AssociationAborted(why)
+            case Waiting.RESPONSE:
+                limit = self._dimse_seconds
+                return limit, max(heard, sent), DimseTimeout(f"no response within {limit:g} s")
+            case Waiting.ANYTHING:
+                limit = self._idle_seconds
+                return limit, max(heard, sent), AssociationAborted(f"aborted: idle for {limit:g} s")
+            case Waiting.NOTHING:
+                return _EVER, heard, AssociationEnded("")
+
     def _look_again(self, left: float) -> None:
         """In ``left`` seconds, or when the shorter limit could be reached by what begins now."""
-        limits = [limit for limit in (self._message_seconds, self._idle_seconds) if limit]
-        if limits:
-            self._handle = self._loop.call_later(min(left, *limits), self._look)
+        seconds = min(left, self._dimse_seconds, self._idle_seconds)
+        if seconds < _EVER:
+            self._handle = self._loop.call_later(seconds, self._look)

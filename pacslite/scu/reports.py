@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from pacslite.access import EVERYTHING, Access
+from pacslite.budget import Budget
 from pacslite.dimse.command import CommandSet, Tag
 from pacslite.dimse.messages import CommandField, Message, request_command
 from pacslite.dimse.reader import BoundedBuffer, DataSetSink
@@ -38,6 +39,7 @@ from pacslite.upper_layer.negotiation import AbstractSyntaxOffer, AcceptedContex
 
 __all__ = ["ReportListener", "ReportService", "Reports", "send_report"]
 
+_HELD_BYTES = 16_777_216  # of all connections together that are no reports yet
 _DATA_SET_BYTES = 16 << 20
 _ENCODED_AT_ONCE = 1000  # instances; a longer report is encoded in a thread
 _KEPT_REPORTS = 1000  # that nobody has asked for yet
@@ -148,15 +150,18 @@ class ReportListener:
         ready = asyncio.Event()
         ready.set()
         access = Access((ae_title,), unknown=EVERYTHING)
+        limits = Limits(LimitsOptions(), asyncio.get_running_loop().time)
         acceptor = Acceptor(
             Dispatcher((ReportService(self.reports),)),
             lambda: access,
             IdentityVerifier(IdentityOptions(users={})),
-            Limits(LimitsOptions(), asyncio.get_running_loop().time),
+            limits,
             options,
             ready,
         )
-        self._listener = Listener(acceptor, timeouts or Timeouts(), maximum_length=options.maximum_length)
+        self._listener = Listener(
+            acceptor, timeouts or Timeouts(), limits, Budget(_HELD_BYTES), maximum_length=options.maximum_length
+        )
 
     async def __aenter__(self) -> Self:
         (self.port,) = await self._listener.start([Endpoint(self._host, self.port)])

@@ -114,7 +114,7 @@ def test_empty_fragments_and_both_kinds_in_a_row_are_accepted() -> None:
             [fragment(ECHO[:8], command=True, last=False), fragment(ECHO[8:], command=True, context_id=3)],
             "command set on presentation contexts 1 and 3",
         ),
-        ([fragment(bytes(40_000), command=True, last=False)] * 2, "command set longer than 65536 bytes"),
+        ([fragment(bytes(10_000), command=True, last=False)] * 2, "command set longer than 16384 bytes"),
         ([fragment(b"GET / HTTP/1.1\r\n", command=True)], "command set: element"),
         ([fragment(encode_command({Tag.STATUS: 0}), command=True)], "command set without a Command Field"),
     ],

@@ -1,5 +1,8 @@
 """Association limits answer with the standard's refusals (PS3.8 §9.3.4)."""
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from pacslite.net.limits import Limits, LimitsOptions
 
 
@@ -37,16 +40,63 @@ def test_an_association_that_ends_makes_room() -> None:
 def test_too_many_in_a_second_are_congestion_of_that_host_alone() -> None:
     clock = Clock()
     limits = Limits(LimitsOptions(connections_per_second=2), clock)
-    assert reasons(limits, *[("h", "A")] * 3, ("g", "A")) == [None, None, (2, 3, 1), None]
-    clock.now += 1.01
-    assert reasons(limits, ("h", "A")) == [None]
+
+    def congested(host: str, times: int) -> list[bool]:
+        refusals = [limits.congestion(host) for _ in range(times)]
+        assert {(one.result, one.source, one.reason) for one in refusals if one is not None} <= {(2, 3, 1)}
+        return [one is not None for one in refusals]
+
+    assert congested("h", 3) == [False, False, True]
+    assert congested("g", 1) == [False]
+    clock.now += 0.5
+    assert congested("h", 2) == [False, True]
+    clock.now += 100
+    assert congested("h", 3) == [False, False, True]  # no more is saved up than a second's worth
+    assert Limits(LimitsOptions(), clock).congestion("h") is None
 
 
 def test_hosts_that_are_silent_are_forgotten() -> None:
     clock = Clock()
-    limits = Limits(LimitsOptions(associations=0, connections_per_second=5), clock)
+    limits = Limits(LimitsOptions(connections_per_second=5), clock)
     for number in range(10_001):
-        assert limits.admit(f"host{number}", "A") is None
+        assert limits.congestion(f"host{number}") is None
     clock.now += 2
-    assert limits.admit("another", "A") is None
-    assert len(limits._recent) == 1
+    assert limits.congestion("another") is None
+    assert len(limits._allowances) == 1
+
+
+def test_connections_have_room_to_be_told_that_they_are_too_many_and_no_more() -> None:
+    """So many beyond the associations, in all and of one host, that a flood from one host leaves others a place."""
+    limits = Limits(LimitsOptions(associations=100, associations_per_host=10), Clock())
+    for _ in range(120):
+        assert limits.connect("flood") == ""
+    assert limits.connect("flood") == "120 connections of one host"
+    for number in range(180):
+        assert limits.connect(f"host{number}") == ""
+    assert limits.connect("last") == "300 connections in all"
+    limits.disconnect("flood")
+    assert limits.connect("flood") == ""
+    unlimited = Limits(LimitsOptions(associations=0), Clock())
+    assert not any(unlimited.connect("h") for _ in range(1000))
+
+
+@given(st.lists(st.tuples(st.sampled_from("gh"), st.sampled_from("AB"), st.booleans()), max_size=60))
+def test_counts_are_those_of_a_list_of_associations(steps: list[tuple[str, str, bool]]) -> None:
+    """A model: the limits hold for the associations that exist, whatever came and went before."""
+    options = LimitsOptions(associations=5, associations_per_host=3, associations_per_ae_title=4)
+    limits = Limits(options, Clock())
+    existing: list[tuple[str, str]] = []
+    for host, ae_title, begins in steps:
+        if not begins:
+            if (host, ae_title) in existing:
+                existing.remove((host, ae_title))
+                limits.release(host, ae_title)
+            continue
+        room = (
+            len(existing) < 5
+            and sum(one == host for one, _ in existing) < 3
+            and sum(one == ae_title for _, one in existing) < 4
+        )
+        assert (limits.admit(host, ae_title) is None) is room
+        if room:
+            existing.append((host, ae_title))
