@@ -1,0 +1,247 @@
+"""The check names each difference between index and files, in both directions, and mends it; the index is rebuilt."""
+
+import asyncio
+import random
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+
+from pacslite.archive.archive import Archive
+from pacslite.archive.reindex import IndexIncomplete, reindex
+from tests.support.instances import Instance, make_instance
+from tests.support.storing import archive_in, files_in, read, rows, store
+
+INSTANCES = [make_instance(n, study=n % 2, series=n % 3, size=900 + n) for n in range(12)]
+TARGET = INSTANCES[5]
+
+
+@pytest.fixture
+async def directory(tmp_path: Path) -> Path:
+    """An archive that was stopped in order."""
+    async with archive_in(tmp_path) as archive:
+        await asyncio.gather(*(store(archive, instance) for instance in INSTANCES))
+    return tmp_path
+
+
+def _path(directory: Path, instance: Instance) -> Path:
+    (path,) = directory.rglob(f"{instance.sop_instance_uid}.dcm")
+    return path
+
+
+def _flip(path: Path, at: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 0x10
+    path.write_bytes(content)
+
+
+def _write(directory: Path, *statements: str) -> None:
+    with closing(sqlite3.connect(directory / "index.sqlite")) as connection:
+        for statement in statements:
+            connection.execute(statement)
+        connection.commit()
+
+
+def _row_gone(directory: Path) -> None:
+    _write(directory, f"DELETE FROM instance WHERE sop_instance_uid = '{TARGET.sop_instance_uid}'")
+
+
+def _copied(directory: Path) -> None:
+    path = _path(directory, TARGET)
+    other = path.parent.with_name("1.2.3")
+    other.mkdir()
+    shutil.copy(path, other / path.name)
+
+
+def _misplaced(directory: Path) -> None:
+    """Somebody has moved a file, and its row is gone."""
+    _copied(directory)
+    for path in directory.rglob(f"{TARGET.sop_instance_uid}.dcm"):
+        if path.parent.name != "1.2.3":
+            path.unlink()
+    _row_gone(directory)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "deep", "kinds", "left"),
+    [
+        (lambda _: None, True, set(), 12),
+        (lambda d: _path(d, TARGET).unlink(), False, {"missing"}, 11),
+        (lambda d: _path(d, TARGET).write_bytes(b""), False, {"damaged"}, 11),
+        (lambda d: _flip(_path(d, TARGET), -5), True, {"damaged"}, 11),
+        (lambda d: _flip(_path(d, TARGET), 200), True, {"damaged"}, 11),  # in the header
+        (lambda d: _flip(_path(d, TARGET), 3), True, {"damaged"}, 11),  # in the preamble
+        (_row_gone, False, {"orphan", "counts"}, 12),
+        (_copied, False, {"surplus"}, 12),
+        (_misplaced, False, {"orphan", "counts"}, 12),
+        (lambda d: (_path(d, TARGET).parent / "notes.txt").write_text("x"), False, {"foreign"}, 12),
+        (lambda d: (_path(d, TARGET).parent / "1.2.dcm").symlink_to("/etc/passwd"), False, {"foreign"}, 12),
+        (lambda d: (_path(d, TARGET).parent / "1.2.dcm").mkdir(), False, {"foreign"}, 12),
+        (lambda d: _write(d, "UPDATE series SET number_of_instances = 7 WHERE id = 1"), False, {"counts"}, 12),
+        (lambda d: _write(d, "UPDATE totals SET bytes = 1"), False, {"counts"}, 12),
+        (lambda d: _write(d, "UPDATE study SET modalities = 'MR' WHERE id = 2"), True, {"counts"}, 12),
+    ],
+)
+async def test_difference_is_named_and_mended(
+    directory: Path, spoil: Callable[[Path], object], deep: bool, kinds: set[str], left: int
+) -> None:
+    spoil(directory)
+    async with archive_in(directory) as archive:
+        report = await archive.check(deep=deep)
+        assert {difference.kind for difference in report.differences} == kinds
+        assert report.clean is not bool(kinds)
+        named = {"missing", "damaged", "orphan", "surplus"} & kinds
+        assert all(TARGET.sop_instance_uid in d.name + d.detail for d in report.differences if d.kind in named)
+        mended = await archive.check(deep=deep, repair=True)
+        assert mended.clean
+        again = await archive.check(deep=True)
+        assert again.differences == []
+        assert (again.instances, (await archive.totals()).instances) == (left, left)
+        await store(archive, TARGET)  # what was lost can be sent again
+        for instance in INSTANCES:
+            assert read(archive, instance.sop_instance_uid) == instance.data
+        assert (await archive.check(deep=True)).differences == []
+
+
+async def test_damaged_files_are_kept_aside(directory: Path) -> None:
+    _flip(_path(directory, TARGET), -5)
+    damaged = _path(directory, TARGET).read_bytes()
+    async with archive_in(directory) as archive:
+        await archive.check(deep=True, repair=True)
+    (path,) = (directory / "damaged").iterdir()
+    assert path.read_bytes() == damaged
+
+
+async def test_deep_check_names_every_flipped_byte(directory: Path) -> None:
+    chance = random.Random(3)
+    spoilt = chance.sample(INSTANCES, 8)
+    for instance in spoilt:
+        path = _path(directory, instance)
+        _flip(path, chance.randrange(path.stat().st_size))
+    async with archive_in(directory) as archive:
+        report = await archive.check(deep=True)
+    assert {difference.name for difference in report.differences} == {i.sop_instance_uid for i in spoilt}
+
+
+async def test_check_beside_stores_and_deletions(tmp_path: Path) -> None:
+    """An archive in use has no differences."""
+    async with archive_in(tmp_path, settle_seconds=0.01, settle_files=5) as archive:
+        ended = False
+
+        async def work() -> None:
+            number = 0
+            while not ended:
+                number += 1
+                instance = make_instance(number % 40, series=number % 3, size=500)
+                await store(archive, instance)
+                if number % 7 == 0:
+                    await archive.delete(2, instance.series_uid)  # type: ignore[arg-type]
+
+        workers = [asyncio.create_task(work()) for _ in range(3)]
+        for _ in range(8):
+            assert (await archive.check(deep=True)).differences == []
+        ended = True
+        await asyncio.gather(*workers)
+
+
+async def test_report_and_progress(directory: Path) -> None:
+    steps: list[tuple[int, int]] = []
+    async with archive_in(directory) as archive:
+        report = await archive.check(deep=True, progress=lambda done, total: steps.append((done, total)))
+    assert steps
+    assert all(done <= total for done, total in steps)
+    found = report.as_json()
+    assert (found["instances"], found["files"], found["clean"], found["differences"]) == (12, 12, True, [])
+
+
+def _index_of(directory: Path) -> dict[str, list[tuple[object, ...]]]:
+    columns = {
+        "patient": "patient_id, patient_name, patient_name_key, number_of_studies, number_of_series, "
+        "number_of_instances, hex(attributes)",
+        "study": "study_instance_uid, modalities, sop_classes, number_of_series, number_of_instances, hex(attributes)",
+        "series": "series_instance_uid, modality, series_number_key, number_of_instances, hex(attributes)",
+        "instance": "sop_instance_uid, instance_number_key, data_set_offset, data_set_length, hex(digest), "
+        "source_ae_title, transfer_syntax_uid, hex(attributes)",
+        "totals": "patients, studies, series, instances, bytes",
+    }
+    return {table: sorted(rows(directory, f"SELECT {names} FROM {table}")) for table, names in columns.items()}
+
+
+async def test_reindexed_is_as_indexed(directory: Path) -> None:
+    before = _index_of(directory)
+    done = reindex(archive_in(directory).options)
+    assert (done.files, done.indexed, done.refused) == (12, 12, [])
+    assert _index_of(directory) == before
+
+
+async def test_no_start_without_an_index(directory: Path) -> None:
+    for path in directory.glob("index.sqlite*"):
+        path.unlink()
+    with pytest.raises(IndexIncomplete, match="pacslite reindex"):
+        await archive_in(directory).start()
+    reindex(archive_in(directory).options)
+    async with archive_in(directory) as archive:
+        assert (await archive.check(deep=True)).differences == []
+
+
+async def test_interrupted_reindexing_is_finished(directory: Path) -> None:
+    before = _index_of(directory)
+
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(_done: int, _total: int) -> None:
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        reindex(archive_in(directory).options, interrupt)
+    with pytest.raises(IndexIncomplete, match="interrupted"):
+        await archive_in(directory).start()
+    done = reindex(archive_in(directory).options)
+    assert done.resumed == 12
+    assert _index_of(directory) == before
+    async with archive_in(directory):
+        pass
+
+
+async def test_reindexing_takes_files_of_others_and_refuses_broken_ones(directory: Path) -> None:
+    foreign = _path(directory, TARGET)
+    found = dcmread(foreign)
+    found.save_as(foreign, enforce_file_format=True)  # pydicom's header: no digest of ours
+    for element in list(found.file_meta):
+        if element.tag in {0x00020100, 0x00020102}:
+            del found.file_meta[element.tag]
+    found.save_as(foreign, enforce_file_format=True)
+    broken = _path(directory, INSTANCES[0])
+    broken.write_bytes(broken.read_bytes()[:300])
+    done = reindex(archive_in(directory).options)
+    assert (done.indexed, len(done.refused)) == (11, 1)
+    assert INSTANCES[0].sop_instance_uid in done.refused[0][0]
+    async with archive_in(directory) as archive:
+        assert read(archive, TARGET.sop_instance_uid)
+        report = await archive.check(deep=True)
+        assert [difference.kind for difference in report.differences] == ["foreign"]
+
+
+async def test_reindexing_leaves_incoming_to_the_next_start(tmp_path: Path) -> None:
+    async with archive_in(tmp_path / "live") as archive:
+        await asyncio.gather(*(store(archive, instance) for instance in INSTANCES[:6]))
+        await archive.settle()
+        await asyncio.gather(*(store(archive, instance) for instance in INSTANCES[6:]))
+        shutil.copytree(tmp_path / "live", tmp_path / "image")
+    reindex(archive_in(tmp_path / "image").options)
+    async with archive_in(tmp_path / "image") as archive:
+        assert archive.recovered.indexed == 6
+        assert len(files_in(tmp_path / "image")) == 12
+        assert (await archive.check(deep=True)).differences == []
+
+
+async def test_running_archive_is_not_reindexed(directory: Path) -> None:
+    async with archive_in(directory) as archive:
+        with pytest.raises(Exception, match="in use"):
+            await asyncio.to_thread(reindex, archive.options)
+        assert isinstance(archive, Archive)
