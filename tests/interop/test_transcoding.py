@@ -15,6 +15,7 @@ from tests.support.exchange import fetch, identifier, parse_data_set, send
 from tests.support.processes import Pacslite
 from tests.support.wire import Context, Received
 
+COMPOSITE_INSTANCE_ROOT_GET = "1.2.840.10008.5.1.4.1.2.4.3"
 LOSSLESS = {
     "1.2.840.10008.1.2.4.57",
     "1.2.840.10008.1.2.4.70",
@@ -56,16 +57,12 @@ def pixels(data_set: Dataset, plugin: str = "") -> "np.ndarray[tuple[int, ...], 
 
 
 async def get_as(port: int, file: CorpusFile, syntax: str) -> tuple[list[Received], int, str]:
-    header = dcmread(file.path, stop_before_pixels=True, force=True)
+    """By the composite instance root (PS3.4 §Y.4), since some files of the corpus have no Study Instance UID."""
     received, final = await fetch(
         port,
-        identifier(
-            "IMAGE",
-            StudyInstanceUID=header.StudyInstanceUID,
-            SeriesInstanceUID=header.SeriesInstanceUID,
-            SOPInstanceUID=file.sop_instance_uid,
-        ),
+        identifier("IMAGE", SOPInstanceUID=file.sop_instance_uid),
         [Context(3, file.sop_class_uid, (syntax,), True)],
+        model=COMPOSITE_INSTANCE_ROOT_GET,
     )
     return received, final.status, final.comment
 
