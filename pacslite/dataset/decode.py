@@ -237,4 +237,4 @@ class _Decoder:
     @staticmethod
     def _check_end(at: int, value_end: int, end: int) -> None:
         if value_end > end:
-            raise IdentifierUndecodable(f"the element at byte {at} ends {value_end - end} bytes too late")
+            raise IdentifierUndecodable(f"what begins at byte {at} ends {value_end - end} bytes too late")
