@@ -119,3 +119,8 @@ async def _await_answer(connection: Connection, seconds: float) -> None:
         raise
     finally:
         timer.cancel()
+
+
+def _reason(error: OSError) -> str:
+    """The system's word for it: asyncio puts its own sentence and the address again into ``strerror``."""
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
