@@ -96,10 +96,11 @@ class Limits(Section):
         description="Bytes received from one association and not yet written, before we stop reading from it.",
     )
     total_bytes: int = Field(
-        96 * MIB,
-        ge=4 * MIB,
-        le=65_536 * MIB,
-        description="The same over all associations. The default keeps the process below 256 MB.",
+        256 * MIB,
+        ge=64 * MIB,
+        le=1024 * 1024 * MIB,
+        description="Memory the process is to stay below. A quarter of it may hold what was received and is not yet "
+        "written; above that we stop reading.",
     )
     header_bytes: int = Field(
         16 * MIB,
