@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from struct import pack
 
 from pacslite.archive.keys import COLUMN_OF_TAG, Key, Level, level_of
-from pacslite.archive.query import AVAILABILITY, CHARSET, LEVEL, RETRIEVE_AE_TITLE, Query, ReturnKey
-from pacslite.archive.sieve import Cell, KeptValues
+from pacslite.archive.query import AVAILABILITY, CHARSET, LEVEL, RETRIEVE_AE_TITLE, ItemMatch, Query, ReturnKey
+from pacslite.archive.sieve import Cell, KeptValues, item_acceptor
 from pacslite.dataset.charset import UTF_8, decode_text, encode_text
 from pacslite.dataset.decode import Attribute, Identifier
 from pacslite.dataset.element import IMPLICIT_VR_LITTLE_ENDIAN
@@ -50,6 +50,9 @@ class AnswerEncoder:
         self._texts: list[tuple[int, int, str]] = []  # place in the answer, place in the row, VR
         self._numbers: list[tuple[int, int]] = []
         self._kept: list[tuple[int, ReturnKey]] = []
+        self._fitting = {
+            one.tag: item_acceptor(one.match) for one in query.kept_filters if isinstance(one.match, ItemMatch)
+        }
         self.kept_tags: dict[Level, set[int]] = {}
         for one in keys:
             key = COLUMN_OF_TAG.get(one.tag)
@@ -135,6 +138,9 @@ class AnswerEncoder:
     def _encode_kept(
         self, key: ReturnKey, attribute: Attribute, stored: Sequence[str], charsets: Sequence[str]
     ) -> bytes | None:
+        fits = self._fitting.get(key.tag)
+        if fits is not None and isinstance(attribute.value, list):  # §C.2.2.2.6: the matching items are returned
+            attribute = Attribute("SQ", [item for item in attribute.value if fits(item, stored)])
         recoded = _recode(attribute, key.items, stored, charsets)
         if recoded is None:
             return None

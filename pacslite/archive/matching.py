@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from pacslite.archive.keys import Key, Maintained
 from pacslite.archive.normalise import normalise, normalise_date, normalise_datetime, normalise_name, time_bounds
 from pacslite.archive.phonetic import words_and_codes
 from pacslite.dataset.decode import IdentifierError
@@ -28,6 +29,7 @@ __all__ = [
     "Sounds",
     "acceptor",
     "compile_pattern",
+    "is_exact",
     "parse_match",
     "tag_text",
 ]
@@ -137,6 +139,21 @@ def acceptor(match: Match, *, multiple: bool) -> Callable[[str | int | None], bo
         return value is not None and value in wanted
 
     return accepts
+
+
+def is_exact(key: Key | Maintained, match: Match) -> bool:
+    """Does a comparison of the column say all? Otherwise it finds a little too much, and ``acceptor`` decides."""
+    match match:
+        case Like():
+            return not key.multiple
+        case NameLike():
+            return False  # stars end with their component group
+        case Sounds(words):
+            return key.keyword == "PatientName" and all(codes for _, codes in words)
+        case Either(matches):
+            return all(is_exact(key, one) for one in matches)
+        case _:
+            return True
 
 
 def tag_text(tag: int) -> str:

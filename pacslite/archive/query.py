@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from pacslite.archive.keys import COLUMN_OF_TAG, KEY_OF_TAG, KEYS, UNIQUE_KEY, Key, Level, Maintained, level_of
-from pacslite.archive.matching import NUMBER_SIZES, Between, Match, OneOf, parse_match, tag_text
+from pacslite.archive.matching import NUMBER_SIZES, Between, Match, OneOf, is_exact, parse_match, tag_text
 from pacslite.archive.timezone import parse_offset
 from pacslite.dataset.charset import decode_text
 from pacslite.dataset.decode import Attribute, Identifier, IdentifierError, decode_identifier
@@ -112,18 +112,19 @@ class ReturnKey(NamedTuple):
 class Query:
     """What to find and what to return.
 
-    ``unsupported_keys`` were asked for and are neither matched nor returned: answers are FF01 (§C.4.1.1.4).
+    ``lower_filters`` are of levels below: an entity matches that has one that fits in all of them (relational queries).
+    ``unsupported_keys`` were asked for and are not returned: answers are FF01 (§C.4.1.1.4).
     """
 
     level: Level
     filters: tuple[Filter, ...] = ()
+    lower_filters: tuple[Filter, ...] = ()
     moments: tuple[MomentFilter, ...] = ()
     kept_filters: tuple[KeptFilter, ...] = ()
     return_keys: tuple[ReturnKey, ...] = ()
     unsupported_keys: tuple[int, ...] = ()
     charsets: tuple[str, ...] = ()
     transfer_syntax_uid: str = "1.2.840.10008.1.2"
-    with_timezone: bool = False
     options: QueryOptions = field(default_factory=QueryOptions)
 
 
@@ -155,7 +156,7 @@ def parse_query(
     """
     request = decode_identifier(identifier, transfer_syntax_uid)
     level = _level(request, model)
-    reader = _KeyReader(request, level, fuzzy=fuzzy, options=options)
+    reader = _KeyReader(request, level, relational=relational, fuzzy=fuzzy, options=options)
     for tag, attribute in request.items():
         if not tag & 0xFFFF or tag in _NEVER_KEYS:
             continue
@@ -164,17 +165,19 @@ def parse_query(
     if options.require_upper_keys and not relational:
         _require_upper_keys(filters, level, model)
     offset = _offset(request) if timezone else None
+    if timezone and all(one.tag != TIMEZONE for one in reader.return_keys):
+        reader.return_keys.append(ReturnKey(TIMEZONE, "SH"))  # of what zone the dates and times of the answer are
     filters, moments = _combine(filters, datetime_matching=datetime_matching, offset=offset)
     return Query(
         level=level,
         filters=filters,
+        lower_filters=tuple(reader.lower_filters),
         moments=moments,
         kept_filters=tuple(reader.kept_filters),
         return_keys=tuple(sorted(reader.return_keys, key=_tag)),
         unsupported_keys=tuple(reader.unsupported_keys),
         charsets=request.charsets,
         transfer_syntax_uid=transfer_syntax_uid,
-        with_timezone=timezone,
         options=options,
     )
 
@@ -240,31 +243,38 @@ _PAIRS = (
 class _KeyReader:
     """Sorts the attributes of a request into filters, return keys and what is not supported."""
 
-    def __init__(self, request: Identifier, level: Level, *, fuzzy: bool, options: QueryOptions) -> None:
+    def __init__(
+        self, request: Identifier, level: Level, *, relational: bool, fuzzy: bool, options: QueryOptions
+    ) -> None:
         self._charsets = request.charsets
         self._level = level
+        self._relational = relational
         self._fuzzy = fuzzy
         self._strict = options.strict
         self.filters: list[Filter] = []
+        self.lower_filters: list[Filter] = []
         self.kept_filters: list[KeptFilter] = []
         self.return_keys: list[ReturnKey] = []
         self.unsupported_keys: list[int] = []
 
     def read(self, tag: int, attribute: Attribute) -> None:
+        if tag == AVAILABILITY:  # §C.4.1.1.3.1: in answers only
+            self.return_keys.append(ReturnKey(tag, "CS"))
+            return None
         key = COLUMN_OF_TAG.get(tag)
         level = key.level if key else level_of(tag)
         vr = key.vr if key else vr_of(tag) or "UN"
-        if level > self._level:
-            return self._below(tag, attribute)
-        if key is None and tag != AVAILABILITY and not _is_kept(tag, vr):
+        if key is None and not _is_kept(tag, vr):
             self.unsupported_keys.append(tag)
             return None
+        if level > self._level:
+            return self._below(tag, attribute, key)
         if isinstance(attribute.value, bytes) == (vr == "SQ") and attribute.value:
             raise IdentifierError(f"{_name(tag)} is of VR {vr}", offending=(tag,))
         items = attribute.value[0] if isinstance(attribute.value, list) and attribute.value else Identifier()
         self.return_keys.append(ReturnKey(tag, vr, items))
-        if tag in {AVAILABILITY, TIMEZONE}:
-            return None  # §C.4.1.1.3.1: no keys; §C.5.1.1: the timezone says how keys are meant
+        if tag == TIMEZONE:
+            return None  # it says how keys are meant
         match = self._match(tag, vr, attribute)
         if match is None:
             return None
@@ -274,11 +284,15 @@ class _KeyReader:
             self.kept_filters.append(KeptFilter(tag, vr, level, match))
         return None
 
-    def _below(self, tag: int, attribute: Attribute) -> None:
-        if self._strict and vr_of(tag) is not None:
-            raise IdentifierError(f"{_name(tag)} is below level {self._level.name}", offending=(tag,))
-        del attribute
+    def _below(self, tag: int, attribute: Attribute, key: Key | Maintained | None) -> None:
+        """A key of a lower level: in a relational query it is matched, it has no one value to return."""
         self.unsupported_keys.append(tag)
+        if self._relational and key is not None:
+            match = self._match(tag, key.vr, attribute)
+            if match is not None and not isinstance(match, ItemMatch) and is_exact(key, match):
+                self.lower_filters.append(Filter(key, match))
+        elif self._strict and not self._relational:
+            raise IdentifierError(f"{_name(tag)} is below level {self._level.name}", offending=(tag,))
 
     def _match(self, tag: int, vr: str, attribute: Attribute) -> Match | ItemMatch | None:
         if isinstance(attribute.value, list):

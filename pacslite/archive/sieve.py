@@ -8,17 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from pacslite.archive.kept import decode_kept
 from pacslite.archive.keys import KEY_OF_TAG, Level
-from pacslite.archive.matching import (
-    NUMBER_SIZES,
-    ONE_VALUE_VRS,
-    Between,
-    Either,
-    Like,
-    Match,
-    NameLike,
-    Sounds,
-    acceptor,
-)
+from pacslite.archive.matching import NUMBER_SIZES, ONE_VALUE_VRS, Between, Match, acceptor, is_exact
 from pacslite.archive.normalise import normalise
 from pacslite.archive.query import TIMEZONE, Filter, ItemMatch, MomentFilter, Query
 from pacslite.archive.timezone import parse_offset, shift_moment
@@ -26,7 +16,7 @@ from pacslite.dataset.charset import decode_text
 from pacslite.dataset.decode import Attribute, Identifier, IdentifierError, decode_identifier
 from pacslite.dataset.scan import DataSetError, scan_header
 
-__all__ = ["Cell", "KeptReader", "KeptValues", "Sieve", "is_exact", "text_of"]
+__all__ = ["Cell", "KeptReader", "KeptValues", "Sieve", "item_acceptor", "text_of"]
 
 Cell = str | int | bytes | None
 Place = tuple[Level, str]  # a column
@@ -34,25 +24,6 @@ Place = tuple[Level, str]  # a column
 
 class KeptValues(dict[int, tuple[Attribute, tuple[str, ...]]]):
     """Attributes of a row that stand in no column, each with the character sets of its text."""
-
-
-def is_exact(one: Filter) -> bool:
-    """Does SQL decide this filter by itself?"""
-    return _is_exact(one.match, one.key.multiple, one.key.keyword == "PatientName")
-
-
-def _is_exact(match: Match, multiple: bool, has_sounds: bool) -> bool:
-    match match:
-        case Like():
-            return not multiple
-        case NameLike():
-            return False
-        case Sounds(words):
-            return has_sounds and all(codes for _, codes in words)
-        case Either(matches):
-            return all(_is_exact(one, multiple, has_sounds) for one in matches)
-        case _:
-            return True
 
 
 class KeptReader:
@@ -95,7 +66,7 @@ class Sieve:
     def __init__(self, query: Query, place: Callable[[Level, str], int]) -> None:
         unknown = query.options.match_unknown
         self._tests: list[Callable[[Sequence[Cell]], bool]] = [
-            _column_test(one, place, unknown) for one in query.filters if not is_exact(one)
+            _column_test(one, place, unknown) for one in query.filters if not is_exact(one.key, one.match)
         ]
         self._tests += [
             _moment_test(one, place, unknown, query.options.timezone_offset)
@@ -193,8 +164,8 @@ def _value_test(vr: str, match: Match) -> _Test:
     return test
 
 
-def _item_test(match: ItemMatch) -> _Test:
-    """§C.2.2.2.6: a sequence fits if one of its items fits in every key."""
+def item_acceptor(match: ItemMatch) -> Callable[[Identifier, Sequence[str]], bool]:
+    """Does an item fit in every key?"""
     tests = [
         (tag, _item_test(one) if isinstance(one, ItemMatch) else _value_test(vr, one)) for tag, vr, one in match.keys
     ]
@@ -202,6 +173,13 @@ def _item_test(match: ItemMatch) -> _Test:
     def fits(item: Identifier, charsets: Sequence[str]) -> bool:
         own = item.charsets or charsets
         return all(tag in item and test(item[tag], own) for tag, test in tests)
+
+    return fits
+
+
+def _item_test(match: ItemMatch) -> _Test:
+    """§C.2.2.2.6: a sequence fits if one of its items does."""
+    fits = item_acceptor(match)
 
     def test(attribute: Attribute, charsets: Sequence[str]) -> bool:
         return isinstance(attribute.value, list) and any(fits(item, charsets) for item in attribute.value)

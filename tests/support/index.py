@@ -39,7 +39,8 @@ def uid(*numbers: int) -> str:
 
 def encode(values: Values, transfer_syntax_uid: str = EXPLICIT) -> bytes:
     """A data set; its text in the character sets that it says."""
-    return _encode(values, IdentifierEncoder(transfer_syntax_uid), ())
+    encoder = IdentifierEncoder(transfer_syntax_uid)
+    return encoder.data_set(_encode(values, encoder, ()))
 
 
 def _encode(values: Values, encoder: IdentifierEncoder, charsets: tuple[str, ...]) -> bytes:

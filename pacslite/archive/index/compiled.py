@@ -9,7 +9,7 @@ from sqlalchemy import BindParameter, Column, ColumnElement, FromClause, Select,
 from sqlalchemy.dialects import sqlite
 
 from pacslite.archive.index.drivers import TRIGRAMS
-from pacslite.archive.index.predicates import TABLES, Predicate
+from pacslite.archive.index.predicates import PARENT, TABLES, Predicate
 from pacslite.archive.keys import Level
 
 __all__ = ["LIMIT", "Page", "compiled_page", "joined"]
@@ -18,7 +18,6 @@ LIMIT = "limit"  # the bind parameter that is no value of a predicate
 
 _DIALECT = sqlite.dialect()
 _MOST_TEXTS = 512
-_PARENT = {Level.STUDY: "patient_fk", Level.SERIES: "study_fk", Level.IMAGE: "series_fk"}
 
 
 class Page(NamedTuple):
@@ -75,7 +74,7 @@ def joined(start: Level, top: Level, base: Level, *, trigrams: bool = False) -> 
 
 
 def _parent(level: Level) -> Column[Any]:
-    return TABLES[level].c[_PARENT[level]]
+    return TABLES[level].c[PARENT[level]]
 
 
 def _compile(

@@ -1,7 +1,7 @@
 """What a filter is in SQL: a condition, the values bound in it, and a shape under which its compiled text is kept.
 
-A condition says exactly what ``matching.acceptor`` says, or (``sieve.is_exact``) a little more. Everything asked is a
-bound value: ``%``, ``_`` and ``[`` are characters like others, ``*`` and ``?`` mean in GLOB what they mean in DICOM
+A condition says exactly what ``matching.acceptor`` says, or (``matching.is_exact``) a little more. Everything asked is
+a bound value: ``%``, ``_`` and ``[`` are characters like others, ``*`` and ``?`` mean in GLOB what they mean in DICOM
 (PS3.4 §C.2.2.2.4), and GLOB knows case.
 """
 
@@ -11,7 +11,20 @@ from collections.abc import Callable, Hashable, Sequence
 from itertools import product
 from typing import NamedTuple
 
-from sqlalchemy import BindParameter, ColumnElement, Text, and_, column, func, literal_column, or_, select, true
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    FromClause,
+    Text,
+    and_,
+    column,
+    exists,
+    func,
+    literal_column,
+    or_,
+    select,
+    true,
+)
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
@@ -22,6 +35,7 @@ from pacslite.archive.matching import Between, Either, Like, Match, NameLike, On
 from pacslite.archive.query import Filter, MomentFilter
 
 __all__ = [
+    "PARENT",
     "TABLES",
     "Build",
     "Predicate",
@@ -29,11 +43,13 @@ __all__ = [
     "condition",
     "filter_predicate",
     "literal_prefix",
+    "lower_predicate",
     "moment_predicate",
     "prefix_end",
     "unindexed",
 ]
 
+PARENT = {Level.STUDY: "patient_fk", Level.SERIES: "study_fk", Level.IMAGE: "series_fk"}
 TABLES = {Level.PATIENT: patient, Level.STUDY: study, Level.SERIES: series, Level.IMAGE: instance}
 
 Build = Callable[[Sequence[BindParameter[object]]], ColumnElement[bool]]
@@ -109,6 +125,26 @@ def moment_predicate(one: MomentFilter, *, unknown: bool) -> Predicate:
     if not unknown:
         return Predicate(shape, predicate.values, build)
     return Predicate(shape, predicate.values, lambda binds: or_(build(binds), date.is_(None), time.is_(None)))
+
+
+def lower_predicate(level: Level, filters: Sequence[Filter]) -> Predicate:
+    """One of what is below an entity of ``level`` fits in all of ``filters``."""
+    bottom = max(one.key.level for one in filters)
+    below = [one for one in Level if level < one <= bottom]
+    conditions = [
+        condition(one.key, column_of(one.key.level, one.key.match), f"{one.key.level}.{one.key.match}", one.match)
+        for one in filters
+    ]
+    predicate = _all(conditions)
+    tables: FromClause = TABLES[below[0]]
+    for one in below[1:]:
+        tables = tables.join(TABLES[one], TABLES[one].c[PARENT[one]] == TABLES[Level(one - 1)].c.id)
+    of_entity = TABLES[below[0]].c[PARENT[below[0]]] == TABLES[level].c.id
+
+    def build(binds: Sequence[BindParameter[object]]) -> ColumnElement[bool]:
+        return exists(select(1).select_from(tables).where(of_entity, predicate.build(binds)).correlate(TABLES[level]))
+
+    return Predicate(("lower", level, bottom, predicate.shape), predicate.values, build)
 
 
 def condition(key: Key | Maintained, col: ColumnElement[str], name: str, match: Match) -> Predicate:

@@ -11,7 +11,15 @@ from sqlalchemy import ColumnElement, Integer, Select, bindparam, select
 
 from pacslite.archive.index.compiled import LIMIT, Page, compiled_page, joined
 from pacslite.archive.index.drivers import TRIGRAMS, Branch, choose_driver
-from pacslite.archive.index.predicates import TABLES, Predicate, filter_predicate, moment_predicate, one_of, unindexed
+from pacslite.archive.index.predicates import (
+    TABLES,
+    Predicate,
+    filter_predicate,
+    lower_predicate,
+    moment_predicate,
+    one_of,
+    unindexed,
+)
 from pacslite.archive.index.schema import instance, series, study
 from pacslite.archive.keys import UNIQUE_KEY, Level
 from pacslite.archive.matching import OneOf
@@ -34,6 +42,8 @@ class Selection:
             (one.key.level, filter_predicate(one, unknown=unknown)) for one in query.filters if one is not decided
         ]
         self._filters += [(one.date.level, moment_predicate(one, unknown=unknown)) for one in query.moments]
+        if query.lower_filters:
+            self._filters.append((query.level, lower_predicate(query.level, query.lower_filters)))
         self._cells: dict[tuple[Level, str], int] = {}
 
     def place(self, level: Level, column: str) -> int:

@@ -1,0 +1,351 @@
+"""What an answer holds: what was asked, as it was received, and nothing else (PS3.4 §C.4.1.1.3.2, §C.2.2.1.3)."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pacslite.archive.query import QueryOptions
+from tests.support.index import EXPLICIT, IMPLICIT, ask, find, make_index, parse, reading, uid
+
+BIG_ENDIAN = "1.2.840.10008.1.2.2"
+DEFLATED = "1.2.840.10008.1.2.1.99"
+ALWAYS = {"QueryRetrieveLevel": "STUDY", "RetrieveAETitle": "PACSLITE"}
+MR = "1.2.840.10008.5.1.4.1.1.4"
+SR = "1.2.840.10008.5.1.4.1.1.88.11"
+
+
+def code(value: str, meaning: str) -> dict[str, str]:
+    return {"CodeValue": value, "CodingSchemeDesignator": "99X", "CodeMeaning": meaning}
+
+
+async def test_answer_has_what_was_asked_and_no_more(tmp_path: Path) -> None:
+    path = make_index(tmp_path, [{"PatientName": "Doe^John", "PatientID": "1", "StudyDate": "20240131"}])
+    (answer,) = await ask(path, {"PatientName": "", "StudyTime": "", "InstanceAvailability": ""})
+    assert answer == ALWAYS | {"PatientName": "Doe^John", "StudyTime": "", "InstanceAvailability": "ONLINE"}
+    (answer,) = await ask(path, {"StudyDate": ""}, options=QueryOptions(retrieve_ae_title="ELSEWHERE"))
+    assert answer == {"QueryRetrieveLevel": "STUDY", "RetrieveAETitle": "ELSEWHERE", "StudyDate": "20240131"}
+
+
+async def test_values_are_returned_as_received(tmp_path: Path) -> None:
+    received = {
+        "PatientName": "doe^JOHN^^",
+        "StudyDate": "1998.01.28",
+        "StudyTime": "10:30",
+        "PatientWeight": "075.50",
+        "StudyDescription": "a  b",
+    }
+    path = make_index(tmp_path, [received])
+    (answer,) = await ask(path, dict.fromkeys(received, ""))
+    assert answer == ALWAYS | received
+
+
+@pytest.mark.parametrize("stored_in", [IMPLICIT, EXPLICIT, BIG_ENDIAN])
+@pytest.mark.parametrize("asked_in", [IMPLICIT, EXPLICIT, BIG_ENDIAN, DEFLATED])
+async def test_answer_is_in_the_syntax_of_its_context(tmp_path: Path, stored_in: str, asked_in: str) -> None:
+    received: dict[str, Any] = {
+        "SpecificCharacterSet": "ISO_IR 100",
+        "PatientName": "Müller",
+        "Rows": 512,
+        "PregnancyStatus": 4,
+        "ProcedureCodeSequence": [code("P1", "Schädel")],
+        "ImageComments": "größer",
+        "RepresentativeFrameNumber": 3,
+    }
+    path = make_index(tmp_path, [received], stored_in)
+    asked: dict[str, Any] = dict.fromkeys(received)
+    asked |= {"SpecificCharacterSet": "ISO_IR 100", "ProcedureCodeSequence": []}
+    async with reading(path) as reader:
+        query = parse(asked, level="IMAGE", relational=True, transfer_syntax_uid=asked_in)
+        (answer,) = await find(reader, query)
+    assert answer == {"QueryRetrieveLevel": "IMAGE", "RetrieveAETitle": "PACSLITE"} | received
+
+
+async def test_counts_and_sets_of_a_study(tmp_path: Path) -> None:
+    study = {"PatientID": "1", "StudyInstanceUID": uid(1, 0)}
+    path = make_index(
+        tmp_path,
+        [
+            study | {"SeriesInstanceUID": uid(2, 1), "Modality": "MR", "SOPClassUID": MR},
+            study | {"SeriesInstanceUID": uid(2, 1), "Modality": "MR", "SOPClassUID": MR},
+            study | {"SeriesInstanceUID": uid(2, 2), "Modality": "SR", "SOPClassUID": SR},
+            {"PatientID": "1", "StudyInstanceUID": uid(1, 9), "Modality": "CT"},
+        ],
+    )
+    keys = dict.fromkeys(
+        [
+            "ModalitiesInStudy",
+            "SOPClassesInStudy",
+            "NumberOfStudyRelatedSeries",
+            "NumberOfStudyRelatedInstances",
+            "NumberOfPatientRelatedStudies",
+            "NumberOfPatientRelatedSeries",
+            "NumberOfPatientRelatedInstances",
+        ],
+        "",
+    )
+    (answer,) = await ask(path, {**keys, "StudyInstanceUID": uid(1, 0)})
+    assert answer == ALWAYS | {
+        "StudyInstanceUID": uid(1, 0),
+        "ModalitiesInStudy": "MR\\SR",
+        "SOPClassesInStudy": f"{MR}\\{SR}",
+        "NumberOfStudyRelatedSeries": "2",
+        "NumberOfStudyRelatedInstances": "3",
+        "NumberOfPatientRelatedStudies": "2",
+        "NumberOfPatientRelatedSeries": "3",
+        "NumberOfPatientRelatedInstances": "4",
+    }
+
+
+@pytest.mark.parametrize(
+    ("asked", "studies"),
+    [
+        ({"ModalitiesInStudy": "SR"}, [0]),  # §C.2.2.3: one of the set is enough, and the whole set is returned
+        ({"ModalitiesInStudy": "MR"}, [0]),
+        ({"ModalitiesInStudy": "CT\\SR"}, [0, 1]),
+        ({"ModalitiesInStudy": "M*"}, [0]),
+        ({"ModalitiesInStudy": "M*R"}, [0]),  # not from MR to SR
+        ({"ModalitiesInStudy": "M"}, []),
+        ({"ModalitiesInStudy": "?T"}, [1]),
+        ({"SOPClassesInStudy": SR}, [0]),
+        ({"NumberOfStudyRelatedInstances": "2"}, [0]),
+        ({"NumberOfStudyRelatedInstances": "1"}, [1]),
+    ],
+)
+async def test_matching_against_the_sets_of_a_study(tmp_path: Path, asked: dict[str, str], studies: list[int]) -> None:
+    path = make_index(
+        tmp_path,
+        [
+            {"StudyInstanceUID": uid(1, 0), "Modality": "MR", "SOPClassUID": MR},
+            {"StudyInstanceUID": uid(1, 0), "Modality": "SR", "SOPClassUID": SR},
+            {"StudyInstanceUID": uid(1, 1), "Modality": "CT"},
+        ],
+    )
+    answers = await ask(path, {**asked, "StudyInstanceUID": ""})
+    assert sorted(answer["StudyInstanceUID"] for answer in answers) == [uid(1, number) for number in studies]
+
+
+async def test_series_and_image_level(tmp_path: Path) -> None:
+    place = {"StudyInstanceUID": uid(1, 0), "SeriesInstanceUID": uid(2, 0)}
+    path = make_index(
+        tmp_path,
+        [place | {"Modality": "CT", "SeriesNumber": "3", "InstanceNumber": str(n), "Rows": 64} for n in (1, 2)],
+    )
+    (series,) = await ask(
+        path,
+        {
+            "StudyInstanceUID": uid(1, 0),
+            "SeriesInstanceUID": "",
+            "Modality": "",
+            "NumberOfSeriesRelatedInstances": "",
+        },
+        level="SERIES",
+    )
+    assert series == {
+        "QueryRetrieveLevel": "SERIES",
+        "RetrieveAETitle": "PACSLITE",
+        **place,
+        "Modality": "CT",
+        "NumberOfSeriesRelatedInstances": "2",
+    }
+    images = await ask(
+        path, {**place, "SOPInstanceUID": "", "Rows": None, "AvailableTransferSyntaxUID": ""}, level="IMAGE"
+    )
+    assert [image["SOPInstanceUID"] for image in images] == [uid(3, 0), uid(3, 1)]
+    assert images[0]["Rows"] == 64
+    assert images[0]["AvailableTransferSyntaxUID"] == EXPLICIT
+
+
+async def test_upper_attributes_come_with_lower_levels(tmp_path: Path) -> None:
+    """Nobody needs another query for the name of a series' patient."""
+    path = make_index(tmp_path, [{"PatientName": "Doe", "StudyDescription": "Head", "StudyInstanceUID": uid(1, 0)}])
+    (answer,) = await ask(
+        path, {"StudyInstanceUID": uid(1, 0), "PatientName": "", "StudyDescription": ""}, level="SERIES"
+    )
+    assert (answer["PatientName"], answer["StudyDescription"]) == ("Doe", "Head")
+
+
+async def test_attributes_without_a_column_are_returned(tmp_path: Path) -> None:
+    received: dict[str, Any] = {
+        "MilitaryRank": "Captain",  # patient
+        "RequestingPhysician": "Who^Doctor",  # study
+        "Manufacturer": "ACME",  # series
+        "ImageComments": "blurred",  # image
+        "SliceThickness": "2.5",
+        "RequestAttributesSequence": [{"RequestedProcedureID": "RP1", "ScheduledProcedureStepID": "S1"}],
+    }
+    path = make_index(tmp_path, [received])
+    asked = {**dict.fromkeys(received, ""), "RequestAttributesSequence": [], "GantryID": ""}
+    (answer,) = await ask(path, asked, level="IMAGE", relational=True)
+    expected = {"QueryRetrieveLevel": "IMAGE", "RetrieveAETitle": "PACSLITE", **received, "GantryID": ""}
+    assert answer == expected
+
+
+PROCEDURES: list[dict[str, Any]] = [
+    {"StudyInstanceUID": uid(1, 0), "ProcedureCodeSequence": [code("P1", "Head"), code("P2", "Neck")]},
+    {"StudyInstanceUID": uid(1, 1), "ProcedureCodeSequence": [code("P2", "Head")]},
+    {"StudyInstanceUID": uid(1, 2)},
+]
+
+
+@pytest.mark.parametrize(
+    ("item", "studies"),
+    [
+        ({"CodeValue": "P1"}, [0]),
+        ({"CodeValue": "P2"}, [0, 1]),
+        ({"CodeValue": "P2", "CodeMeaning": "Head"}, [1]),  # in one item
+        ({"CodeValue": "P2", "CodeMeaning": "N*"}, [0]),
+        ({"CodeValue": "P*"}, [0, 1]),
+        ({"CodeValue": "P1\\P3"}, [0]),
+        ({"CodeValue": ""}, [0, 1, 2]),
+        ({}, [0, 1, 2]),
+        ({"CodeValue": "p1"}, []),
+        ({"EquivalentCodeSequence": [{"CodeValue": "X"}]}, []),
+    ],
+)
+async def test_sequence_matching(tmp_path: Path, item: dict[str, Any], studies: list[int]) -> None:
+    """§C.2.2.2.6."""
+    path = make_index(tmp_path, PROCEDURES)
+    answers = await ask(path, {"StudyInstanceUID": "", "ProcedureCodeSequence": [item]})
+    assert sorted(answer["StudyInstanceUID"] for answer in answers) == [uid(1, number) for number in studies]
+
+
+async def test_unknown_sequence_matches_if_configured(tmp_path: Path) -> None:
+    path = make_index(tmp_path, PROCEDURES)
+    asked = {"StudyInstanceUID": "", "ProcedureCodeSequence": [{"CodeValue": "P1"}]}
+    answers = await ask(path, asked, options=QueryOptions(match_unknown=True))
+    assert sorted(answer["StudyInstanceUID"] for answer in answers) == [uid(1, 0), uid(1, 2)]
+
+
+async def test_sequence_is_returned_with_matching_items_and_asked_attributes(tmp_path: Path) -> None:
+    path = make_index(tmp_path, PROCEDURES[:1])
+    matching = {"ProcedureCodeSequence": [{"CodeValue": "P2", "CodeMeaning": "", "CodingSchemeVersion": ""}]}
+    (answer,) = await ask(path, matching)
+    assert answer["ProcedureCodeSequence"] == [{"CodeValue": "P2", "CodingSchemeVersion": "", "CodeMeaning": "Neck"}]
+    (answer,) = await ask(path, {"ProcedureCodeSequence": [{"CodeValue": ""}]})
+    assert answer["ProcedureCodeSequence"] == [{"CodeValue": "P1"}, {"CodeValue": "P2"}]
+    (answer,) = await ask(path, {"ProcedureCodeSequence": []})
+    assert answer["ProcedureCodeSequence"] == PROCEDURES[0]["ProcedureCodeSequence"]
+
+
+async def test_nested_sequence_key(tmp_path: Path) -> None:
+    received = {"RequestAttributesSequence": [{"ScheduledProtocolCodeSequence": [code("A", "x"), code("B", "y")]}]}
+    path = make_index(tmp_path, [received])
+    asked = {"RequestAttributesSequence": [{"ScheduledProtocolCodeSequence": [{"CodeValue": "B"}]}]}
+    (answer,) = await ask(path, asked, level="SERIES", relational=True)
+    assert answer["RequestAttributesSequence"][0]["ScheduledProtocolCodeSequence"]
+    asked = {"RequestAttributesSequence": [{"ScheduledProtocolCodeSequence": [{"CodeValue": "C"}]}]}
+    assert await ask(path, asked, level="SERIES", relational=True) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "studies"),
+    [
+        ({"Modality": "MR"}, [0]),
+        ({"BodyPartExamined": "H*"}, [0, 1]),
+        ({"Modality": "MR", "BodyPartExamined": "HAND"}, []),  # of one series
+        ({"Modality": "SR", "BodyPartExamined": "HAND"}, [0]),
+        ({"SOPInstanceUID": uid(3, 2)}, [1]),
+        ({"InstanceNumber": "1", "Modality": "CT"}, [1]),
+    ],
+)
+async def test_relational_query_by_keys_below_its_level(
+    tmp_path: Path, key: dict[str, str], studies: list[int]
+) -> None:
+    path = make_index(
+        tmp_path,
+        [
+            {"StudyInstanceUID": uid(1, 0), "Modality": "MR", "BodyPartExamined": "HEAD", "InstanceNumber": "1"},
+            {"StudyInstanceUID": uid(1, 0), "Modality": "SR", "BodyPartExamined": "HAND", "InstanceNumber": "2"},
+            {"StudyInstanceUID": uid(1, 1), "Modality": "CT", "BodyPartExamined": "HIP", "InstanceNumber": "1"},
+        ],
+    )
+    answers = await ask(path, {"StudyInstanceUID": "", **key}, relational=True)
+    assert sorted(answer["StudyInstanceUID"] for answer in answers) == [uid(1, number) for number in studies]
+
+
+MOMENTS = [("20240101", "0900"), ("20240101", "1030"), ("20240102", "0900"), ("20240102", "1200"), ("20240102", "")]
+
+
+@pytest.mark.parametrize(
+    ("date", "time", "combined", "apart"),
+    [
+        ("20240101-20240102", "1000-1100", [1, 2], [1]),
+        ("20240101-", "1000-", [1, 2, 3, 4], [1, 3]),
+        ("-20240102", "-1100", [0, 1, 2], [0, 1, 2]),
+        ("20240101-20240103", "1000-1100", [1, 2, 3, 4], [1]),  # without a time, but surely between
+    ],
+)
+async def test_date_and_time_as_one(
+    tmp_path: Path, date: str, time: str, combined: list[int], apart: list[int]
+) -> None:
+    studies = [
+        {"StudyInstanceUID": uid(1, number), "StudyDate": day, "StudyTime": at}
+        for number, (day, at) in enumerate(MOMENTS)
+    ]
+    path = make_index(tmp_path, studies)
+    asked = {"StudyInstanceUID": "", "StudyDate": date, "StudyTime": time}
+    for negotiated, expected in ((True, combined), (False, apart)):
+        answers = await ask(path, asked, datetime_matching=negotiated)
+        found = sorted(answer["StudyInstanceUID"] for answer in answers)
+        assert found == [uid(1, number) for number in expected]
+
+
+@pytest.mark.parametrize(
+    ("asked", "studies"),
+    [
+        # stored are, in UTC, 20240101 2230 and 20240101 2330
+        ({"StudyDate": "20240101", "TimezoneOffsetFromUTC": "+0100"}, [0]),
+        ({"StudyDate": "20240102", "TimezoneOffsetFromUTC": "+0100"}, [1]),
+        ({"StudyDate": "20240101", "TimezoneOffsetFromUTC": "+0000"}, [0, 1]),
+        ({"StudyDate": "20240102", "TimezoneOffsetFromUTC": "+0200"}, [0, 1]),
+        ({"StudyDate": "20240101", "StudyTime": "2200-2300", "TimezoneOffsetFromUTC": "+0000"}, [0]),
+        ({"StudyDate": "20240101", "StudyTime": "2330", "TimezoneOffsetFromUTC": "+0100"}, [0]),
+        ({"StudyDate": "20231231-20240101", "TimezoneOffsetFromUTC": "-0500"}, [0, 1]),
+        ({"StudyTime": "0030", "TimezoneOffsetFromUTC": "+0200"}, [0]),
+    ],
+)
+async def test_dates_in_the_askers_timezone(tmp_path: Path, asked: dict[str, str], studies: list[int]) -> None:
+    path = make_index(
+        tmp_path,
+        [
+            {
+                "StudyInstanceUID": uid(1, 0),
+                "StudyDate": "20240101",
+                "StudyTime": "2330",
+                "TimezoneOffsetFromUTC": "+0100",
+            },
+            {
+                "StudyInstanceUID": uid(1, 1),
+                "StudyDate": "20240102",
+                "StudyTime": "0830",
+                "TimezoneOffsetFromUTC": "+0900",
+            },
+        ],
+    )
+    answers = await ask(path, {"StudyInstanceUID": "", **asked}, timezone=True)
+    assert sorted(answer["StudyInstanceUID"] for answer in answers) == [uid(1, number) for number in studies]
+    for answer in answers:  # values are as received, and the answer says in which zone
+        assert answer["TimezoneOffsetFromUTC"] in {"+0100", "+0900"}
+
+
+FUZZY_NAMES = ["Schmidt^Hans", "Smith^John", "Müller^Jürgen", "Ivanov^Pyotr", "Иванов^Пётр", "Catherine^Zoe"]
+
+
+@pytest.mark.parametrize(
+    ("key", "names"),
+    [
+        ("Schmitt", ["Schmidt^Hans", "Smith^John"]),
+        ("Smyth^Jon", ["Smith^John"]),  # every word must be found
+        ("Mueller", ["Müller^Jürgen"]),
+        ("Ivanof", ["Ivanov^Pyotr", "Иванов^Пётр"]),
+        ("Kathryn", ["Catherine^Zoe"]),
+        ("Zebra", []),
+        ("Smi*", ["Smith^John"]),  # with wildcards a pattern, as without negotiation
+    ],
+)
+async def test_fuzzy_names(tmp_path: Path, key: str, names: list[str]) -> None:
+    utf_8 = {"SpecificCharacterSet": "ISO_IR 192"}
+    path = make_index(tmp_path, [{**utf_8, "PatientName": name, "PatientID": name} for name in FUZZY_NAMES])
+    answers = await ask(path, {**utf_8, "PatientName": key}, fuzzy=True)
+    assert sorted(answer["PatientName"] for answer in answers) == sorted(names)
