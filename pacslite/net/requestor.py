@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import socket
 import ssl
 from collections.abc import Callable
@@ -66,7 +67,7 @@ async def associate(
         )
     except OSError as error:
         transport.close()
-        why = f"TLS: {tls_problem(error)}" if tls is not None else error.strerror or str(error)
+        why = f"TLS: {tls_problem(error)}" if tls is not None else _reason(error)
         raise ConnectFailed(f"{where}: {why}") from error
     except BaseException:
         transport.close()
@@ -89,7 +90,7 @@ async def _connect(host: str, port: int, seconds: float) -> socket.socket:
                     await loop.sock_connect(one, address)
                 except OSError as error:
                     one.close()
-                    problem = error.strerror or str(error)
+                    problem = _reason(error)
                 except BaseException:
                     one.close()
                     raise
