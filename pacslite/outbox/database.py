@@ -81,6 +81,8 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         is_new = not path.exists()
+        if is_new:
+            path.touch(0o640)
         try:
             self.connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=20)
             execute = self.connection.execute
@@ -91,7 +93,6 @@ class Database:
         except sqlite3.Error as error:
             raise OutboxUnreadable(f"{path}: {error}") from error
         if is_new:
-            path.chmod(0o640)
             _sync_directory(path.parent)
 
     def close(self) -> None:

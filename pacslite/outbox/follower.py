@@ -130,10 +130,12 @@ class Follower:
         else:
             self._overlooked = True
 
-    def _set_mark(self, row_id: int) -> None:
-        """Instances up to this one are done with."""
-        self._mark = Mark(row_id, self._lookup.uid_at(row_id) or "", self._queue.clock())
-        self._queue.enqueue((), self._mark)
+    def _set_mark(self, row_id: int, arrivals: Sequence[Arrival] = ()) -> int:
+        """Enqueue the last of what came up to this row."""
+        mark = Mark(row_id, self._lookup.uid_at(row_id) or "", self._queue.clock())
+        added = self._queue.enqueue(arrivals, mark)
+        self._mark = mark
+        return added
 
     def _apply(self, sop_instance_uids: Sequence[str]) -> int:
         now = self._queue.clock()
@@ -177,13 +179,11 @@ class Follower:
             log.info("searching the index for what to forward", extra={"rows": search.last})
         up_to = min(search.at + _WINDOW, search.last)
         rows = self._lookup.recent(search.at, up_to, int(search.since), rules.keys)
-        added = self._queue.enqueue(_arrivals(rows, rules))
-        search.at = up_to
-        if search.at < search.last:
-            return added, False
+        if up_to < search.last:
+            search.at = up_to
+            return self._queue.enqueue(_arrivals(rows, rules)), False
         self._search = None
-        self._set_mark(search.last)
-        return added, True
+        return self._set_mark(search.last, _arrivals(rows, rules)), True
 
 
 def _arrivals(rows: Sequence[StoredRow], rules: RuleSet, *, up_to: int | None = None) -> list[Arrival]:
