@@ -35,6 +35,7 @@ def storage_options(settings: Settings) -> StorageOptions:
         disk_threads=storage.disk_threads,
         piece_bytes=storage.piece_bytes,
         index_cache_bytes=settings.index.cache_bytes,
+        checkpoint_bytes=settings.index.checkpoint_bytes,
     )
 
 

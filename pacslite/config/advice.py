@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from pacslite.config.load import Loaded
+from pacslite.config.model import Http
 from pacslite.config.problems import ConfigError, nearest
 
 __all__ = ["advice", "check"]
@@ -42,7 +43,7 @@ def check(loaded: Loaded) -> None:
     Raises:
         ConfigError: With a line for each thing that is wrong.
     """
-    if problems := [*_tls_problems(loaded), *_forward_problems(loaded)]:
+    if problems := [*_tls_problems(loaded), *_forward_problems(loaded), *_not_yet(loaded)]:
         raise ConfigError(problems)
 
 
@@ -73,6 +74,16 @@ def _forward_problems(loaded: Loaded) -> Iterator[str]:
             where = f"{loaded.origin('forward', index, 'to')}: forward[{index}].to = {rule.to!r}"
             hint = f"; nearest is {near}" if near else ""
             yield f"{where}: no [[remote]] with a port has this AE title{hint}"
+
+
+def _not_yet(loaded: Loaded) -> Iterator[str]:
+    """Keys that have their place and nobody who serves them: better refused than ignored."""
+    settings = loaded.settings
+    if settings.http.port or settings.http.host != Http().host:
+        yield f"{loaded.origin('http', 'port')}: http.port = {settings.http.port}: HTTP comes with a later version"
+    if settings.audit.file is not None or settings.audit.syslog:
+        key = "file" if settings.audit.file is not None else "syslog"
+        yield f"{loaded.origin('audit', key)}: audit.{key}: the audit trail comes with a later version"
 
 
 def _has_secrets(loaded: Loaded) -> bool:

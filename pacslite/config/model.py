@@ -102,12 +102,6 @@ class Limits(Section):
         description="Memory the process is to stay below. A quarter of it may hold what was received and is not yet "
         "written; above that we stop reading.",
     )
-    header_bytes: int = Field(
-        16 * MIB,
-        ge=65_536,
-        le=1024 * MIB,
-        description="Largest header (all before the pixel data) of an instance; above it C-STORE is answered C000.",
-    )
     identifier_bytes: int = Field(
         MIB,
         ge=4096,
@@ -292,7 +286,7 @@ class Commitment(Section):
 
 
 class Http(Section):
-    """HTTP, off by default."""
+    """HTTP: to come, and refused until then."""
 
     port: PortNumber = Field(0, description="Port of the HTTP side; 0 is off.")
     host: str = Field("127.0.0.1", description="Address it listens on.")
@@ -352,12 +346,10 @@ class Log(Section):
 
 
 class Audit(Section):
-    """The audit trail (PS3.15 A.5)."""
+    """The audit trail (PS3.15 A.5): to come, and refused until then."""
 
     file: OptionalPath = Field(None, description="File to which messages are appended; empty is none.")
-    syslog: str = Field(
-        "", description='HOST:PORT of a syslog server ("tls://HOST:PORT", "udp://HOST:PORT"); empty is none.'
-    )
+    syslog: str = Field("", description="HOST:PORT of a syslog server; empty is none.")
 
 
 class Listener(Section):

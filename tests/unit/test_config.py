@@ -313,6 +313,13 @@ def test_a_rule_names_a_remote_that_can_be_sent_to(tmp_path: Path) -> None:
     check(loaded_with(tmp_path, f'{remote}port = 1\n[[forward]]\nto = "WS7"\nwhen = {{ Modality = ["CT", "MR"] }}\n'))
 
 
+def test_what_is_not_there_yet_is_refused_rather_than_ignored(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"pacslite.toml:2: http.port = 80: HTTP comes with a later version"):
+        check(loaded_with(tmp_path, "[http]\nport = 80\n"))
+    with pytest.raises(ConfigError, match=r"pacslite.toml:2: audit.file"):
+        check(loaded_with(tmp_path, '[audit]\nfile = "a"\n'))
+
+
 # what is shown
 
 
