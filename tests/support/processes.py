@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -241,8 +242,13 @@ class Pacslite:
     def text(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
-    def descriptors(self) -> int:
-        return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
+    def descriptors(self) -> Counter[str]:
+        """What its open descriptors refer to; numbers in names are left out, so that like counts with like."""
+        found: Counter[str] = Counter()
+        for link in Path(f"/proc/{self.pid}/fd").iterdir():
+            with contextlib.suppress(OSError):  # closed meanwhile
+                found[re.sub(r"\d+", "N", str(link.readlink()))] += 1
+        return found
 
     async def tool(self, *words: str | Path | int, expect: int | Iterable[int] = 0, seconds: float = 60) -> RunResult:
         """Another command of pacslite's command line."""
