@@ -71,7 +71,7 @@ config: setup
 lock:
 	uv pip compile -q pyproject.toml $(LOCK) -o requirements/runtime.txt
 	uv pip compile -q pyproject.toml --extra codecs $(LOCK) -o requirements/codecs.txt
-	uv pip compile -q pyproject.toml --group dev $(LOCK) -o requirements/dev.txt
+	uv pip compile -q pyproject.toml --extra codecs --group dev $(LOCK) -o requirements/dev.txt
 	echo hatchling | uv pip compile -q - $(LOCK) -o requirements/build.txt
 
 LOCK := --generate-hashes --no-emit-index-url --no-emit-find-links --universal --python-version 3.11 --no-annotate --no-header
