@@ -1,6 +1,7 @@
 """``pacslite serve``: the server, until SIGTERM or SIGINT."""
 
 import logging
+import resource
 import sys
 from typing import Annotated, Any
 
@@ -12,6 +13,8 @@ __all__ = ["app"]
 
 app = command()
 log = logging.getLogger(__name__)
+
+_DESCRIPTORS = 65_536
 
 
 @app.command()
@@ -57,4 +60,13 @@ def serve(
     configure(loaded.settings.log.level, loaded.settings.log.format)
     for sentence in advice(loaded):
         log.warning(sentence)
+    _raise_descriptor_limit()
     sys.exit(run(server.run(loaded.settings, lambda: read().settings)))
+
+
+def _raise_descriptor_limit() -> None:
+    """An association is a descriptor, and so is each file in use: the usual 1024 are fewer than the associations."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
