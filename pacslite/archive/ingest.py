@@ -188,7 +188,7 @@ class Ingest:
                 del self._in_flight[incoming.sop_instance_uid]
             waiter = incoming.waiter
             if isinstance(result, Stored):
-                if result.outcome != "duplicate":
+                if result.outcome == "stored":
                     self._space.stored_bytes += result.size
                 self._tell(result)
                 if waiter is not None and not waiter.done():

@@ -8,7 +8,7 @@ universal matching.
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 from pacslite.dataset.charset import fold_name
 
@@ -82,7 +82,7 @@ def normalise_integer(text: str) -> int | None:
 
 
 def normalise_decimal(text: str) -> str | None:
-    """DS: one spelling for one number: 75, 75.0 and 7.5E1 are ``7.5E+1``."""
+    """DS: one spelling for one number: 75, 75.0 and 7.5E1 are ``75``."""
     return _each(_one_decimal, text)
 
 
@@ -133,12 +133,12 @@ def _one_datetime(value: str) -> str | None:
 
 def _one_decimal(value: str) -> str | None:
     try:
-        number = Decimal(value.strip()) if len(value) <= 32 and "_" not in value else None
-    except InvalidOperation:
+        number = Decimal(value.strip()).normalize() if len(value) <= 32 and "_" not in value else None
+    except ArithmeticError:  # no number, or one beyond all exponents
         return None
     if number is None or not number.is_finite():
         return None
-    return str(number.normalize()) if number else "0"
+    return str(number) if number else "0"
 
 
 NORMALISERS: Mapping[str, Callable[[str], str | int | None]] = {

@@ -1,17 +1,17 @@
 """The free-space floor and the quota: refuse before the disk is full, and take up again by itself."""
 
 import logging
-import time
+from time import monotonic
 
 from pacslite.archive.instances.protocol import InstanceStore
 from pacslite.archive.options import StorageOptions
 from pacslite.archive.outcome import OutOfResources
 
-__all__ = ["SpaceGuard"]
+__all__ = ["LOOK_SECONDS", "SpaceGuard"]
 
 log = logging.getLogger("pacslite.archive")
 
-_LOOK_SECONDS = 1.0
+LOOK_SECONDS = 1.0
 
 
 class SpaceGuard:
@@ -35,9 +35,9 @@ class SpaceGuard:
         Raises:
             OutOfResources: The floor or the quota is reached.
         """
-        now = time.monotonic()
+        now = monotonic()
         if now >= self._next_look:
-            self._next_look = now + _LOOK_SECONDS
+            self._next_look = now + LOOK_SECONDS
             self._free = self._store.free_bytes()
         if self._free < self._options.min_free_bytes:
             self._refuse("free space is below [storage] min_free_bytes")

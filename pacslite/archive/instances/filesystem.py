@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import count, groupby
 from pathlib import Path
+from time import time_ns
 
 from pacslite.archive.instances.fileops import FileOperations
 from pacslite.archive.instances.layout import SUFFIX, InstancePath
@@ -90,8 +91,9 @@ class FilesystemStore:
         self._incoming = self._make_root("incoming")
         self._instances = self._make_root("instances")
         self.sync_names()
-        first = max((int(name.removesuffix(SUFFIX)) for name in self.incoming()), default=0) + 1
-        self._numbers = count(first)
+        # Numbers are not used again, whatever became of the files: a note of a removal must not fit a later file
+        last = max((int(name.removesuffix(SUFFIX)) for name in self.incoming()), default=0)
+        self._numbers = count(max(last + 1, time_ns() // 1000))
         self._lock = threading.Lock()  # makes directories against the removal of empty ones
 
     def close(self) -> None:
@@ -102,7 +104,7 @@ class FilesystemStore:
     # incoming
 
     def create(self, header_size: int) -> _IncomingFile:
-        name = f"{next(self._numbers):012d}{SUFFIX}"
+        name = f"{next(self._numbers):020d}{SUFFIX}"
         file = _IncomingFile(self.operations, self._incoming, name, self.operations.create(self._incoming, name))
         if header_size:
             file.leave_room(header_size)
@@ -177,7 +179,7 @@ class FilesystemStore:
         self._remove_empty(path)
 
     def take_back(self, path: InstancePath) -> str:
-        name = f"{next(self._numbers):012d}{SUFFIX}"
+        name = f"{next(self._numbers):020d}{SUFFIX}"
         directory = self._open_directory(path)
         try:
             self.operations.rename(directory, path.name, self._incoming, name)

@@ -205,8 +205,11 @@ async def test_unexpected_error_does_not_stop_the_others(tmp_path: Path) -> None
     spoilt = make_instance(1)
 
     class Operations(FailingOperations):
+        made = 0
+
         def create(self, directory: int, name: str) -> int:
-            if name.endswith("3.dcm"):
+            self.made += 1
+            if self.made == 3:
                 raise RuntimeError("defect")
             return super().create(directory, name)
 

@@ -1,0 +1,64 @@
+"""Refused before the disk is full, taken up again without help; what is there stays readable."""
+
+from pathlib import Path
+
+import pytest
+
+from pacslite.archive.instances.fileops import FileOperations
+from pacslite.archive.keys import Level
+from pacslite.archive.outcome import OutOfResources
+from pacslite.archive.space import LOOK_SECONDS
+from tests.support.instances import make_instance
+from tests.support.storing import archive_in, begin, read, store
+
+
+class _Disk(FileOperations):
+    def __init__(self) -> None:
+        self.free = 1 << 30
+
+    def free_bytes(self, fd: int) -> int:
+        del fd
+        return self.free
+
+
+async def test_floor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("pacslite.archive.space.monotonic", lambda: now)
+    disk = _Disk()
+    async with archive_in(tmp_path, operations=disk, min_free_bytes=500_000) as archive:
+        await store(archive, make_instance(1))
+        disk.free = 499_999
+        await store(archive, make_instance(2))  # looked at once a second
+        now += LOOK_SECONDS
+        with pytest.raises(OutOfResources) as raised:
+            begin(archive, make_instance(3))
+        assert raised.value.status == 0xA700
+        assert "min_free_bytes" in str(raised.value)
+        assert read(archive, make_instance(1).sop_instance_uid) == make_instance(1).data
+        disk.free = 1 << 30
+        now += LOOK_SECONDS
+        await store(archive, make_instance(3))
+
+
+async def test_floor_counts_what_was_taken_since_it_looked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pacslite.archive.space.monotonic", lambda: 1000.0)
+    disk = _Disk()
+    disk.free = 1_000_000
+    async with archive_in(tmp_path, operations=disk, min_free_bytes=500_000) as archive:
+        for number in range(5):
+            await store(archive, make_instance(number, size=100_000))
+        with pytest.raises(OutOfResources):
+            begin(archive, make_instance(9))
+
+
+async def test_quota(tmp_path: Path) -> None:
+    async with archive_in(tmp_path, max_bytes=30_000) as archive:
+        for number in range(3):
+            await store(archive, make_instance(number, size=10_000))
+        with pytest.raises(OutOfResources, match="max_bytes"):
+            begin(archive, make_instance(9))
+    async with archive_in(tmp_path, max_bytes=30_000) as archive:  # known again after a restart
+        with pytest.raises(OutOfResources, match="max_bytes"):
+            begin(archive, make_instance(9))
+        await archive.delete(Level.IMAGE, make_instance(0).sop_instance_uid)
+        await store(archive, make_instance(9, size=5_000))
