@@ -42,12 +42,6 @@ class NoSuchAction(DimseError):
     status = 0x0123
 
 
-class NoSuchClass(DimseError):
-    """The Requested SOP Class is not the presentation context's."""
-
-    status = 0x0118
-
-
 class Transactions(Protocol):
     """Keeps requests and sees them through."""
 
@@ -82,8 +76,6 @@ class CommitmentService:
 
     def begin(self, request: Request) -> DataSetSink:
         message = request.message
-        if message.sop_class_uid != STORAGE_COMMITMENT_PUSH_MODEL:
-            raise NoSuchClass(f"SOP class {message.sop_class_uid} on this presentation context")
         if message.sop_instance_uid != STORAGE_COMMITMENT_PUSH_MODEL_INSTANCE:
             raise NoSuchInstance(f"not {STORAGE_COMMITMENT_PUSH_MODEL_INSTANCE}")
         if message.action_type_id != ACTION_TYPE_REQUEST:
