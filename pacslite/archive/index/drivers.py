@@ -43,7 +43,7 @@ class Branch(NamedTuple):
 
     ``order``: in order of this expression, then of the id; None, of the id alone. ``low`` is where the walk begins,
     replaced by the place reached when it goes on; ``rest`` holds all along. ``along`` names the index where
-    the planner has a choice.
+    the planner has a choice. ``reads_all``: nothing bounds it, it may read very much to find very little.
     """
 
     name: str
@@ -53,6 +53,7 @@ class Branch(NamedTuple):
     rest: tuple[Predicate, ...] = ()
     along: str | None = None
     uses_trigrams: bool = False
+    reads_all: bool = False
 
 
 class _Driver(NamedTuple):
@@ -63,7 +64,7 @@ class _Driver(NamedTuple):
 
 def choose_driver(query: Query) -> tuple[Filter | MomentFilter | None, tuple[Branch, ...]]:
     """The branches to walk, and the filter that they decide: it needs not be asked again."""
-    drivers = [_Driver(_NO_DRIVER, None, (Branch("all", query.level),))]
+    drivers = [_Driver(_NO_DRIVER, None, (Branch("all", query.level, reads_all=True),))]
     drivers += [driver for one in query.filters if (driver := _of_filter(one)) is not None]
     drivers += [_of_moment(one) for one in query.moments if _is_indexed(one.date) and one.dates != Between(None, None)]
     best = min(drivers, key=lambda driver: driver.rank)
@@ -95,7 +96,7 @@ def _of_filter(one: Filter) -> _Driver | None:
     col, name = column_of(key.level, key.match), f"{key.level}.{key.match}"
     again = condition(key, unindexed(col), name, match)
     index = _index_of(key)
-    walk = _Driver(60, one, (Branch(f"along {name}", key.level, col, None, (again,), index),))
+    walk = _Driver(60, one, (Branch(f"along {name}", key.level, col, None, (again,), index, reads_all=True),))
     match match:
         case OneOf(values) if not key.multiple:
             rank = _RANK_OF_LIST.get(key.keyword, 40)

@@ -6,6 +6,7 @@ and back, 0.1 ms. A page is one hop. Connections are few and bounded; long walks
 """
 
 import asyncio
+import sqlite3
 import sys
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, suppress
@@ -20,7 +21,7 @@ from pacslite.archive.keys import Level
 from pacslite.archive.query import Query, RetrieveRequest
 from pacslite.archive.reference import InstanceRef
 from pacslite.archive.sieve import Cell, KeptReader, KeptValues, Sieve
-from pacslite.errors import DimseError, PacsliteError
+from pacslite.errors import DimseError
 
 if TYPE_CHECKING:  # importing it is importing SQLAlchemy
     from pacslite.archive.index.compiled import Page
@@ -30,6 +31,7 @@ __all__ = ["IndexReader", "IndexUnreadable", "TooManyMatches"]
 
 _FIRST_PAGE = 20  # the first answer does not wait for more
 _PAGE = 256  # 2 ms of encoding at most between two turns of the event loop
+_KEPT_PAGE = 64  # and the same where kept attributes are taken apart
 _PATIENCE = 0.25  # seconds after which an empty batch lets the caller look for C-CANCEL
 
 
@@ -39,8 +41,10 @@ class TooManyMatches(DimseError):
     status: ClassVar[int] = 0xA700
 
 
-class IndexUnreadable(PacsliteError):
-    """The reader was stopped, or not started."""
+class IndexUnreadable(DimseError):
+    """Unable to process: the index gives no answer, or is closed (PS3.4 Table C.4-1)."""
+
+    status: ClassVar[int] = 0xC001
 
 
 class IndexReader:
@@ -81,7 +85,7 @@ class IndexReader:
         kept = KeptReader(tags, selection.place)
         most = query.options.maximum_results
         count = 0
-        async with aclosing(self._pages(selection)) as pages:
+        async with aclosing(self._pages(selection, _KEPT_PAGE if tags else _PAGE)) as pages:
             async for rows in pages:
                 if sieve or tags:
                     sieved = [(row, values) for row in rows if sieve.accepts(row, values := kept.read(row))]
@@ -111,10 +115,11 @@ class IndexReader:
         series = await self._pool.fetch(named_series(request.filters))
         uids = {of: (study_uid, series_uid) for of, study_uid, series_uid, _ in series}
         for ids in _grouped([(of, number) for of, _, _, number in series], _PLANNED):
-            rows = await self._pool.fetch(instances_of_series(ids))
+            place = {of: at for at, of in enumerate(ids)}
+            rows = sorted(await self._pool.fetch(instances_of_series(ids)), key=lambda row: place[row[0]])
             yield [InstanceRef._make((*row[1:4], *uids[row[0]], *row[4:])) for row in rows]
 
-    async def _pages(self, selection: "Selection") -> AsyncGenerator[Sequence[tuple[Cell, ...]], None]:
+    async def _pages(self, selection: "Selection", size: int) -> AsyncGenerator[Sequence[tuple[Cell, ...]], None]:
         """All rows, branch after branch; an empty page now and then while a statement takes long."""
         limit = _FIRST_PAGE
         for branch in selection.branches:
@@ -123,7 +128,7 @@ class IndexReader:
             at = -1
             last: tuple[Cell, ...] = ()
             while page is not None:
-                running = asyncio.ensure_future(self._pool.fetch(page))
+                running = asyncio.ensure_future(self._pool.fetch(page, may_take_long=branch.reads_all))
                 try:
                     while not (await asyncio.wait({running}, timeout=_PATIENCE))[0]:
                         yield ()
@@ -137,24 +142,26 @@ class IndexReader:
                     last = rows[-1]
                 # behind a full page all ways are open; one that is not full was the end of its way
                 at = 0 if len(rows) == limit else at + 1 if at >= 0 else len(ways)
-                limit = _PAGE
+                limit = size
                 page = selection.next_page(branch, ways[at], last, limit) if at < len(ways) else None
 
 
 class _Pool:
-    """A few connections, lent for one statement."""
+    """A few connections, each lent for one statement. Statements that may take long leave one connection to others."""
 
     def __init__(self, path: Path, connections: int) -> None:
         self._uri = f"{path.resolve().as_uri()}?mode=rw"
         self._number = connections
         self._all: list[aiosqlite.Connection] = []
-        self._idle: asyncio.LifoQueue[aiosqlite.Connection] = asyncio.LifoQueue()
-        self._closing = False
+        self._idle: asyncio.LifoQueue[aiosqlite.Connection | None] = asyncio.LifoQueue()  # None: closed
+        self._long = asyncio.Semaphore(max(1, connections - 1))
 
     async def open(self) -> None:
         try:
             for _ in range(self._number):
-                connection = aiosqlite.connect(self._uri, uri=True, isolation_level=None, cached_statements=256)
+                connection = aiosqlite.connect(
+                    self._uri, uri=True, timeout=1, isolation_level=None, cached_statements=256
+                )
                 self._all.append(connection)
                 await connection
                 await connection.executescript(_PRAGMAS)
@@ -164,30 +171,39 @@ class _Pool:
             raise
 
     async def close(self) -> None:
-        self._closing = True
         connections, self._all = self._all, []
+        self._idle.put_nowait(None)
         for connection in connections:
             with suppress(ValueError):  # one that never came to be
                 await connection.interrupt()
         for connection in connections:
             await connection.close()
 
-    async def fetch(self, page: "Page") -> list[Any]:
+    async def fetch(self, page: "Page", *, may_take_long: bool = False) -> list[Any]:
         """Run a statement in one hop; when cancelled, interrupt it."""
-        if self._closing or not self._all:
-            raise IndexUnreadable("the index is closed")
+        if may_take_long:
+            async with self._long:
+                return await self.fetch(page)
         connection = await self._idle.get()
         try:
-            running = asyncio.ensure_future(connection.execute_fetchall(page.sql, page.values))
-            try:
-                return list(await asyncio.shield(running))
-            except asyncio.CancelledError:
-                await connection.interrupt()
-                await asyncio.wait({running})
-                running.exception()  # it was interrupted, or it was done
-                raise
+            if connection is None or not self._all:
+                raise IndexUnreadable("the index is closed")
+            return await _run(connection, page)
+        except sqlite3.Error as error:
+            raise IndexUnreadable(f"index: {error}") from error
         finally:
             self._idle.put_nowait(connection)
+
+
+async def _run(connection: aiosqlite.Connection, page: "Page") -> list[Any]:
+    running = asyncio.ensure_future(connection.execute_fetchall(page.sql, page.values))
+    try:
+        return list(await asyncio.shield(running))
+    except asyncio.CancelledError:
+        await connection.interrupt()
+        await asyncio.wait({running})
+        running.exception()  # it was interrupted, or it was done
+        raise
 
 
 async def _load() -> None:
@@ -218,5 +234,4 @@ PRAGMA query_only = 1;
 PRAGMA cache_size = -8192;
 PRAGMA mmap_size = 1073741824;
 PRAGMA temp_store = MEMORY;
-PRAGMA busy_timeout = 5000;
 """
