@@ -1,0 +1,561 @@
+"""The two ends of a connection over real sockets: how associations end, and what goes through them."""
+
+import asyncio
+import contextlib
+import socket
+import struct
+from collections.abc import Mapping
+
+import pytest
+
+from pacslite.dimse.command import Value
+from pacslite.dimse.messages import CommandField, Message, request_command
+from pacslite.dimse.service import Peer, Request
+from pacslite.net.connection import Connection
+from pacslite.net.dispatch import Dispatcher
+from pacslite.net.ended import AssociationAborted, AssociationEnded, AssociationReleased, ConnectFailed
+from pacslite.net.requestor import associate
+from pacslite.net.timeouts import Timeouts
+from pacslite.services.verification import VerificationService
+from pacslite.upper_layer.items import PresentationContext
+from pacslite.upper_layer.negotiation import AcceptedContext
+from pacslite.upper_layer.pdu import AAssociateRQ
+from tests.support.raw import (
+    ABORT,
+    RELEASE_RP,
+    RELEASE_RQ,
+    ScriptedAcceptor,
+    accept_pdu,
+    command,
+    p_data,
+    pdv,
+    read_pdu,
+    read_to_end,
+)
+from tests.support.site import Finder, MakeSite, Site, Storage
+from tests.support.wire import CT_IMAGE, EXPLICIT_LITTLE, STUDY_ROOT_FIND, VERIFICATION, AbortedError, Context, Wire
+
+BOTH_LOOPS = True
+CONTEXTS = [Context(1, VERIFICATION), Context(3, CT_IMAGE), Context(5, STUDY_ROOT_FIND)]
+PROPOSED = (
+    PresentationContext(1, VERIFICATION, (EXPLICIT_LITTLE,)),
+    PresentationContext(3, CT_IMAGE, (EXPLICIT_LITTLE,)),
+    PresentationContext(5, STUDY_ROOT_FIND, (EXPLICIT_LITTLE,)),
+)
+SECOND = Timeouts(artim_seconds=1, write_seconds=1, dimse_seconds=1, idle_seconds=0)
+
+
+class Caller:
+    """A requestor that also performs C-ECHO, for peers that ask on our own association."""
+
+    def __init__(self) -> None:
+        self._dispatcher = Dispatcher((VerificationService(), Storage()))
+        self._peer = Peer("1", "PEER", "PACSLITE", "127.0.0.1", frozenset({"echo", "store"}))
+        self.dispatcher = self._dispatcher
+
+    def begin(self, connection: Connection, message: Message) -> Request:
+        return self._dispatcher.begin(connection, message, self._peer)
+
+    async def associate(self, port: int, timeouts: Timeouts = SECOND) -> Connection:
+        request = AAssociateRQ("PACSLITE", "CALLER", PROPOSED)
+        return await associate("127.0.0.1", port, request, timeouts=timeouts, begin=self.begin)
+
+
+def context_of(connection: Connection, abstract_syntax: str) -> AcceptedContext:
+    return next(one for one in connection.negotiated.contexts.values() if one.abstract_syntax == abstract_syntax)
+
+
+def echo_command(connection: Connection) -> dict[int, Value]:
+    return request_command(CommandField.C_ECHO_RQ, connection.next_message_id(), sop_class_uid=VERIFICATION)
+
+
+def store_command(connection: Connection, uid: str = "1.2.3") -> dict[int, Value]:
+    return request_command(
+        CommandField.C_STORE_RQ, connection.next_message_id(), sop_class_uid=CT_IMAGE, sop_instance_uid=uid,
+        has_data_set=True, priority=0,
+    )  # fmt: skip
+
+
+async def echo(connection: Connection) -> int:
+    return (await connection.invoke(context_of(connection, VERIFICATION), echo_command(connection))).status
+
+
+class Source:
+    """A data set in pieces; may end early, fail, or wait."""
+
+    def __init__(self, data: bytes, *, claimed: int | None = None, fail_at: int = -1, wait_at: int = -1) -> None:
+        self.length = len(data) if claimed is None else claimed
+        self._data, self._at, self._fail_at, self._wait_at = data, 0, fail_at, wait_at
+        self.waiting = asyncio.Event()
+
+    async def read(self, size: int, *, reuse: bool = False) -> memoryview:
+        del reuse  # every piece is a view of its own
+        if 0 <= self._fail_at <= self._at:
+            raise OSError(5, "Input/output error")
+        if 0 <= self._wait_at <= self._at:
+            self.waiting.set()
+            await asyncio.Event().wait()
+        piece = memoryview(self._data)[self._at : self._at + size]
+        self._at += len(piece)
+        return piece
+
+
+# to the end in order
+
+
+async def test_both_sides_release(site: Site) -> None:
+    connection = await Caller().associate(site.port)
+    assert await echo(connection) == 0
+    assert site.acceptor.associations == 1
+    await connection.release()
+    assert isinstance(connection.over, AssociationReleased)
+    with pytest.raises(AssociationReleased):
+        await echo(connection)
+    await connection.release()  # once more: nothing happens
+    connection.abort("too late")
+    assert isinstance(connection.over, AssociationReleased)
+
+
+async def test_a_peer_that_asks_for_release_first_is_answered() -> None:
+    """The A-RELEASE-RQ has been read when ``release`` is called: Sta8."""
+    answered = asyncio.Event()
+
+    async def ask_for_release(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        _, request = await read_pdu(reader)
+        writer.write(accept_pdu(request) + RELEASE_RQ)
+        assert await read_pdu(reader) == (6, bytes(4))
+        answered.set()
+
+    async with ScriptedAcceptor(ask_for_release) as peer:
+        connection = await Caller().associate(peer.port)
+        while not connection._releasing:
+            await asyncio.sleep(0.01)
+        await connection.release()
+        assert answered.is_set()
+        assert str(connection.over) == "released by the peer"
+        assert await connection.next_request() is None
+
+
+async def test_release_collision_the_requestor_answers_first() -> None:
+    """AR-8, AR-9: both have asked; Sta9, Sta11."""
+    order: list[int] = []
+
+    async def collide(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        _, request = await read_pdu(reader)
+        writer.write(accept_pdu(request))
+        order.append((await read_pdu(reader))[0])
+        writer.write(RELEASE_RQ)
+        order.append((await read_pdu(reader))[0])
+        writer.write(RELEASE_RP)
+
+    async with ScriptedAcceptor(collide) as peer:
+        connection = await Caller().associate(peer.port)
+        await connection.release()
+    assert order == [5, 6]
+    assert isinstance(connection.over, AssociationReleased)
+
+
+async def test_release_collision_the_acceptor_answers_last(make_site: MakeSite) -> None:
+    """AR-8, AR-10, AR-4: Sta10, Sta12, Sta13."""
+    site = make_site(timeouts=SECOND)
+    await site.start()
+    wire = await Wire.associate(site.port, CONTEXTS)
+    (connection,) = site.listener._connections
+    releasing = asyncio.create_task(connection.release())
+    assert await wire.read_pdu() == (5, bytes(4))
+    wire.writer.write(RELEASE_RQ)
+    await asyncio.sleep(0.05)
+    wire.writer.write(RELEASE_RP)
+    assert await wire.read_pdu() == (6, bytes(4))
+    wire.close()
+    await releasing
+
+
+async def test_what_arrives_after_our_release_request_is_still_taken(make_site: MakeSite) -> None:
+    """AR-6: P-DATA in Sta7. No answer can be sent to it."""
+    site = make_site(timeouts=SECOND)
+    await site.start()
+    wire = await Wire.associate(site.port, CONTEXTS)
+    (connection,) = site.listener._connections
+    releasing = asyncio.create_task(connection.release())
+    assert await wire.read_pdu() == (5, bytes(4))
+    store = command(0x0001, sop_class=CT_IMAGE, sop_instance="1.2.3", has_data=True)
+    wire.writer.write(p_data(pdv(3, 3, store), pdv(3, 2, b"abcd")))
+    await asyncio.sleep(0.05)
+    assert site.storage.stored == ["1.2.3"]
+    wire.writer.write(RELEASE_RP)
+    assert await read_to_end(wire.reader) == b""
+    wire.close()
+    await releasing
+
+
+# to the end otherwise
+
+
+async def test_ends_are_told_in_words(site: Site) -> None:
+    wire = await Wire.associate(site.port, CONTEXTS)
+    (connection,) = site.listener._connections
+    wire.writer.write(ABORT)
+    assert await read_to_end(wire.reader) == b""
+    assert isinstance(connection.over, AssociationAborted)
+    assert str(connection.over) == "aborted by the peer (source 0, reason 0)"
+    wire.close()
+
+    wire = await Wire.associate(site.port, CONTEXTS)
+    (connection,) = site.listener._connections
+    wire.close()
+    await connection.wait_closed()
+    assert str(connection.over) == "connection closed by the peer"
+
+    wire = await Wire.associate(site.port, CONTEXTS)
+    (connection,) = site.listener._connections
+    handle: socket.socket = wire.writer.get_extra_info("socket")
+    handle.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    wire.writer.transport.abort()
+    await connection.wait_closed()
+    assert str(connection.over) == "connection lost: Connection reset by peer"
+
+
+async def test_a_half_closed_peer_is_gone(site: Site) -> None:
+    """Its store was not complete: nothing of it stays, and we close our half too."""
+    wire = await Wire.associate(site.port, CONTEXTS)
+    store = command(0x0001, sop_class=CT_IMAGE, sop_instance="1.2.3", has_data=True)
+    wire.writer.write(p_data(pdv(3, 3, store), pdv(3, 0, b"abcd")))
+    wire.writer.write_eof()
+    assert await read_to_end(wire.reader) == b""
+    wire.close()
+    assert site.storage.sinks[0].aborted
+    assert site.storage.stored == []
+
+
+async def test_an_answer_in_which_nothing_can_be_sent() -> None:
+    """A maximum length of 1 to 7 leaves no room for a fragment (PS3.8 §D.1)."""
+
+    async def accept_little(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        _, request = await read_pdu(reader)
+        writer.write(accept_pdu(request, maximum_length=7))
+        assert await read_pdu(reader) == (7, bytes((0, 0, 2, 6)))
+
+    async with ScriptedAcceptor(accept_little) as peer:
+        with pytest.raises(ConnectFailed, match="accepts PDUs of 7 bytes, in which nothing can be sent"):
+            await Caller().associate(peer.port)
+
+
+async def test_an_answer_that_is_no_answer() -> None:
+    answers: list[tuple[bytes, str]] = [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "PDU-type"),
+        (RELEASE_RP, "not expected"),
+        (ABORT, "aborted by the peer"),
+        (b"", "connection closed by the peer"),
+    ]
+    for answer, problem in answers:
+
+        async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: bytes = answer) -> None:
+            await read_pdu(reader)
+            writer.write(answer)
+            await writer.drain()
+            if answer:
+                await read_to_end(reader)
+
+        async with ScriptedAcceptor(respond) as peer:
+            with pytest.raises(ConnectFailed, match=problem):
+                await Caller().associate(peer.port)
+
+
+async def test_a_requestor_that_is_cancelled_leaves_nothing() -> None:
+    closed = asyncio.Event()
+
+    async def wait(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await read_pdu(reader)
+        await read_to_end(reader)
+        closed.set()
+
+    async with ScriptedAcceptor(wait) as peer:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await Caller().associate(peer.port)
+        async with asyncio.timeout(5):
+            await closed.wait()
+
+
+async def test_nobody_listens_and_no_such_host() -> None:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    with pytest.raises(ConnectFailed, match=rf"127.0.0.1:{port}: Connection refused"):
+        await Caller().associate(port)
+    with pytest.raises(ConnectFailed, match=r"no-such-host.invalid:104: "):
+        await associate(
+            "no-such-host.invalid", 104, AAssociateRQ("A", "B", PROPOSED), timeouts=SECOND, begin=Caller().begin
+        )
+
+
+# messages of ours
+
+
+@pytest.mark.parametrize("maximum_length", [0, 16, 4097, 131_072])
+async def test_data_sets_in_pieces_arrive_whole_and_in_even_fragments(make_site: MakeSite, maximum_length: int) -> None:
+    site = make_site(maximum_length=maximum_length)
+    await site.start()
+    connection = await Caller().associate(site.port)
+    size = 3_000_001 if maximum_length != 16 else 30_001
+    data = bytes(range(256)) * (size // 256) + b"e"
+    response = await connection.invoke(context_of(connection, CT_IMAGE), store_command(connection), Source(data))
+    assert response.status == 0
+    assert site.storage.sinks[0].data == data
+    await connection.release()
+
+
+async def test_messages_do_not_interleave(site: Site) -> None:
+    """PS3.7 §6.3: many at once, large and small, each arrives whole."""
+    connection = await Caller().associate(site.port)
+    store, verification = context_of(connection, CT_IMAGE), context_of(connection, VERIFICATION)
+    data = {f"1.2.{n}": bytes((n,)) * (700_000 if n % 3 else 10) for n in range(12)}
+
+    async def send(uid: str) -> None:
+        body: Source | bytes = Source(data[uid]) if len(data[uid]) > 10 else data[uid]
+        assert (await connection.invoke(store, store_command(connection, uid), body)).status == 0
+        assert (await connection.invoke(verification, echo_command(connection))).status == 0
+
+    async with asyncio.TaskGroup() as group:
+        for uid in data:
+            group.create_task(send(uid))
+    assert sorted(site.storage.stored) == sorted(data)
+    assert sorted(bytes(sink.data) for sink in site.storage.sinks) == sorted(data.values())
+    await connection.release()
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ({"claimed": 5_000_000}, "the stored data set ended early"),
+        ({"fail_at": 1_000_000}, "a message was given up in its middle"),
+    ],
+)
+async def test_half_a_message_ends_the_association(site: Site, source: Mapping[str, int], why: str) -> None:
+    """What came next would be taken for the rest of its data set."""
+    connection = await Caller().associate(site.port)
+    with pytest.raises((AssociationEnded, OSError)):
+        await connection.invoke(
+            context_of(connection, CT_IMAGE), store_command(connection), Source(bytes(2_000_000), **source)
+        )
+    assert why in str(connection.over)
+    await connection.wait_closed()
+    await asyncio.sleep(0.02)
+    assert site.storage.stored == []
+    assert all(sink.aborted for sink in site.storage.sinks)
+
+
+async def test_a_message_given_up_before_it_began_leaves_the_association(site: Site) -> None:
+    connection = await Caller().associate(site.port)
+    context = context_of(connection, CT_IMAGE)
+    with pytest.raises(OSError, match="Input/output error"):
+        await connection.invoke(context, store_command(connection), Source(bytes(10), fail_at=0))
+    assert await echo(connection) == 0
+    source = Source(bytes(10), wait_at=0)
+    sending = asyncio.create_task(connection.invoke(context, store_command(connection), source))
+    await source.waiting.wait()
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    assert await echo(connection) == 0
+    await connection.release()
+
+
+async def test_a_message_cancelled_in_its_middle_ends_the_association(site: Site) -> None:
+    connection = await Caller().associate(site.port)
+    source = Source(bytes(2_000_000), wait_at=1_000_000)
+    sending = asyncio.create_task(
+        connection.invoke(context_of(connection, CT_IMAGE), store_command(connection), source)
+    )
+    await source.waiting.wait()
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    with pytest.raises(AssociationAborted, match="given up in its middle"):
+        await echo(connection)
+    await connection.wait_closed()
+
+
+async def test_message_ids_are_unique_among_those_outstanding(site: Site) -> None:
+    """PS3.7 §9.1.1.1.1, the turn of the counter included."""
+    site.storage.go = asyncio.Event()
+    connection = await Caller().associate(site.port)
+    first = store_command(connection)
+    waiting = asyncio.create_task(connection.invoke(context_of(connection, CT_IMAGE), first, b"ab"))
+    await asyncio.sleep(0.02)
+    used = {connection.next_message_id() for _ in range(65_534)}
+    assert len(used) == 65_534
+    assert 1 not in used
+    assert connection.next_message_id() == 2
+    site.storage.go.set()
+    assert (await waiting).status == 0
+    await connection.release()
+
+
+# messages of the peer's
+
+
+async def test_a_response_nobody_waits_for_ends_the_association(site: Site) -> None:
+    wire = await Wire.associate(site.port, CONTEXTS)
+    (connection,) = site.listener._connections
+    answer = command(0x8020, message_id=None, responded_to=9, status=0xFF00, sop_class=STUDY_ROOT_FIND, has_data=True)
+    wire.writer.write(p_data(pdv(5, 3, answer), pdv(5, 2, bytes(10_000))))
+    with pytest.raises(AbortedError):
+        await wire.receive()
+    assert "a C-FIND response to message 9, which is not outstanding" in str(connection.over)
+    wire.close()
+
+
+async def test_nothing_that_follows_an_error_in_the_same_bytes_is_begun(site: Site) -> None:
+    """A response nobody waits for, and right behind it the beginning of a store."""
+    wire = await Wire.associate(site.port, CONTEXTS)
+    answer = command(0x8030, message_id=None, responded_to=9, status=0)
+    store = command(0x0001, sop_class=CT_IMAGE, sop_instance="1.2.3", has_data=True)
+    wire.writer.write(p_data(pdv(1, 3, answer)) + p_data(pdv(3, 3, store), pdv(3, 0, b"abcd")))
+    with pytest.raises(AbortedError):
+        await wire.receive()
+    assert site.storage.sinks == []
+    wire.close()
+
+
+async def test_a_peer_may_ask_on_our_association() -> None:
+    """A C-ECHO from the acceptor, and its release: ``next_request`` gives the one and then None."""
+    answers: list[tuple[int, bytes]] = []
+
+    async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        _, request = await read_pdu(reader)
+        writer.write(accept_pdu(request) + p_data(pdv(1, 3, command(0x0030, sop_class=VERIFICATION))))
+        answers.append(await read_pdu(reader))
+        writer.write(RELEASE_RQ)
+        answers.append(await read_pdu(reader))
+
+    async with ScriptedAcceptor(ask) as peer:
+        caller = Caller()
+        connection = await caller.associate(peer.port)
+        request = await connection.next_request()
+        assert request is not None
+        assert request.message.label == "C-ECHO"
+        await caller.dispatcher.perform(connection, request)
+        assert await connection.next_request() is None
+        connection.respond_release()
+        await connection.wait_closed()
+    assert [kind for kind, _ in answers] == [4, 6]
+
+
+async def test_many_answers_that_nobody_takes_stop_the_peer() -> None:
+    """1,000 pending responses wait: no more are read until they are taken."""
+    sent = 0
+
+    async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        _, request = await read_pdu(reader)
+        writer.write(accept_pdu(request))
+        await read_pdu(reader)
+        pending = command(0x8020, message_id=None, responded_to=1, status=0xFF00, has_data=True)
+        one = p_data(pdv(5, 3, pending), pdv(5, 2, bytes(16_000)))
+        for sent in range(3_000):  # noqa: B007
+            writer.write(one)
+            await writer.drain()
+        writer.write(p_data(pdv(5, 3, command(0x8020, message_id=None, responded_to=1, status=0))))
+        await read_to_end(reader)
+
+    async with ScriptedAcceptor(flood) as peer:
+        connection = await Caller().associate(peer.port)
+        find = request_command(CommandField.C_FIND_RQ, 1, sop_class_uid=STUDY_ROOT_FIND, has_data_set=True)
+        exchange = await connection.begin_exchange(context_of(connection, STUDY_ROOT_FIND), find, b"")
+        await asyncio.sleep(0.3)
+        assert 1_000 <= exchange.backlog < 1_100
+        assert sent < 2_999
+        count = 0
+        while (response := await connection.next_response(exchange))[0].status == 0xFF00:
+            assert response[1] is not None
+            count += 1
+        assert count == 3_000
+        connection.drop()
+        await connection.wait_closed()
+
+
+async def test_64_requests_that_wait_stop_the_peer(site: Site) -> None:
+    site.storage.go = asyncio.Event()
+    async with await Wire.associate(site.port, CONTEXTS) as wire:
+        for number in range(300):
+            store = command(0x0001, message_id=number, sop_class=CT_IMAGE, sop_instance="1.2.3", has_data=True)
+            wire.writer.write(p_data(pdv(3, 3, store), pdv(3, 2, bytes(60_000))))
+        await asyncio.sleep(0.1)
+        assert 64 <= len(site.storage.sinks) < 80  # those of one receive buffer may still come
+        site.storage.go.set()
+        for _ in range(300):
+            assert (await wire.receive()).number(0x0900) == 0
+    assert len(site.storage.stored) == 300
+
+
+async def test_identifiers_that_wait_are_bounded_by_their_bytes(make_site: MakeSite) -> None:
+    """Each counts on the budget of all, and until they have had their turn the peer is not read."""
+    finder = Finder(count=0)
+    site = make_site(services=[finder], queue_bytes=200_000)
+    await site.start()
+    site.storage.go = asyncio.Event()
+    async with await Wire.associate(site.port, CONTEXTS) as wire:
+        store = command(0x0001, message_id=1, sop_class=CT_IMAGE, sop_instance="1.2.3", has_data=True)
+        wire.writer.write(p_data(pdv(3, 3, store), pdv(3, 2, b"ab")))
+        for number in range(2, 40):
+            find = command(0x0020, message_id=number, sop_class=STUDY_ROOT_FIND, has_data=True)
+            wire.writer.write(p_data(pdv(5, 3, find), pdv(5, 2, bytes(50_000))))
+        await asyncio.sleep(0.1)
+        assert 200_000 < site.budget.used < 700_000
+        site.storage.go.set()
+        for _ in range(39):
+            assert (await wire.receive()).number(0x0900) == 0
+        assert len(finder.identifiers) == 38
+        assert site.budget.used == 0
+
+
+async def test_an_identifier_beyond_the_budget_of_all_is_answered_a700(make_site: MakeSite) -> None:
+    finder = Finder(count=0)
+    site = make_site(services=[finder], budget_bytes=100_000)
+    await site.start()
+    holder = await Wire.associate(site.port, CONTEXTS)
+    find = command(0x0020, sop_class=STUDY_ROOT_FIND, has_data=True)
+    for number in (1, 2):  # half sent, and held
+        half = holder if number == 1 else await Wire.associate(site.port, CONTEXTS)
+        pieces = [pdv(5, 0, bytes(10_000))] * (7 - number)
+        half.writer.write(p_data(pdv(5, 3, find), *pieces))
+        await asyncio.sleep(0.02)
+        if number == 2:
+            second = half
+    await asyncio.sleep(0.05)
+    async with await Wire.associate(site.port, CONTEXTS) as wire:
+        await wire.start_query(STUDY_ROOT_FIND, bytes(1_000))
+        (answer,) = [answer async for answer in wire.answers()]
+        assert (answer.status, answer.comment) == (0xA700, "no memory left for an identifier")
+        await holder.abort()
+        await second.abort()
+        await asyncio.sleep(0.05)
+        await wire.start_query(STUDY_ROOT_FIND, bytes(1_000))
+        (answer,) = [answer async for answer in wire.answers()]
+        assert answer.status == 0
+
+
+async def test_unfinished_pdus_are_bounded_for_all_together(make_site: MakeSite) -> None:
+    """20 connections with most of an A-ASSOCIATE-RQ of a megabyte each: some are dropped, the rest is served."""
+    site = make_site(budget_bytes=2_000_000)
+    await site.start()
+    connections = [await asyncio.open_connection("127.0.0.1", site.port) for _ in range(20)]
+    for _, writer in connections:
+        writer.write(struct.pack(">BxI", 1, 900_000) + bytes(800_000))
+    await asyncio.sleep(0.3)
+    assert site.budget.used <= 2_000_000
+    assert site.listener.connections == 2
+    async with await Wire.associate(site.port, CONTEXTS) as wire:
+        assert await wire.echo() == 0
+    for _, writer in connections:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+async def test_a_cancel_of_what_never_was_is_ignored(site: Site) -> None:
+    async with await Wire.associate(site.port, CONTEXTS) as wire:
+        await wire.cancel(STUDY_ROOT_FIND, 77)
+        assert await wire.echo() == 0
