@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import validate_file_meta
 from xxhash import xxh3_128_digest
@@ -44,6 +44,7 @@ def header(data_set: bytes = DATA_SET, **changes: str) -> bytes:
 UIDS = st.text("0123456789.", min_size=1, max_size=64)
 
 
+@settings(deadline=None)
 @given(UIDS, UIDS, st.text("ABCDEFGHIJ ", min_size=1, max_size=16).map(str.strip), st.binary(max_size=50))
 def test_a_header_comes_back(sop_class: str, sop_instance: str, ae_title: str, data_set: bytes) -> None:
     encoded = header(data_set, sop_class_uid=sop_class, sop_instance_uid=sop_instance, source_ae_title=ae_title)
@@ -149,6 +150,15 @@ def test_headers_of_others_are_read(encoded: bytes) -> None:
     assert meta.data_set_offset == len(encoded)
     assert (meta.data_set_length, meta.digest) == (None, None)
     assert read_file_meta(encoded).data_set_offset == len(encoded)
+
+
+@pytest.mark.parametrize("length", range(1820, 1900, 2))
+def test_a_header_may_end_at_the_end_of_a_read(length: int) -> None:
+    """The first read takes 2048 bytes; an element's header may be cut by it."""
+    for last in (b"", element(0x0018, b"AE", b"LAST")):
+        encoded = group(SYNTAX, element(0x0016, b"AE", b"X" * length), last)
+        meta = read_file_meta(encoded + DATA_SET * 10)
+        assert meta.data_set_offset == len(encoded)
 
 
 @pytest.mark.parametrize(

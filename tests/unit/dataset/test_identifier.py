@@ -1,9 +1,11 @@
 """Identifiers: what is decoded, what is refused, what is encoded; pydicom reads and writes the other side."""
 
 import io
+import random
 import struct
 import warnings
 import zlib
+from contextlib import suppress
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -207,6 +209,7 @@ VALUES = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(st.sampled_from(SYNTAXES), st.lists(VALUES, max_size=4))
 def test_a_row_is_its_elements(syntax: str, rows: list[list[bytes | None]]) -> None:
     encoder = IdentifierEncoder(syntax)
@@ -305,6 +308,23 @@ def test_noise_raises_nothing_else(data: bytes, syntax: str, other: str) -> None
     except IdentifierError:
         return
     IdentifierEncoder(other).identifier(identifier)
+
+
+def test_damaged_identifiers_raise_nothing_else() -> None:
+    rng = random.Random(3)
+    item = ITEM + CODE_VALUE + sequence(b"SQ", defined_item(CODE_VALUE), is_undefined=True) + ITEM_END
+    whole = decode_identifier(LEVEL + sequence(b"SQ", item, is_undefined=True), EXPLICIT_VR_LITTLE_ENDIAN)
+    for syntax in SYNTAXES:
+        encoder = IdentifierEncoder(syntax)
+        encoded = encoder.data_set(encoder.identifier(whole))
+        for _ in range(1000):
+            data = bytearray(encoded)
+            for _ in range(rng.randint(1, 3)):
+                at = rng.randrange(len(data))
+                data[at : at + rng.randint(0, 2)] = rng.randbytes(rng.randint(0, 2))
+            with suppress(IdentifierError):
+                encoder.identifier(decode_identifier(bytes(data), syntax))
+            convert_elements(bytes(data), syntax, EXPLICIT_VR_BIG_ENDIAN)
 
 
 def test_what_cannot_be_converted_is_left_out() -> None:

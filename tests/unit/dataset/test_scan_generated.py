@@ -125,7 +125,7 @@ def feed_in_pieces(data: bytes, syntax: str, cuts: list[int], keep_limit: int) -
     return scanner, ""
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(DATA_SETS, st.sampled_from(SYNTAXES), PIXELS, st.lists(st.integers(0, 1 << 16), max_size=30))
 def test_what_was_encoded_is_found(nodes: list[Node], syntax: str, pixels: bytes, cuts: list[int]) -> None:
     elements = {node.tag: encode([node], syntax) for node in nodes}
@@ -156,7 +156,7 @@ def is_pixel(tag: int, _vr: str | None, _length: int) -> bool:
     return tag >= 0x7FE00000
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     DATA_SETS,
     st.sampled_from(SYNTAXES[:3]),
@@ -177,7 +177,7 @@ def test_pieces_make_no_difference_wherever_it_ends(
     assert all(len(element.value) <= keep_limit for element in at_once.elements.values())
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(DATA_SETS, st.sampled_from(SYNTAXES[:3]), st.integers(0, 80))
 def test_longer_values_are_passed_over(nodes: list[Node], syntax: str, keep_limit: int) -> None:
     everything, _ = feed_in_pieces(encode(nodes, syntax), syntax, [], 65536)
