@@ -1,8 +1,9 @@
-"""The header scan against pydicom: every element of all real files, and of 20,000 mutated headers."""
+"""The header scan against pydicom: every element of all real files, and of thousands of damaged headers."""
 
 import importlib.util
 import io
 import logging
+import os
 import random
 import warnings
 import zlib
@@ -27,6 +28,8 @@ from pacslite.dataset.scan import (
 )
 
 UNLIMITED = 1 << 40
+CASES = int(os.environ.get("PACSLITE_FUZZ_CASES", "20000"))  # `make soak` asks for more
+SEED = int(os.environ.get("PACSLITE_FUZZ_SEED", "20000"))
 KNOWN_VRS = {vr.value.encode() for vr in pydicom.valuerep.VR if len(vr.value) == 2}
 
 # Files without File Meta Information: where the data set begins, and its transfer syntax
@@ -268,11 +271,11 @@ def why_different(data: bytes, scanner: HeaderScanner, theirs: list[Theirs], err
 
 
 def test_mutated_headers_are_read_alike() -> None:
-    """20,000 cases: nothing raised but DataSetError, pieces make no difference, every disagreement has its reason."""
-    rng = random.Random(20_000)
+    """Nothing raised but DataSetError, pieces make no difference, every disagreement has its reason."""
+    rng = random.Random(SEED)
     headers = small_headers()
     reasons: dict[str, int] = {}
-    for _ in range(20_000):
+    for _ in range(CASES):
         header, syntax = rng.choice(headers)
         data = mutate(header, rng)
         scanner, refused = scan(data, syntax)
@@ -287,7 +290,7 @@ def test_mutated_headers_are_read_alike() -> None:
             reason = why_different(data, scanner, theirs, error)
             assert reason, (syntax, data, refused, error)
             reasons[reason] = reasons.get(reason, 0) + 1
-    assert sum(reasons.values()) < 1000, reasons  # 5%: mutations that hit a VR or an item's header
+    assert sum(reasons.values()) <= CASES // 20, reasons  # 5%: mutations that hit a VR or an item's header
 
 
 def test_offsets_of_refusals_are_within_the_data() -> None:
