@@ -6,6 +6,7 @@ the event loop's thread, but for ``open``, which any thread may call.
 
 import asyncio
 import os
+import sqlite3
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -33,8 +34,13 @@ from pacslite.archive.settle import Settler
 from pacslite.archive.space import SpaceGuard
 from pacslite.budget import Budget
 from pacslite.dataset.meta import read_file_meta
+from pacslite.errors import PacsliteError
 
-__all__ = ["Archive"]
+__all__ = ["Archive", "ArchiveUnusable"]
+
+
+class ArchiveUnusable(PacsliteError):
+    """The data directory cannot be used; the message says why."""
 
 
 class Archive:
@@ -66,9 +72,14 @@ class Archive:
 
         Raises:
             DataDirLocked: Another process has the data directory.
+        ArchiveUnusable: The disk refuses, or the index is damaged.
+        IndexIncomplete: Reindex first.
         """
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(None, self._open)
+        try:
+            await loop.run_in_executor(None, self._open)
+        except (OSError, sqlite3.Error) as error:
+            raise ArchiveUnusable(f"{self.options.data_dir}: {error}") from error
         self._space = SpaceGuard(self._store, self.options, self._index.totals().bytes)
         self._ingest = Ingest(
             store=self._store,

@@ -4,6 +4,7 @@ A row is committed without a sync; until the index is synced the file in ``incom
 the index, then renames what was committed before, in batches; it also keeps the index's log short.
 """
 
+import errno
 import logging
 import sqlite3
 import threading
@@ -113,7 +114,10 @@ class Settler:
         if self._thread is not None:
             self._thread.join()
         if not self._index.failed:
-            self.settle()
+            try:
+                self.settle()
+            except (OSError, sqlite3.Error) as error:  # ``incoming`` keeps it for the next start
+                log.error("settle", extra={"error": str(error)})
 
     def settle(self) -> None:
         """One round: sync the index, move files, keep the log short.
@@ -170,4 +174,14 @@ class Settler:
                     revive()
                 self.settle()
             except (OSError, sqlite3.Error) as error:
-                self._index.fail(str(error))
+                if _is_full(error):
+                    log.warning("nothing is settled", extra={"error": str(error)})  # until there is room again
+                else:
+                    self._index.fail(str(error))
+
+
+def _is_full(error: Exception) -> bool:
+    """No room is no failure of the disk: nothing was lost."""
+    if isinstance(error, OSError):
+        return error.errno in {errno.ENOSPC, errno.EDQUOT}
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL

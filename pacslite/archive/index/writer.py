@@ -156,6 +156,8 @@ class IndexWriter:
             try:
                 if not self.failed:
                     self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            except sqlite3.Error as error:  # the log stays: it is read at the next start
+                log.warning("index log kept", extra={"error": str(error)})
             finally:
                 os.close(self._wal)
                 self._connection.close()
@@ -449,11 +451,15 @@ class IndexWriter:
 
     def _reader(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None or self._local.opened != self._opened:
+        if connection is not None and self._local.opened == self._opened:
+            return connection
+        with self.lock:
+            if connection is not None:
+                self._readers.remove(connection)
+                connection.close()  # its own thread does it: it may be in use until now
             connection = self._connect()
             self._local.connection, self._local.opened = connection, self._opened
-            with self.lock:
-                self._readers.append(connection)
+            self._readers.append(connection)
         return connection
 
     @contextmanager
