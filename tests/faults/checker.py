@@ -26,7 +26,7 @@ class Seen:
     series_counts: dict[str, int] = field(default_factory=dict)
     study_counts: dict[str, int] = field(default_factory=dict)
     content: dict[str, str] = field(default_factory=dict)  # SOP Instance UID to digest
-    retrieved_studies: set[str] = field(default_factory=set)
+    looked_into: set[str] = field(default_factory=set)
 
 
 def _identifier(level: str, **keys: str) -> bytes:
@@ -50,7 +50,7 @@ def _count(row: dict[int, bytes], tag: int) -> int:
 
 
 async def observe(port: int, *, called: str = "PACSLITE", retrieve: Collection[str] | None = None) -> Seen:
-    """List everything by C-FIND and fetch the given studies (None: all) by C-GET."""
+    """List all studies, and of the given ones (None: all) what is in them by C-FIND, and their content by C-GET."""
     seen = Seen()
     contexts = [Context(1, STUDY_ROOT_FIND), Context(3, STUDY_ROOT_GET), Context(5, CT_IMAGE, scp_role=True)]
     async with await Wire.associate(port, contexts, called=called, calling="CHECKER") as wire:
@@ -58,16 +58,17 @@ async def observe(port: int, *, called: str = "PACSLITE", retrieve: Collection[s
             study = _uid(study_row, _STUDY)
             assert study not in seen.study_counts, f"C-FIND lists study {study} twice"
             seen.study_counts[study] = _count(study_row, _STUDY_COUNT)
+        looked_into = set(seen.study_counts) if retrieve is None else set(retrieve) & set(seen.study_counts)
+        for study in looked_into:
             for series_row in await wire.find(STUDY_ROOT_FIND, _identifier("SERIES", study=study, series="")):
                 series = _uid(series_row, _SERIES)
                 seen.series_counts[series] = _count(series_row, _SERIES_COUNT)
                 key = _identifier("IMAGE", study=study, series=series, instance="")
                 rows = await wire.find(STUDY_ROOT_FIND, key)
                 seen.rows += [(study, series, _uid(row, _INSTANCE)) for row in rows]
-        for study in seen.study_counts if retrieve is None else set(retrieve) & set(seen.study_counts):
             instances, final = await wire.get(STUDY_ROOT_GET, _identifier("STUDY", study=study))
             assert final.status == 0, f"C-GET of study {study} ended with {final}"
-            seen.retrieved_studies.add(study)
+            seen.looked_into.add(study)
             for instance in instances:
                 assert instance.sop_instance_uid not in seen.content, f"{instance.sop_instance_uid} came twice"
                 seen.content[instance.sop_instance_uid] = digest_of(instance.data)
@@ -78,8 +79,15 @@ def judge(history: History, seen: Seen) -> list[str]:
     """The violations, each a sentence."""
     found = [f"{uid} has {count} rows" for uid, count in Counter(row[2] for row in seen.rows).items() if count > 1]
     place = {uid: (study, series) for study, series, uid in seen.rows}
-    promised = history.acknowledged()
-    found += [f"{attempt.uid} was acknowledged and is not found" for attempt in promised if attempt.uid not in place]
+    promised: Counter[str] = Counter()
+    for attempt in history.acknowledged():
+        promised[attempt.study_uid] += 1
+        known = attempt.study_uid in seen.study_counts and attempt.study_uid not in seen.looked_into
+        if attempt.uid not in place and not known:
+            found.append(f"{attempt.uid} was acknowledged and is not found")
+    for study, count in promised.items():  # those that were not looked into, by their number
+        if study in seen.study_counts and seen.study_counts[study] < count:
+            found.append(f"study {study} has {seen.study_counts[study]} instances, {count} were acknowledged")
     for uid, (study, series) in place.items():
         sent = history.attempts.get(uid)
         if sent is None:
@@ -87,12 +95,11 @@ def judge(history: History, seen: Seen) -> list[str]:
             continue
         if (study, series) != (sent.study_uid, sent.series_uid):
             found.append(f"{uid} is found in series {series}, it was sent in {sent.series_uid}")
-        if study in seen.retrieved_studies:
-            digest = seen.content.get(uid)
-            if digest is None:
-                found.append(f"{uid} is found, but does not come back")
-            elif digest != sent.digest:
-                found.append(f"{uid} came back with other bytes than were sent")
+        digest = seen.content.get(uid)
+        if digest is None:
+            found.append(f"{uid} is found, but does not come back")
+        elif digest != sent.digest:
+            found.append(f"{uid} came back with other bytes than were sent")
         if sent.refusals and not sent.acknowledged:
             found.append(f"{uid} is found although it was refused with {sent.refusals}")
     found += [f"{uid} comes back, but is not found" for uid in seen.content if uid not in place]
@@ -100,6 +107,8 @@ def judge(history: History, seen: Seen) -> list[str]:
     by_study = Counter(row[0] for row in seen.rows)
     for counts, real, level in ((seen.series_counts, by_series, "series"), (seen.study_counts, by_study, "study")):
         for uid, count in counts.items():
+            if level == "study" and uid not in seen.looked_into:
+                continue
             if real[uid] == 0:
                 found.append(f"{level} {uid} is found, but has no instance")
             elif count not in (-1, real[uid]):

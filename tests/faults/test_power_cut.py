@@ -93,6 +93,34 @@ async def test_power_cuts_under_load(disk: ForgetfulDisk, new_server: ServerFact
     assert len(everything.acknowledged()) > 20 * CUTS // 2
 
 
+@pytest.mark.parametrize("durability", ["commit", "none"])
+async def test_less_durability_loses_and_says_so(tmp_path: Path, new_server: ServerFactory, durability: str) -> None:
+    """The test of the test once more: without syncs the same cut loses what was acknowledged, and the judge sees it.
+
+    What is left is whole, and the archive serves it.
+    """
+    disk = ForgetfulDisk(tmp_path / "power")
+    try:
+        disk.insert()
+        server = new_server(disk.mounted / "data", storage={"min_free_bytes": 0, "durability": durability})
+        server.start()
+        load = Load(tmp_path, server.port, 1)
+        await load.until_acknowledged(100)
+        moment = await asyncio.to_thread(disk.cut)
+        server.kill()
+        history = History()
+        history.merge(await load.finish(), before=moment)
+        await asyncio.to_thread(disk.remove)
+        await asyncio.to_thread(disk.insert)
+        async with server.running():
+            violations = judge(history, await observe(server.port))
+        assert violations
+        assert all("was acknowledged and is not found" in violation for violation in violations), violations[:20]
+        await server.tool("check", "--deep", "--data-dir", server.data_dir)
+    finally:
+        disk.destroy()
+
+
 @pytest.mark.timeout(7200 if SWEEP else 120)
 async def test_cut_at_each_write_of_one_store(disk: ForgetfulDisk, new_server: ServerFactory) -> None:
     """The disk's own writes and flushes from the start of one store on: the cut comes at the first, the second, ...
