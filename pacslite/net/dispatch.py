@@ -2,6 +2,7 @@
 
 import logging
 import time
+import traceback
 from collections.abc import Callable, Sequence
 
 from pacslite.budget import Budget
@@ -144,7 +145,7 @@ class Dispatcher:
         except DimseError as error:
             request.refusal = error
         except Exception as error:
-            log.exception("%s failed", message.label, extra=_facts(peer))
+            _log_fault(message, peer, error)
             request.refusal = DimseError(f"internal error: {type(error).__name__}")
         if request.refusal is not None:
             request.sink = Discard()
@@ -170,7 +171,7 @@ class Dispatcher:
             except AssociationEnded:
                 raise
             except Exception as error:
-                log.exception("%s failed", message.label, extra=_facts(peer))
+                _log_fault(message, peer, error)
                 comment = f"internal error: {type(error).__name__}"
                 await reply(Status.PROCESSING_FAILURE, comment=comment)
         except AssociationEnded as ended:
@@ -204,6 +205,14 @@ def _forget(connection: Connection, request: Request) -> None:
     message_id = request.message.message_id
     if connection.active.get(message_id) is request:
         del connection.active[message_id]
+
+
+def _log_fault(message: Message, peer: Peer, error: Exception) -> None:
+    """Where it happened. What the exception says may quote a data set, and that is for DEBUG alone."""
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    facts = _facts(peer) | {"why": type(error).__name__, "traceback": frames}
+    log.error("%s failed", message.label, extra=facts)
+    log.debug("%s failed: %s", message.label, error, extra=_facts(peer))
 
 
 def _facts(peer: Peer) -> dict[str, object]:
