@@ -25,6 +25,7 @@ __all__ = ["PEERS", "Peer", "Server", "ServerError", "available", "empty", "free
 
 START_SECONDS = 30.0
 STOP_SECONDS = 20.0
+SETTLE_CPU_SECONDS = 3.0
 MAXIMUM_ASSOCIATIONS = 1200
 _SCRIPTS = Path(sys.executable).parent
 _PATH = f"{os.environ.get('PATH', os.defpath)}{os.pathsep}/usr/sbin"
@@ -234,7 +235,17 @@ def _wait_for_echo(server: Server, started: float) -> None:
         else:
             server.started_in = time.perf_counter() - started
             connection.release()
+            _settle(server)
             return
+
+
+def _settle(server: Server) -> None:
+    """Wait until it has done what it does after its start (pacslite imports its heavy libraries then)."""
+    usage = server.usage()
+    seen = -1.0
+    while usage.cpu_seconds != seen and usage.cpu_seconds < SETTLE_CPU_SECONDS:
+        seen = usage.cpu_seconds
+        time.sleep(0.15)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
