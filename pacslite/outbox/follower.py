@@ -68,6 +68,7 @@ class Follower:
 
     async def follow(self, rules: RuleSet) -> None:
         """Apply ``rules`` to what is stored from now on, and to what was stored behind the mark."""
+        await self.finish()
         await self._offload.run(self._begin, rules)
         self._rules = rules
         self._wanted.set()

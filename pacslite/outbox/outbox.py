@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
+import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pacslite.archive.archive import Archive
 from pacslite.outbox.commitments import CommitmentOptions, Commitments
-from pacslite.outbox.database import Database
+from pacslite.outbox.database import Database, OutboxUnwritable
 from pacslite.outbox.follower import Follower
 from pacslite.outbox.forwarding import Forwarder, ForwardOptions, InstanceSender
 from pacslite.outbox.lookup import IndexLookup
@@ -103,8 +104,15 @@ class Outbox:
         self._tasks = [asyncio.create_task(self._follower.run()), asyncio.create_task(self._scheduler.run())]
 
     async def follow(self, rules: RuleSet) -> None:
-        """Take other rules for what is stored from now on; destinations may have changed too."""
-        await self._follower.follow(rules)
+        """Take other rules for what is stored from now on; destinations may have changed too.
+
+        Raises:
+            OutboxUnwritable: The rules stay as they were.
+        """
+        try:
+            await self._follower.follow(rules)
+        except sqlite3.Error as error:
+            raise OutboxUnwritable(f"{outbox_path(self._archive.options.data_dir)}: {error}") from error
         self._wake()
 
     async def stop(self) -> None:
