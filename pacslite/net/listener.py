@@ -106,6 +106,8 @@ class Listener:
         for door in self._doors:
             asyncio.get_running_loop().remove_reader(door.fileno())
             door.close()
+        self._servers.clear()
+        self._doors.clear()
         for handshake in self._handshakes:
             handshake.cancel()
         for connection in list(self._connections):
