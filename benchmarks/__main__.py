@@ -1,6 +1,7 @@
 """``python -m benchmarks``: choose what to run, print the tables, keep the figures."""
 
 import argparse
+import os
 import shutil
 import subprocess
 import tempfile
@@ -20,6 +21,7 @@ SECTIONS: dict[str, Section] = {
     "network": network.run,
     "large": large.run,
 }
+BUSY_LOAD = 0.5
 
 
 def main() -> None:
@@ -33,6 +35,10 @@ def main() -> None:
 
     journal = Journal()
     began = time.monotonic()
+    if (load := os.getloadavg()[0]) > BUSY_LOAD:
+        print(
+            f"The machine is busy (load {load:.1f}): others take from some servers more than from others.\n", flush=True
+        )
     arguments.folder.mkdir(exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="bench-", dir=arguments.folder))
     # on ext4: each directory below in a block group of its own, away from what others deleted (see peers.empty)

@@ -98,7 +98,12 @@ class Journal:
     def save(self) -> Path:
         RESULTS.mkdir(exist_ok=True)
         path = RESULTS / f"{self.started}.json"
-        machine = {"cpus": os.cpu_count(), "kernel": platform.release(), "python": platform.python_version()}
+        machine = {
+            "load": os.getloadavg(),
+            "cpus": os.cpu_count(),
+            "kernel": platform.release(),
+            "python": platform.python_version(),
+        }
         measured = {
             section: {figures.load: figures.rounds for figures in several} for section, several in self.sections.items()
         }
