@@ -1,20 +1,19 @@
 """One transport connection: bytes to the association and back. No rule of the protocol is here.
 
-``Connection`` moves bytes between an asyncio transport and the sans-I/O ``Association``, and sorts what comes out:
-requests to the coroutine that performs them, responses to the exchange that waits for them, C-CANCEL to its request.
-What goes out is ``Outflow``'s, and time limits stand in ``timers``.
+``Connection`` moves bytes between an asyncio transport and the sans-I/O ``Association``, and sees to its beginning and
+end. Messages that arrive are ``Inbox``'s to sort, what goes out is ``Outflow``'s, and time limits stand in ``timers``.
 """
 
 import asyncio
 import socket
-from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import cast
 
 from pacslite.budget import Budget
 from pacslite.dimse.command import Value
-from pacslite.dimse.messages import CommandField, Message
-from pacslite.dimse.reader import BoundedBuffer, DataSetSink, Discard, MessageError, MessageReader
+from pacslite.dimse.messages import Message
+from pacslite.dimse.reader import MessageError
 from pacslite.dimse.service import DataSetSource, Request
 from pacslite.dimse.writer import Frames
 from pacslite.net.ended import (
@@ -24,7 +23,8 @@ from pacslite.net.ended import (
     AssociationReleased,
     TimedOut,
 )
-from pacslite.net.exchange import Exchange, Exchanges
+from pacslite.net.exchange import Exchange
+from pacslite.net.inbox import Inbox
 from pacslite.net.outflow import Outflow
 from pacslite.net.sockets import tune
 from pacslite.net.timeouts import Timeouts
@@ -49,9 +49,6 @@ from pacslite.upper_layer.pdu import AAssociateAC, AAssociateRJ, AAssociateRQ
 __all__ = ["RECEIVE_BUFFER_SIZE", "Connection", "receive_buffer"]
 
 RECEIVE_BUFFER_SIZE = 262_144
-_RESPONSE_LIMIT = 16_777_216  # bytes of an identifier in a response to us
-_RESPONSE_BACKLOG = 1_000  # responses not taken yet, at which we stop reading
-_REQUEST_BACKLOG = 64  # requests not begun yet, at which we stop reading
 _SMALLEST_MAXIMUM_LENGTH = 8  # a PDV header and two bytes: nothing can be sent to a peer that accepts less
 
 
@@ -93,13 +90,10 @@ class Connection(asyncio.BufferedProtocol):
         self.over: AssociationEnded | None = None
         self.server: asyncio.Task[None] | None = None  # performs the peer's requests; kept from being collected
         self.established: asyncio.Future[AAssociateRQ | Negotiated] | None = None
-        self.active: dict[int, Request] = {}  # requests being received or performed, by message ID
         self._buffer = buffer
         self._timeouts = timeouts
-        self._begin = begin
         self._connected = connected
         self._budget = budget
-        self._queue_bytes = queue_bytes
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._socket: socket.socket | None = None
@@ -108,17 +102,10 @@ class Connection(asyncio.BufferedProtocol):
         )
         self._artim = Artim(self._loop, timeouts.artim_seconds, self._artim_expired)
         self._silence: Silence | None = None
-        self._reader: MessageReader | None = None
-        self._arriving: Request | None = None
-        self._response_data: BoundedBuffer | None = None
-        self._requests: deque[Request] = deque()
-        self._queued = 0  # bytes of the identifiers in it
-        self._backlogged = False
-        self._exchanges = Exchanges(self._loop)
+        self._inbox = Inbox(self._loop, partial(begin, self), self, queue_bytes)
+        self.active = self._inbox.active  # requests being received or performed, by message ID
         self._awaiting = 0  # coroutines that wait for a response
-        self._waiter: asyncio.Future[None] | None = None
         self._closed: asyncio.Future[None] | None = None
-        self._releasing = False
         self._read_pauses = 0
         self._held = 0  # bytes of an unfinished PDU
         self.last_heard = self._loop.time()
@@ -157,15 +144,10 @@ class Connection(asyncio.BufferedProtocol):
                 self._control(event)
                 stepped = True
             elif self.over is None:
-                assert self._reader is not None
                 try:
-                    message = self._reader.feed(event)
+                    complete |= self._inbox.feed(event)
                 except MessageError as error:
                     self.abort(str(error), error.reason)
-                    continue
-                if message is not None:
-                    self._deliver(message)
-                    complete = True
         if stepped:
             self._after_step()
         elif not complete and self._socket is not None:
@@ -211,7 +193,7 @@ class Connection(asyncio.BufferedProtocol):
 
     async def release(self) -> None:
         """Release the association and wait until the connection is closed; end it otherwise if that fails."""
-        if self._releasing:
+        if self._inbox.released:
             self.respond_release()  # the peer was first
         elif self.over is None:
             self.association.request_release()
@@ -268,23 +250,13 @@ class Connection(asyncio.BufferedProtocol):
 
     async def next_request(self) -> Request | None:
         """The next complete request; None when the peer has asked for release, or the association is over."""
-        while not self._requests:
-            if self.over is not None or self._releasing:
-                return None
-            self._waiter = self._loop.create_future()
-            await self._waiter
-        request = self._requests.popleft()
-        self._queued -= _identifier_bytes(request)
-        if self._backlogged and not self._is_backlogged():
-            self._backlogged = False
-            self.resume_reading()
-        return request
+        return await self._inbox.next_request()
 
     # Requests of our own
 
     def next_message_id(self) -> int:
         """Unique among those outstanding (PS3.7 §9.1.1.1.1)."""
-        return self._exchanges.next_message_id()
+        return self._inbox.exchanges.next_message_id()
 
     async def invoke(
         self, context: AcceptedContext, command: Mapping[int, Value], source: DataSetSource | bytes | None = None
@@ -302,11 +274,11 @@ class Connection(asyncio.BufferedProtocol):
             raise self.over
         message_id = command[0x00000110]
         assert isinstance(message_id, int)
-        exchange = self._exchanges.begin(message_id)
+        exchange = self._inbox.exchanges.begin(message_id)
         try:
             await self.send(context.context_id, command, source)
         except BaseException:
-            self._exchanges.forget(message_id)
+            self._inbox.exchanges.forget(message_id)
             raise
         return exchange
 
@@ -319,12 +291,9 @@ class Connection(asyncio.BufferedProtocol):
         """
         self._awaiting += 1
         try:
-            response = await exchange.next()
+            return await self._inbox.next_response(exchange)
         finally:
             self._awaiting -= 1
-        if exchange.backlog == _RESPONSE_BACKLOG - 1:
-            self.resume_reading()
-        return response
 
     # Sending
 
@@ -361,11 +330,11 @@ class Connection(asyncio.BufferedProtocol):
     def waits_for(self) -> Waiting:
         if self._read_pauses:
             return Waiting.NOTHING
-        if self._reader is not None and not self._reader.idle:
+        if self._inbox.in_message:
             return Waiting.REST_OF_MESSAGE
         if self._awaiting:
             return Waiting.RESPONSE
-        return Waiting.NOTHING if self.active or self._exchanges else Waiting.ANYTHING
+        return Waiting.NOTHING if self.active or self._inbox.exchanges else Waiting.ANYTHING
 
     # What arrives
 
@@ -381,52 +350,6 @@ class Connection(asyncio.BufferedProtocol):
     def _release_held(self) -> None:
         self._budget.give(self._held)
         self._held = 0
-
-    def _begin_message(self, message: Message) -> DataSetSink:
-        """The sink of a data set that is about to arrive."""
-        if message.is_response:
-            if self._exchanges.get(message.message_id_being_responded_to) is None:
-                return Discard()  # nobody asked; told when it is complete
-            self._response_data = BoundedBuffer(_RESPONSE_LIMIT)
-            return self._response_data
-        self._arriving = request = self._begin(self, message)
-        self.active.setdefault(message.message_id, request)
-        return request.sink if request.sink is not None else Discard()
-
-    def _deliver(self, message: Message) -> None:
-        if message.is_response:
-            self._deliver_response(message)
-        elif message.command_field == CommandField.C_CANCEL_RQ:
-            request = self.active.get(message.message_id_being_responded_to)
-            if request is not None:  # a late one is ignored (PS3.7 §9.3.2.3)
-                request.cancel()
-        else:
-            request, self._arriving = self._arriving, None
-            if request is None:
-                request = self._begin(self, message)
-                self.active.setdefault(message.message_id, request)
-            self._requests.append(request)
-            self._queued += _identifier_bytes(request)
-            if not self._backlogged and self._is_backlogged():
-                self._backlogged = True
-                self.pause_reading()
-            self._wake()
-
-    def _is_backlogged(self) -> bool:
-        return len(self._requests) >= _REQUEST_BACKLOG or self._queued > self._queue_bytes
-
-    def _deliver_response(self, message: Message) -> None:
-        message_id = message.message_id_being_responded_to
-        data, self._response_data = self._response_data, None
-        exchange = self._exchanges.get(message_id)
-        if exchange is None:
-            return self.abort(f"a {message.label} response to message {message_id}, which is not outstanding")
-        if exchange.backlog == _RESPONSE_BACKLOG - 1:
-            self.pause_reading()
-        exchange.put(message, data.getvalue() if data is not None else None)
-        if exchange.done:
-            self._exchanges.forget(message_id)
-        return None
 
     # Beginning and end
 
@@ -447,10 +370,9 @@ class Connection(asyncio.BufferedProtocol):
             case AssociationRejected(result=result, source=source, reason=reason):
                 self._end(AssociationRejectedError(result, source, reason))
             case ReleaseRequested():
-                self._releasing = True
                 if self.association.state is State.STA9:  # release collision: the requestor answers first (AR-9)
                     self.association.respond_release()
-                self._wake()
+                self._inbox.release()
             case Released():
                 if self.association.state is State.STA12:  # now it is the acceptor's turn (AR-4)
                     self.association.respond_release()
@@ -465,7 +387,7 @@ class Connection(asyncio.BufferedProtocol):
                 raise AssertionError("fragments do not come here")
 
     def _establish(self) -> None:
-        self._reader = MessageReader(self.negotiated.contexts, self._begin_message)
+        self._inbox.open(self.negotiated.contexts)
         self._silence = Silence(
             self._loop,
             self,
@@ -486,15 +408,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         self.over = why
         self._release_held()
-        if self._reader is not None:
-            self._reader.abort()
-        for request in [*self.active.values()]:
-            request.abandon()
-        for request in self._requests:
-            if request.sink is not None:
-                request.sink.abort()
-        self._requests.clear()
-        self._exchanges.end(why)
+        self._inbox.end(why)
         self._outflow.end(why)
         if self._silence is not None:
             self._silence.stop()
@@ -503,7 +417,6 @@ class Connection(asyncio.BufferedProtocol):
         if self.established is not None and not self.established.done():
             self.established.set_exception(why)
             self.established.exception()  # nobody may be waiting: that is no error of its own
-        self._wake()
 
     def _after_step(self) -> None:
         """Obey the association: write its output, close when it says so, run ARTIM exactly while it wants it."""
@@ -532,12 +445,3 @@ class Connection(asyncio.BufferedProtocol):
     def _peer_takes_nothing(self) -> None:
         self._end(TimedOut(f"the peer took nothing for {self._timeouts.write_seconds:g} s"))
         self.drop()
-
-    def _wake(self) -> None:
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
-
-
-def _identifier_bytes(request: Request) -> int:
-    return len(request.sink) if isinstance(request.sink, BoundedBuffer) else 0

@@ -128,7 +128,7 @@ async def test_a_peer_that_asks_for_release_first_is_answered() -> None:
 
     async with ScriptedAcceptor(ask_for_release) as peer:
         connection = await Caller().associate(peer.port)
-        while not connection._releasing:
+        while not connection._inbox.released:
             await asyncio.sleep(0.01)
         await connection.release()
         assert answered.is_set()

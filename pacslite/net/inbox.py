@@ -1,0 +1,189 @@
+"""The way in of one association: messages sorted by who waits for them.
+
+Requests go to the coroutine that performs them, in order; responses to the exchange that waits for them; a C-CANCEL to
+its request. What is not taken is bounded: then the peer is no longer read.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping
+
+from pacslite.dimse.messages import CommandField, Message
+from pacslite.dimse.reader import BoundedBuffer, DataSetSink, Discard, MessageError, MessageReader
+from pacslite.dimse.service import ReadFlow, Request
+from pacslite.net.ended import AssociationEnded
+from pacslite.net.exchange import Exchange, Exchanges
+from pacslite.upper_layer.events import Fragment
+from pacslite.upper_layer.negotiation import AcceptedContext
+
+__all__ = ["Inbox"]
+
+_RESPONSE_LIMIT = 16_777_216  # bytes of an identifier in a response to us
+_RESPONSE_BACKLOG = 1_000  # responses not taken yet, at which we stop reading
+_REQUEST_BACKLOG = 64  # requests not begun yet, at which we stop reading
+
+
+class Inbox:
+    """Takes fragments, gives requests and responses.
+
+    Args:
+        begin: Makes the ``Request`` of a request message, its sink opened, as soon as its command set is there.
+        flow: Stops the peer.
+        queue_bytes: Identifiers of requests that wait for their turn, at which we stop reading.
+    """
+
+    __slots__ = (
+        "_arriving", "_backlogged", "_begin", "_flow", "_loop", "_over", "_queue_bytes", "_queued", "_reader",
+        "_released", "_requests", "_response_data", "_waiter", "active", "exchanges",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        begin: Callable[[Message], Request],
+        flow: ReadFlow,
+        queue_bytes: int,
+    ) -> None:
+        self.active: dict[int, Request] = {}  # requests being received or performed, by message ID
+        self.exchanges = Exchanges(loop)  # requests of ours
+        self._loop = loop
+        self._begin = begin
+        self._flow = flow
+        self._queue_bytes = queue_bytes
+        self._reader: MessageReader | None = None
+        self._arriving: Request | None = None
+        self._response_data: BoundedBuffer | None = None
+        self._requests: deque[Request] = deque()
+        self._queued = 0  # bytes of the identifiers in it
+        self._backlogged = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._released = False
+        self._over = False
+
+    def open(self, contexts: Mapping[int, AcceptedContext]) -> None:
+        """The association is established with these presentation contexts."""
+        self._reader = MessageReader(contexts, self._begin_message)
+
+    def feed(self, fragment: Fragment) -> bool:
+        """Take ``fragment``; says whether it completed a message.
+
+        Raises:
+            MessageError: The association cannot go on.
+        """
+        assert self._reader is not None
+        message = self._reader.feed(fragment)
+        if message is None:
+            return False
+        if message.is_response:
+            self._deliver_response(message)
+        elif message.command_field == CommandField.C_CANCEL_RQ:
+            cancelled = self.active.get(message.message_id_being_responded_to)
+            if cancelled is not None:  # a late one is ignored (PS3.7 §9.3.2.3)
+                cancelled.cancel()
+        else:
+            self._deliver_request(message)
+        return True
+
+    @property
+    def in_message(self) -> bool:
+        """A message has begun and not ended."""
+        return self._reader is not None and not self._reader.idle
+
+    def release(self) -> None:
+        """The peer will ask nothing more."""
+        self._released = True
+        self._wake()
+
+    @property
+    def released(self) -> bool:
+        return self._released
+
+    def end(self, why: AssociationEnded) -> None:
+        """The association is over: nothing of what has not been performed remains, and nobody waits any more."""
+        self._over = True
+        if self._reader is not None:
+            self._reader.abort()
+        for request in [*self.active.values()]:
+            request.abandon()
+        for request in self._requests:
+            if request.sink is not None:
+                request.sink.abort()
+        self._requests.clear()
+        self.exchanges.end(why)
+        self._wake()
+
+    # taking
+
+    async def next_request(self) -> Request | None:
+        """The next complete request; None when the peer has asked for release, or the association is over."""
+        while not self._requests:
+            if self._over or self._released:
+                return None
+            self._waiter = self._loop.create_future()
+            await self._waiter
+        request = self._requests.popleft()
+        self._queued -= _identifier_bytes(request)
+        if self._backlogged and not self._has_backlog():
+            self._backlogged = False
+            self._flow.resume_reading()
+        return request
+
+    async def next_response(self, exchange: Exchange) -> tuple[Message, bytes | None]:
+        """The next response of ``exchange``, and its data set.
+
+        Raises:
+            AssociationEnded: It will not come.
+        """
+        response = await exchange.next()
+        if exchange.backlog == _RESPONSE_BACKLOG - 1:
+            self._flow.resume_reading()
+        return response
+
+    # private
+
+    def _begin_message(self, message: Message) -> DataSetSink:
+        """The sink of a data set that is about to arrive."""
+        if message.is_response:
+            if self.exchanges.get(message.message_id_being_responded_to) is None:
+                return Discard()  # nobody asked; told when it is complete
+            self._response_data = BoundedBuffer(_RESPONSE_LIMIT)
+            return self._response_data
+        self._arriving = request = self._begin(message)
+        self.active.setdefault(message.message_id, request)
+        return request.sink if request.sink is not None else Discard()
+
+    def _deliver_request(self, message: Message) -> None:
+        request, self._arriving = self._arriving, None
+        if request is None:
+            request = self._begin(message)
+            self.active.setdefault(message.message_id, request)
+        self._requests.append(request)
+        self._queued += _identifier_bytes(request)
+        if not self._backlogged and self._has_backlog():
+            self._backlogged = True
+            self._flow.pause_reading()
+        self._wake()
+
+    def _deliver_response(self, message: Message) -> None:
+        message_id = message.message_id_being_responded_to
+        data, self._response_data = self._response_data, None
+        exchange = self.exchanges.get(message_id)
+        if exchange is None:
+            raise MessageError(f"a {message.label} response to message {message_id}, which is not outstanding")
+        if exchange.backlog == _RESPONSE_BACKLOG - 1:
+            self._flow.pause_reading()
+        exchange.put(message, data.getvalue() if data is not None else None)
+        if exchange.done:
+            self.exchanges.forget(message_id)
+
+    def _has_backlog(self) -> bool:
+        return len(self._requests) >= _REQUEST_BACKLOG or self._queued > self._queue_bytes
+
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+
+def _identifier_bytes(request: Request) -> int:
+    return len(request.sink) if isinstance(request.sink, BoundedBuffer) else 0
