@@ -7,6 +7,7 @@ already, and says so or does not care.
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -31,7 +32,7 @@ __all__ = ["ForwardOptions", "Forwarder", "InstanceSender"]
 log = logging.getLogger("pacslite.outbox")
 
 # after these the destination, not the instance, is taken for what is wrong
-_FAILURES_IN_A_ROW = 5
+_REFUSALS_IN_A_ROW = 5
 _LOSSES_IN_A_ROW = 3  # associations that ended before anything was sent; an instance that ends them waits meanwhile
 
 
@@ -64,14 +65,14 @@ class _Batch:
 
     def __init__(self) -> None:
         self.sent = 0
-        self.failed = 0
-        self.failed_in_a_row = 0
-        self.error = ""
+        self.errors: Counter[str] = Counter()
+        self.last_error = ""
+        self.refusals_in_a_row = 0
         self.lost = False  # an association
 
     @property
     def hopeless(self) -> bool:
-        return self.failed_in_a_row >= _FAILURES_IN_A_ROW
+        return self.refusals_in_a_row >= _REFUSALS_IN_A_ROW
 
 
 class Forwarder:
@@ -128,12 +129,10 @@ class Forwarder:
             if batch.sent:
                 progress = True
                 await self._offload.run(self._queue.reached, "forward", destination)
-            if batch.sent or batch.failed:
-                facts = {"to": destination, "instances": batch.sent, "failed": batch.failed}
-                log.info("forwarded", extra=facts | {"ms": (time.perf_counter() - started) * 1000})
+            _report(destination, batch, (time.perf_counter() - started) * 1000)
             losses = losses + 1 if batch.lost and not batch.sent else 0
             if batch.hopeless or losses >= _LOSSES_IN_A_ROW:
-                error = error or batch.error
+                error = error or batch.last_error
             if error:
                 await self._defer(destination, error)
                 break
@@ -196,7 +195,7 @@ class Forwarder:
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(window, self._options.operations, len(part))):
-                    group.create_task(self._send_some(connection, accepted, waiting, buffer, batch, address.ae_title))
+                    group.create_task(self._send_some(connection, accepted, waiting, buffer, batch))
         except BaseException:
             connection.abort("given up")
             raise
@@ -211,7 +210,6 @@ class Forwarder:
         waiting: Iterator[_Item],
         buffer: ReadBuffer,
         batch: _Batch,
-        destination: str,
     ) -> None:
         for number, instance in waiting:
             if batch.hopeless or connection.over is not None:
@@ -224,21 +222,19 @@ class Forwarder:
                 status = await self._sender.send(connection, accepted, instance, buffer)
                 if is_failure(status) and status != Status.DUPLICATE_SOP_INSTANCE:  # it has it: that is all we want
                     error = f"status {status:04X}"
+                    batch.refusals_in_a_row += _is_of_the_destination(status)
             except PacsliteError as problem:
                 error = str(problem)
             except OSError as problem:  # in the middle of a message, which nothing can end now
                 error = f"cannot be read: {problem.strerror or problem}"
                 connection.abort(error)
             if error:
-                batch.failed += 1
-                batch.failed_in_a_row += 1
-                batch.error = error
+                batch.errors[error] += 1
+                batch.last_error = error
                 self._failed.append((number, error))
-                facts = {"to": destination, "instance": instance.sop_instance_uid, "why": error}
-                log.warning("not forwarded", extra=facts)
             else:
                 batch.sent += 1
-                batch.failed_in_a_row = 0
+                batch.refusals_in_a_row = 0
                 self._sent.append(number)
             if self._writing is None:
                 self._write()
@@ -266,6 +262,18 @@ class Forwarder:
     async def _defer(self, destination: str, error: str) -> None:
         seconds = await self._offload.run(self._queue.defer, "forward", destination, error)
         log.warning("destination deferred", extra={"to": destination, "seconds": seconds, "why": error})
+
+
+def _is_of_the_destination(status: int) -> bool:
+    """Out of resources, not authorized, resource limitation: others will fare alike (PS3.4 §B.2.3, PS3.7 Annex C)."""
+    return status >> 8 == 0xA7 or status in {Status.NOT_AUTHORIZED, Status.RESOURCE_LIMITATION}
+
+
+def _report(destination: str, batch: _Batch, ms: float) -> None:
+    for error, count in batch.errors.items():
+        log.warning("not forwarded", extra={"to": destination, "instances": count, "why": error})
+    if batch.sent:
+        log.info("forwarded", extra={"to": destination, "instances": batch.sent, "ms": ms})
 
 
 def _noticed(task: "asyncio.Task[None]") -> None:

@@ -17,6 +17,7 @@ from pynetdicom import AE, build_role, evt
 from pacslite.scu.client import Client, OperationFailed
 from pacslite.scu.commitment import FailedReference, Reference
 from pacslite.scu.reports import ReportListener
+from tests.faults.strace import tracing
 from tests.support.exchange import send_instances
 from tests.support.instances import Instance, make_instance
 from tests.support.processes import Pacslite, ServerFactory, free_port
@@ -213,6 +214,21 @@ def test_same_request_again_is_the_same_transaction(
         association.release()
     assert report.transaction == transaction
     assert scu.reports.empty()
+
+
+def test_request_is_synced_before_it_is_answered(server: Pacslite, scu: CommitmentScu) -> None:
+    association = scu.ask([(CT_IMAGE, "1.2.3.5")])
+    with tracing(server.pid, calls=("pwrite64", "fdatasync", "fsync", "write", "writev", "sendto", "sendmsg")) as trace:
+        status, _ = association.send_n_action(_action([(CT_IMAGE, "1.2.3.6")], "1.2.840.98"), 1, PUSH_MODEL, WELL_KNOWN)
+    association.release()
+    assert status.Status == 0x0000
+    calls = [(call.name, call.text) for call in trace.calls]
+    answered = next(at for at, (name, text) in enumerate(calls) if "<TCP" in text)
+    written = [at for at, (name, text) in enumerate(calls[:answered]) if name == "pwrite64" and "outbox.sqlite" in text]
+    synced = [at for at, (name, text) in enumerate(calls[:answered]) if "sync" in name and "outbox.sqlite" in text]
+    assert written, trace.raw
+    assert synced, trace.raw
+    assert max(written) < max(synced), trace.raw
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])

@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,10 +23,13 @@ from pacslite.scu.pool import Pool
 from pacslite.scu.requestor import Address, Requestor, RequestorOptions
 from pacslite.services.sending import InstanceSender
 from tests.support.instances import Instance, make_instance
+from tests.support.peers import StoreScp
 from tests.support.processes import free_port
 from tests.support.storage_scp import Arrival as Received
 from tests.support.storage_scp import StorageScp
 from tests.support.storing import archive_in, reference, store
+
+CT, PRIVATE = b"1.2.840.10008.5.1.4.1.1.2\0", b"1.2.840.99999.1.4.1.1.2\0\0\0"
 
 
 class Clock:
@@ -163,6 +167,38 @@ async def test_destination_that_takes_nothing_is_left_alone(tmp_path: Path) -> N
         assert not await one.forwarder.serve("WS")
         assert sum(entry.attempts for entry in one.listed("waiting")) == 5
         assert {one.clock.now + 10} == {entry.due for entry in one.listed("waiting")}
+
+
+@pytest.mark.parametrize("status", [0xA900, 0xC000, 0x0122])
+async def test_instances_that_are_refused_hold_nobody_up(tmp_path: Path, status: int) -> None:
+    """What the status says of the instance, it does not say of the destination."""
+    some = instances(20)
+    refused = set(uids(some[:15]))
+
+    def answer(arrival: Received) -> int:
+        return status if arrival.sop_instance_uid in refused else 0
+
+    async with StorageScp(free_port(), status=answer) as scp, sending(tmp_path, some, scp.port) as one:
+        assert await one.forwarder.serve("WS")
+        assert received(scp) == uids(some[15:])
+        assert {entry.subject for entry in one.listed("waiting")} == refused
+
+
+async def test_sop_class_that_is_not_accepted_holds_nobody_up(tmp_path: Path) -> None:
+    """DCMTK's storescp knows the standard's classes only."""
+    private = [
+        replace(one, data=one.data.replace(CT, PRIVATE), sop_class_uid="1.2.840.99999.1.4.1.1.2")
+        for one in instances(8)
+    ]
+    known = make_instance(99, size=3000)
+    peer = StoreScp(tmp_path / "received")
+    peer.start()
+    async with sending(tmp_path / "data", [*private, known], peer.port) as one:
+        assert await one.forwarder.serve("WS")
+        assert {entry.subject for entry in one.listed("waiting")} == set(uids(private))
+        assert {entry.error for entry in one.listed("waiting")} == {"no presentation context accepted for it"}
+    peer.stop()
+    assert len(peer.files()) == 1
 
 
 async def test_instance_that_ends_every_association_holds_nobody_up(tmp_path: Path) -> None:
