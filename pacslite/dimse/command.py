@@ -1,5 +1,6 @@
 """Command sets: group 0000, always Implicit VR Little Endian (PS3.7 §6.3.1, Annex E)."""
 
+import re
 import struct
 from collections.abc import Mapping
 from typing import NamedTuple, TypeAlias
@@ -14,6 +15,7 @@ CommandSet: TypeAlias = dict[int, Value]
 _HEADER = struct.Struct("<HHI")
 _US = struct.Struct("<H")
 _UL = struct.Struct("<I")
+_NO_TEXT = re.compile(r"[^ -\[\]-~]")
 _GROUP_LENGTH = struct.Struct("<HHII")
 
 
@@ -89,8 +91,8 @@ _UI_TAGS = frozenset(tag for tag, element in ELEMENTS.items() if element.vr == "
 def encode_command(command: Mapping[int, Value]) -> bytes:
     """Encode ``command`` with its group length: ascending tags, even lengths.
 
-    Text is sent as ASCII, what is not becomes ``?`` (the command set has no character set); LO is cut to 64 characters,
-    AE to 16.
+    UIDs and titles go back as they came; a comment of ours is sent as ASCII without control characters and backslash
+    (PS3.5 §6.2), what is none becomes ``?``. LO is cut to 64 characters, AE to 16.
     """
     parts: list[bytes] = []
     for tag in sorted(command):
@@ -100,10 +102,13 @@ def encode_command(command: Mapping[int, Value]) -> bytes:
         elif tag in _TEXT_TAGS:
             text = str(value)
             if tag in _UI_TAGS:
-                encoded = text.encode("ascii", "replace")
+                encoded = text.encode("latin-1", "replace")
                 encoded += b"\0" * (len(encoded) & 1)
             else:
-                encoded = text[: 64 if tag == Tag.ERROR_COMMENT else 16].encode("ascii", "replace")
+                if tag == Tag.ERROR_COMMENT:
+                    encoded = _NO_TEXT.sub("?", text[:64]).encode("ascii")
+                else:
+                    encoded = text[:16].encode("latin-1", "replace")
                 encoded += b" " * (len(encoded) & 1)
         else:
             tags = value if isinstance(value, tuple) else (int(value),)

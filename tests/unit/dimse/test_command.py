@@ -109,6 +109,9 @@ def test_what_devices_send_is_understood(data: bytes, expected: dict[int, Value]
     [
         (Tag.ERROR_COMMENT, "x" * 70, b"x" * 64),  # LO: 64 characters
         (Tag.ERROR_COMMENT, "ä", b"? "),
+        (Tag.ERROR_COMMENT, "A\r\nB\\C\x1b[1m", b"A??B?C?[1m"),  # PS3.5 §6.2: LO has no control characters
+        (Tag.AFFECTED_SOP_INSTANCE_UID, "1.2\xe4", b"1.2\xe4"),  # goes back as it came
+        (Tag.MOVE_ORIGINATOR_APPLICATION_ENTITY_TITLE, "\u20ac\xe4", b"?\xe4"),
         (Tag.MOVE_DESTINATION, "A" * 20, b"A" * 16),
         (Tag.OFFENDING_ELEMENT, 0x00100020, b"\x10\0\x20\0"),
     ],

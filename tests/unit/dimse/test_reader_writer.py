@@ -150,6 +150,52 @@ def test_a_buffer_keeps_no_more_than_its_limit_and_says_so() -> None:
     assert caught.value.status == 0xA700
 
 
+class Account:
+    """Books bytes up to a limit."""
+
+    def __init__(self, limit: int) -> None:
+        self.used, self._limit = 0, limit
+
+    @property
+    def pressed(self) -> bool:
+        return self.used > self._limit
+
+    def take(self, count: int) -> None:
+        self.used += count
+
+    def give(self, count: int) -> None:
+        self.used -= count
+
+
+def test_what_a_buffer_keeps_is_booked_until_it_is_forgotten() -> None:
+    account = Account(10)
+    first, second = BoundedBuffer(100), BoundedBuffer(100)
+    for buffer in (first, second):
+        buffer.charge(account)
+        buffer.write(memoryview(b"abcdef"))
+    assert account.used == len(first) + len(second) == 12
+    second.write(memoryview(b"g"))  # there is no more: what it has is given back
+    assert account.used == 6
+    with pytest.raises(IdentifierTooLong, match="no memory left"):
+        second.getvalue()
+    assert first.getvalue() == b"abcdef"
+    first.abort()
+    first.abort()
+    second.abort()
+    assert account.used == 0
+
+
+def test_values_that_the_provider_must_not_accept_have_its_reason() -> None:
+    """PS3.8 Table 9-26: a presentation context that is not there is an invalid parameter value."""
+    reader = MessageReader(CONTEXTS, Sinks().begin)
+    with pytest.raises(MessageError) as caught:
+        reader.feed(fragment(ECHO, command=True, context_id=99))
+    assert caught.value.reason == 6
+    with pytest.raises(MessageError) as caught:
+        reader.feed(fragment(b"ab"))
+    assert caught.value.reason == 0
+
+
 def test_what_is_refused_is_read_all_the_same() -> None:
     """PS3.4 §B.2.3: the answer comes after the data set."""
     sink = Discard()
