@@ -1,18 +1,10 @@
 """N-EVENT-REPORT of Storage Commitment (PS3.4 §J.3.3): sending one, and receiving those for requests of ours.
 
-Reports come on the association of the request, or on one that the SCP opens for them: a ``ReportListener`` takes those.
-
-    async with ReportListener("WS1", port=11113) as listener:
-        async with Client("ARCHIVE@127.0.0.1:11112", calling_ae_title="WS1", reports=listener.reports) as client:
-            report = await client.commitment(references, seconds=600)
+Reports come on the association of the request, or on one that the SCP opens for them (report_listener.py).
 """
 
 import asyncio
-from types import TracebackType
-from typing import Self
 
-from pacslite.access import EVERYTHING, Access
-from pacslite.budget import Budget
 from pacslite.dimse.command import CommandSet, Tag
 from pacslite.dimse.messages import CommandField, Message, request_command
 from pacslite.dimse.reader import BoundedBuffer, DataSetSink
@@ -20,12 +12,6 @@ from pacslite.dimse.service import Invoker, Reply, Request
 from pacslite.dimse.status import Status
 from pacslite.dimse.uids import STORAGE_COMMITMENT_PUSH_MODEL, STORAGE_COMMITMENT_PUSH_MODEL_INSTANCE
 from pacslite.errors import DimseError
-from pacslite.net.acceptor import Acceptor, AcceptorOptions
-from pacslite.net.dispatch import Dispatcher
-from pacslite.net.identity import IdentityOptions, IdentityVerifier
-from pacslite.net.limits import Limits, LimitsOptions
-from pacslite.net.listener import Endpoint, Listener
-from pacslite.net.timeouts import Timeouts
 from pacslite.scu.commitment import (
     COMMITMENT_SYNTAXES,
     EVENT_TYPE_FAILURES,
@@ -37,9 +23,8 @@ from pacslite.scu.commitment import (
 )
 from pacslite.upper_layer.negotiation import AbstractSyntaxOffer, AcceptedContext
 
-__all__ = ["ReportListener", "ReportService", "Reports", "send_report"]
+__all__ = ["ReportService", "Reports", "send_report"]
 
-_HELD_BYTES = 16_777_216  # of all connections together that are no reports yet
 _DATA_SET_BYTES = 16 << 20
 _ENCODED_AT_ONCE = 1000  # instances; a longer report is encoded in a thread
 _KEPT_REPORTS = 1000  # that nobody has asked for yet
@@ -137,37 +122,3 @@ class ReportService:
         report = decode_report(request.sink.getvalue(), message.context.transfer_syntax)
         self._reports.put(report)
         await reply(Status.SUCCESS)
-
-
-class ReportListener:
-    """Listens for reports that an SCP sends on an association of its own. ``port`` 0 takes a free one."""
-
-    def __init__(self, ae_title: str, *, host: str = "", port: int = 0, timeouts: Timeouts | None = None) -> None:
-        self.reports = Reports()
-        self.port = port
-        self._host = host
-        options = AcceptorOptions()
-        ready = asyncio.Event()
-        ready.set()
-        access = Access((ae_title,), unknown=EVERYTHING)
-        limits = Limits(LimitsOptions(), asyncio.get_running_loop().time)
-        acceptor = Acceptor(
-            Dispatcher((ReportService(self.reports),)),
-            lambda: access,
-            IdentityVerifier(IdentityOptions(users={})),
-            limits,
-            options,
-            ready,
-        )
-        self._listener = Listener(
-            acceptor, timeouts or Timeouts(), limits, Budget(_HELD_BYTES), maximum_length=options.maximum_length
-        )
-
-    async def __aenter__(self) -> Self:
-        (self.port,) = await self._listener.start([Endpoint(self._host, self.port)])
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._listener.stop(0)

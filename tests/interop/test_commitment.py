@@ -16,7 +16,7 @@ from pynetdicom import AE, build_role, evt
 
 from pacslite.scu.client import Client, OperationFailed
 from pacslite.scu.commitment import FailedReference, Reference
-from pacslite.scu.reports import ReportListener
+from pacslite.scu.report_listener import ReportListener
 from tests.faults.strace import tracing
 from tests.support.exchange import send_instances
 from tests.support.instances import Instance, make_instance
