@@ -53,13 +53,24 @@ test: setup
 bench: setup
 	$(BIN)/python -m benchmarks $(ARGS)
 
-# The same tests as in "make test", with more rounds: the tests read these numbers
+# The same tests as in "make test", with more rounds: they read these numbers
 fuzz: setup
-	PACSLITE_TEST_FUZZ_CASES=100000 PACSLITE_TEST_SCAN_CASES=1000000 $(BIN)/python -m pytest -m fuzz --timeout=7200 $(ARGS)
+	PACSLITE_FUZZ_CASES=$${PACSLITE_FUZZ_CASES:-100000} $(BIN)/python -m pytest tests -k "fuzz or oracle" --timeout=7200 $(ARGS)
 
 soak: setup
 	@./tests/install-peers
-	PACSLITE_TEST_KILL_ROUNDS=500 PACSLITE_TEST_POWER_CUTS=200 $(BIN)/python -m pytest tests/faults --timeout=14400 $(ARGS)
+	PACSLITE_FUZZ_CASES=1000000 PACSLITE_TEST_KILL_ROUNDS=500 PACSLITE_TEST_POWER_CUTS=200 \
+		$(BIN)/python -m pytest tests/faults tests/unit/dataset --timeout=14400 $(ARGS)
+
+# mutmut wants an older pytest: an environment of its own, and half an hour. "make mutants ARGS=results" lists what survived
+MUTANTS := .venv-mutants
+mutants: $(MUTANTS)/.set-up
+	$(MUTANTS)/bin/mutmut $(or $(ARGS),run)
+
+$(MUTANTS)/.set-up: requirements/mutants.txt
+	$(PYTHON) -m venv $(MUTANTS)
+	$(MUTANTS)/bin/python -m pip install -qq --require-hashes -r requirements/mutants.txt
+	@touch $@
 
 image-test: setup
 	@./tests/image/run $(ARGS)
@@ -73,6 +84,8 @@ lock:
 	uv pip compile -q pyproject.toml --extra codecs $(LOCK) -o requirements/codecs.txt
 	uv pip compile -q pyproject.toml --extra codecs --group dev $(LOCK) -o requirements/dev.txt
 	echo hatchling | uv pip compile -q - $(LOCK) -o requirements/build.txt
+	printf '%s\n' mutmut 'pytest<9' pytest-asyncio pytest-timeout hypothesis | \
+		uv pip compile -q pyproject.toml - $(LOCK) -o requirements/mutants.txt
 
 LOCK := --generate-hashes --no-emit-index-url --no-emit-find-links --universal --python-version 3.11 --no-annotate --no-header
 
