@@ -257,7 +257,7 @@ def why_different(scanner: HeaderScanner, theirs: list[Theirs], error: Exception
         if element.is_cut or element.start < scanner.leading or scanner.raw(element.tag) == element.raw:
             continue
         reason = why_read_differently(element.raw, scanner)
-        if reason or element.start == last[element.tag]:
+        if reason or (error is None and element.start == last[element.tag]):
             return reason
     if error is not None:  # pydicom stopped: at a character set with a NUL in it, or inside a sequence
         return f"pydicom raised {type(error).__name__}"
