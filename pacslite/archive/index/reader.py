@@ -232,6 +232,5 @@ _PLANNED = 1000  # instances a batch of a plan
 _PRAGMAS = """
 PRAGMA query_only = 1;
 PRAGMA cache_size = -8192;
-PRAGMA mmap_size = 1073741824;
 PRAGMA temp_store = MEMORY;
 """
