@@ -7,7 +7,7 @@ import typer
 
 from pacslite.cli.options import Config, UsageError, command, run
 from pacslite.cli.output import complain, print_line
-from pacslite.cli.peers import Calling, OptionalPeer
+from pacslite.cli.peers import Calling, OptionalPeer, Tls, client_of
 from pacslite.dimse.status import Status
 from pacslite.scu.client import Client
 from pacslite.scu.requestor import Address
@@ -23,17 +23,21 @@ def echo(
     calling: Calling = "PACSLITE",
     repeat: Annotated[int, typer.Option("--repeat", metavar="N", min=1, help="C-ECHOs on the association.")] = 1,
     itself: Annotated[bool, typer.Option("--self", help="Ask the server that the configuration describes.")] = False,
+    tls: Tls = False,
     config: Config = None,
 ) -> None:
     """Verify that a peer answers (C-ECHO)."""
     if itself == (peer is not None):
         raise UsageError("echo: either AET@HOST:PORT or --self")
-    raise typer.Exit(run(_echo(peer or _own_address(config), calling, repeat)))
+    peer = peer or _own_address(config)
+    # its own certificate need not be made out to 127.0.0.1
+    client = client_of(peer, calling, tls=tls, config=config, check_names=not itself)
+    raise typer.Exit(run(_echo(client, peer, repeat)))
 
 
-async def _echo(peer: Address, calling: str, repeat: int) -> int:
+async def _echo(client: Client, peer: Address, repeat: int) -> int:
     good = 0
-    async with Client(peer, calling_ae_title=calling) as client:
+    async with client:
         for number in range(1, repeat + 1):
             start = time.perf_counter()
             status = await client.echo()

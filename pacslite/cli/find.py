@@ -8,12 +8,13 @@ from pacslite.cli.peers import (
     LevelOption,
     ModelOption,
     PeerArgument,
+    Tls,
+    client_of,
     keys_of,
     model_of,
 )
 from pacslite.scu.client import Client, Level, Model
 from pacslite.scu.identifier import Answer
-from pacslite.scu.requestor import Address
 
 __all__ = ["app"]
 
@@ -27,17 +28,18 @@ def find(
     level: LevelOption = None,
     model: ModelOption = None,
     calling: Calling = "PACSLITE",
+    tls: Tls = False,
     json_: Json = False,
 ) -> None:
     """Query a peer (C-FIND): keys with a value are matched, all are returned."""
     wanted = keys_of(keys)
     level = level or "study"
-    run(_find(peer, wanted, level, model_of(level, model), calling, json_))
+    run(_find(client_of(peer, calling, tls=tls), wanted, level, model_of(level, model), json_))
 
 
-async def _find(peer: Address, keys: dict[str, str], level: Level, model: Model, calling: str, json_: bool) -> None:
+async def _find(client: Client, keys: dict[str, str], level: Level, model: Model, json_: bool) -> None:
     number = 0
-    async with Client(peer, calling_ae_title=calling) as client:
+    async with client:
         async for answer in client.find(keys, level=level, model=model):
             number += 1
             if json_:

@@ -12,6 +12,8 @@ from pacslite.cli.peers import (
     LevelOption,
     ModelOption,
     PeerArgument,
+    Tls,
+    client_of,
     keys_of,
     level_of,
     model_of,
@@ -34,17 +36,20 @@ def get(
     level: LevelOption = None,
     model: ModelOption = None,
     calling: Calling = "PACSLITE",
+    tls: Tls = False,
     json_: Json = False,
 ) -> None:
     """Fetch what the keys name (C-GET)."""
     wanted = keys_of(keys)
     level = level_of(wanted, level)
     out.mkdir(parents=True, exist_ok=True)
-    raise typer.Exit(run(_get(peer, wanted, out, level, model_of(level, model), calling, json_)))
+    raise typer.Exit(
+        run(_get(client_of(peer, calling, tls=tls), peer, wanted, out, level, model_of(level, model), json_))
+    )
 
 
 async def _get(
-    peer: Address, keys: dict[str, str], out: Path, level: Level, model: Model, calling: str, json_: bool
+    client: Client, peer: Address, keys: dict[str, str], out: Path, level: Level, model: Model, json_: bool
 ) -> int:
-    async with Client(peer, calling_ae_title=calling) as client:
+    async with client:
         return await follow(client.get(keys, out, level=level, model=model), f"from {peer}", json_)

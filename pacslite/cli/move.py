@@ -10,6 +10,8 @@ from pacslite.cli.peers import (
     LevelOption,
     ModelOption,
     PeerArgument,
+    Tls,
+    client_of,
     keys_of,
     level_of,
     model_of,
@@ -31,16 +33,19 @@ def move(
     level: LevelOption = None,
     model: ModelOption = None,
     calling: Calling = "PACSLITE",
+    tls: Tls = False,
     json_: Json = False,
 ) -> None:
     """Have a peer send what the keys name to another AE (C-MOVE)."""
     wanted = keys_of(keys)
     level = level_of(wanted, level)
-    raise typer.Exit(run(_move(peer, wanted, to, level, model_of(level, model), calling, json_)))
+    raise typer.Exit(
+        run(_move(client_of(peer, calling, tls=tls), peer, wanted, to, level, model_of(level, model), json_))
+    )
 
 
 async def _move(
-    peer: Address, keys: dict[str, str], to: str, level: Level, model: Model, calling: str, json_: bool
+    client: Client, peer: Address, keys: dict[str, str], to: str, level: Level, model: Model, json_: bool
 ) -> int:
-    async with Client(peer, calling_ae_title=calling) as client:
+    async with client:
         return await follow(client.move(keys, to=to, level=level, model=model), f"{peer} to {to}", json_)

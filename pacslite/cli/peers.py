@@ -1,13 +1,15 @@
 """Arguments of the commands that talk to a peer: AET@HOST:PORT, keys of an identifier, levels and models."""
 
 import difflib
+from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pacslite.dataset.dictionary import keyword_of, tag_of, vr_of
-from pacslite.scu.client import Level, Model
-from pacslite.scu.requestor import Address
+from pacslite.scu.client import Client, Level, Model
+from pacslite.scu.requestor import Address, RequestorOptions
 
 __all__ = [
     "Calling",
@@ -16,6 +18,8 @@ __all__ = [
     "ModelOption",
     "OptionalPeer",
     "PeerArgument",
+    "Tls",
+    "client_of",
     "keys_of",
     "level_of",
 ]
@@ -50,6 +54,7 @@ Calling = Annotated[str, typer.Option("--calling", metavar="AET", help="Our AE t
 AETitleOption = Annotated[
     str, typer.Option("--to", metavar="AET", help="Destination, as the peer knows it.", parser=_ae_title)
 ]
+Tls = Annotated[bool, typer.Option("--tls", help="Speak TLS, by the section [tls] of the configuration.")]
 LevelOption = Annotated[
     Level | None,
     typer.Option("--level", help="Query/Retrieve Level; default: that of the deepest unique key, or study."),
@@ -61,6 +66,30 @@ KeyArguments = Annotated[
     list[str],
     typer.Argument(metavar="KEY[=VALUE]...", help="Keyword (PatientName) or tag (0010,0010), and the value to match."),
 ]
+
+
+def client_of(
+    peer: Address, calling: str, *, tls: bool = False, config: Path | None = None, check_names: bool = True
+) -> Client:
+    """A client of ``peer``, over TLS where that is asked for."""
+    if not (tls or peer.tls):
+        return Client(peer, calling_ae_title=calling)
+    from pacslite.config import load
+    from pacslite.net.tls import Certificates, TlsOptions
+
+    section = load(config).settings.tls
+    certificates = Certificates(
+        TlsOptions(
+            certificate=section.certificate,
+            key=section.key,
+            key_password=section.key_password.get_secret_value(),
+            ca=section.ca,
+            minimum_version=section.minimum_version,
+            check_names=section.check_names and check_names,
+        )
+    )
+    options = RequestorOptions(tls=lambda: certificates.client)
+    return Client(replace(peer, tls=True), calling_ae_title=calling, options=options)
 
 
 def keys_of(arguments: list[str]) -> dict[str, str]:

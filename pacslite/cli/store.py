@@ -8,7 +8,7 @@ import typer
 from pacslite.cli.options import Json, command, run
 from pacslite.cli.output import complain, print_json, print_line, progress_bar, size
 from pacslite.cli.paths import Paths, files_below
-from pacslite.cli.peers import Calling, PeerArgument
+from pacslite.cli.peers import Calling, PeerArgument, Tls, client_of
 from pacslite.dimse.status import is_failure
 from pacslite.scu.client import Client, StoreResult
 from pacslite.scu.requestor import Address
@@ -19,15 +19,17 @@ app = command()
 
 
 @app.command()
-def store(peer: PeerArgument, paths: Paths, calling: Calling = "PACSLITE", json_: Json = False) -> None:
+def store(
+    peer: PeerArgument, paths: Paths, calling: Calling = "PACSLITE", tls: Tls = False, json_: Json = False
+) -> None:
     """Send files to a peer (C-STORE)."""
-    raise typer.Exit(run(_store(peer, files_below(paths), calling, json_)))
+    raise typer.Exit(run(_store(client_of(peer, calling, tls=tls), peer, files_below(paths), json_)))
 
 
-async def _store(peer: Address, files: list[Path], calling: str, json_: bool) -> int:
+async def _store(client: Client, peer: Address, files: list[Path], json_: bool) -> int:
     stored = stored_bytes = 0
     start = time.perf_counter()
-    async with Client(peer, calling_ae_title=calling) as client:
+    async with client:
         with progress_bar(f"to {peer}", len(files)) as bar:
             async for result in client.store(files):
                 bar.advance()

@@ -2,16 +2,18 @@
 
 import json
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+import trustme
 from pydicom import dcmread
 from pydicom.uid import UID
 
 from tests.support.corpus import CorpusFile
 from tests.support.peers import Dcmtk, QrScp, StoreScp
-from tests.support.processes import Pacslite, RunResult
+from tests.support.processes import Pacslite, RunResult, run
 
 CT_STUDY = "1.3.6.1.4.1.5962.1.2.1.20040119072730.12322"
 CT_SERIES = "1.3.6.1.4.1.5962.1.3.1.1.20040119072730.12322"
@@ -166,3 +168,26 @@ async def test_health_check_of_the_container(server: Pacslite, dcmtk: Dcmtk) -> 
     assert "answered" in await server.tool("echo", "--self", "--config", config)
     config.write_text(f'[server]\nport = {server.port}\nae_title = "OTHER"\n')
     await server.tool("echo", "--self", "--config", config, expect=1)
+
+
+async def test_tls_by_the_configuration(tmp_path: Path, ct_slice: Path) -> None:
+    """``--tls`` takes certificate, key and authorities from [tls]; a server that wants certificates is content."""
+    authority = trustme.CA()
+    (tmp_path / "ca.pem").write_bytes(authority.cert_pem.bytes())
+    (tmp_path / "us.pem").write_bytes(
+        authority.issue_cert("127.0.0.1", "localhost").private_key_and_cert_chain_pem.bytes()
+    )
+    files = {"certificate": str(tmp_path / "us.pem"), "ca": str(tmp_path / "ca.pem")}
+    server = Pacslite(tmp_path / "data", tmp_path / "server.log", settings={"server": {"tls": True}, "tls": files})
+    environment = {f"PACSLITE_TLS__{key.upper()}": value for key, value in files.items()}
+    program = [sys.executable, "-m", "pacslite"]
+    peer = f"{server.ae_title}@127.0.0.1:{server.port}"
+    async with server.running():
+        await run(*program, "store", peer, ct_slice, "--tls", env=environment)
+        found = await run(*program, "find", peer, "PatientID=1CT1", "--tls", env=environment)
+        assert "1 match" in found
+        await run(*program, "echo", peer, expect=1)  # plain
+        refused = await run(*program, "echo", peer, "--tls", expect=1)  # without authorities of ours
+        assert "certificate not accepted" in refused
+        itself = {**environment, "PACSLITE_SERVER__PORT": str(server.port), "PACSLITE_SERVER__TLS": "true"}
+        await run(*program, "echo", "--self", env=itself)
