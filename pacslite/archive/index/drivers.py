@@ -8,7 +8,7 @@ one after the other: the component groups of a name; then, with ``match_unknown`
 import re
 from collections.abc import Sequence
 from datetime import date, timedelta
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, and_, column, not_, table, true
@@ -21,6 +21,7 @@ from pacslite.archive.index.predicates import (
     condition,
     literal_prefix,
     one_of,
+    plain_column_of,
     prefix_end,
     unindexed,
 )
@@ -94,7 +95,7 @@ def _of_filter(one: Filter) -> _Driver | None:
     if not _is_indexed(key):
         return None
     col, name = column_of(key.level, key.match), f"{key.level}.{key.match}"
-    again = condition(key, unindexed(col), name, match)
+    again = condition(key, plain_column_of(key.level, key.match), name, match)
     index = _index_of(key)
     walk = _Driver(60, one, (Branch(f"along {name}", key.level, col, None, (again,), index, reads_all=True),))
     match match:
@@ -110,7 +111,7 @@ def _of_filter(one: Filter) -> _Driver | None:
             low_end, rest = _prefixed(col, name, prefix, prefix_end(prefix))
             branch = Branch(f"prefix {name}", key.level, col, low_end, (*rest, again), index)
             return _Driver(_rank_of_prefix(prefix), one, (branch,))
-        case NameLike((groups,)) if any(groups) and (driver := _of_name(one, col, name, groups, again)):
+        case NameLike((groups,)) if any(groups) and (driver := _of_name(one, name, groups, again)):
             return driver
         case NameLike(names) if key.keyword == "PatientName" and (words := _trigrams_of_names(names)):
             return _of_trigrams(one, words, again, 13 if _longest_run(names) > 4 else 17)
@@ -131,9 +132,7 @@ def _of_moment(one: MomentFilter) -> _Driver:
     return _Driver(_rank_of_span(low, high), None, (branch,))
 
 
-def _of_name(
-    one: Filter, col: ColumnElement[str], name: str, groups: Sequence[Sequence[str]], again: Predicate
-) -> _Driver | None:
+def _of_name(one: Filter, name: str, groups: Sequence[Sequence[str]], again: Predicate) -> _Driver | None:
     """Walk names that begin as the pattern does: the first group, then the others, each without what came before."""
     at = next(place for place, group in enumerate(groups) if group)
     prefixes = [literal_prefix(pattern) for pattern in groups[at]]
@@ -145,20 +144,34 @@ def _of_name(
         for prefix, pattern in zip(prefixes, groups[at], strict=True)
     ]
     high = None if None in ends else max(end for end in ends if end is not None)
-    expressions = ((col, true()), (second_group(col), has_second_group(col)), (third_group(col), has_third_group(col)))
     branches = []
-    for place, (expression, exists) in enumerate(expressions):
+    for place, (expression, _, exists) in enumerate(expressions := _groups_of(one.key.level, one.key.match)):
         if len(groups) > 1 and place != at:
             continue
         low_end, rest = _prefixed(expression, f"{name}.{place}", low, high)
-        earlier = [unindexed(before) for before, _ in expressions[:place]] if len(groups) == 1 else []
+        earlier = [before for _, before, _ in expressions[:place]] if len(groups) == 1 else []
         conditions = [*rest, again, _elsewhere(f"{name}.{place}", earlier, low, high)]
         if place:
-            conditions.append(Predicate(f"group {place}", (), partial(_given, exists)))
+            conditions.append(exists)
         index = f"{_index_of(one.key)}{('', '_second', '_third')[place]}"
         branches.append(Branch(f"name {name}.{place}", one.key.level, expression, low_end, tuple(conditions), index))
     is_exact = all(prefix == pattern for prefix, pattern in zip(prefixes, groups[at], strict=True))
     return _Driver(7 if is_exact else _rank_of_prefix(low), one, tuple(branches))
+
+
+@cache
+def _groups_of(level: Level, name: str) -> tuple[tuple[ColumnElement[str], ColumnElement[str], Predicate], ...]:
+    """Of each component group: what its index is over, the same kept from the index, and that there is one."""
+    col = column_of(level, name)
+    groups = (
+        (col, true()),
+        (second_group(col), has_second_group(col)),
+        (third_group(col), has_third_group(col)),
+    )
+    return tuple(
+        (group, unindexed(group), Predicate(f"group {place}", (), partial(_given, exists)))
+        for place, (group, exists) in enumerate(groups)
+    )
 
 
 def _given(condition: ColumnElement[bool], _: Sequence[object]) -> ColumnElement[bool]:

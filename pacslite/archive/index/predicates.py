@@ -8,6 +8,7 @@ a bound value: ``%``, ``_`` and ``[`` are characters like others, ``*`` and ``?`
 import json
 import re
 from collections.abc import Callable, Hashable, Sequence
+from functools import cache
 from itertools import product
 from typing import NamedTuple
 
@@ -45,6 +46,7 @@ __all__ = [
     "literal_prefix",
     "lower_predicate",
     "moment_predicate",
+    "plain_column_of",
     "prefix_end",
     "unindexed",
 ]
@@ -85,11 +87,17 @@ def column_of(level: Level, name: str) -> ColumnElement[str]:
     return TABLES[level].c[name]
 
 
+@cache
+def plain_column_of(level: Level, name: str) -> ColumnElement[str]:
+    """The same, kept from any index: another drives the query."""
+    return unindexed(column_of(level, name))
+
+
 def filter_predicate(one: Filter, *, unknown: bool) -> Predicate:
     """The condition of a filter that does not drive the query."""
     key = one.key
     name = f"{key.level}.{key.match}"
-    col = unindexed(column_of(key.level, key.match))
+    col = plain_column_of(key.level, key.match)
     predicate = condition(key, col, name, one.match)
     if not unknown:
         return predicate
@@ -99,8 +107,8 @@ def filter_predicate(one: Filter, *, unknown: bool) -> Predicate:
 
 def moment_predicate(one: MomentFilter, *, unknown: bool) -> Predicate:
     """Combined ranges as SQL; in another timezone the days that may hold what is asked."""
-    date = unindexed(column_of(one.date.level, one.date.match))
-    time = unindexed(column_of(one.time.level, one.time.match))
+    date = plain_column_of(one.date.level, one.date.match)
+    time = plain_column_of(one.time.level, one.time.match)
     dates, times = one.dates, one.times
     parts: list[Predicate] = []
     if one.offset is not None:
