@@ -126,14 +126,18 @@ class Database:
         return int(self.connection.execute("PRAGMA data_version").fetchone()[0])
 
     def _prepare(self, path: Path) -> None:
-        with self.transaction() as connection:
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-            if version > _VERSION:
-                raise OutboxUnreadable(f"{path} is of a later version of pacslite ({version}, not {_VERSION})")
-            if version == 0:
-                for statement in _SCHEMA:
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA user_version={_VERSION}")
+        if self._version_of_schema() == 0:
+            with self.transaction() as connection:
+                if self._version_of_schema() == 0:  # nobody else was quicker
+                    for statement in _SCHEMA:
+                        connection.execute(statement)
+                    connection.execute(f"PRAGMA user_version={_VERSION}")
+        version = self._version_of_schema()
+        if version > _VERSION:
+            raise OutboxUnreadable(f"{path} is of a later version of pacslite ({version}, not {_VERSION})")
+
+    def _version_of_schema(self) -> int:
+        return int(self.connection.execute("PRAGMA user_version").fetchone()[0])
 
 
 def _sync_directory(path: Path) -> None:

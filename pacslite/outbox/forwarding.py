@@ -18,7 +18,7 @@ from pacslite.dimse.service import Invoker
 from pacslite.dimse.status import Status, is_failure
 from pacslite.errors import PacsliteError
 from pacslite.net.connection import Connection
-from pacslite.net.ended import ConnectFailed
+from pacslite.net.ended import AssociationEnded
 from pacslite.outbox.lookup import IndexLookup
 from pacslite.outbox.offload import Offload
 from pacslite.outbox.queue import Queue
@@ -121,8 +121,8 @@ class Forwarder:
             error = ""
             try:
                 await self._send(address, items, batch)
-            except ConnectFailed as failure:
-                error = str(failure)
+            except AssociationEnded as ended:  # or never began
+                error = str(ended)
             finally:
                 self._in_hand.difference_update(item.number for item in items)
             await self.flush()
@@ -140,7 +140,8 @@ class Forwarder:
 
     async def forget_dropped(self) -> None:
         """Others may have dropped what we have taken from the queue: do not send it."""
-        self._in_hand &= await self._offload.run(self._queue.still_waiting, list(self._in_hand))
+        asked = set(self._in_hand)
+        self._in_hand -= asked - await self._offload.run(self._queue.still_waiting, asked)
 
     def stop(self) -> None:
         """Begin no further instance."""
@@ -200,7 +201,9 @@ class Forwarder:
             connection.abort("given up")
             raise
         self._pool.release(address, contexts, connection)
-        batch.lost |= connection.over is not None
+        if connection.over is not None:
+            batch.lost = True
+            batch.last_error = str(connection.over)
         return not batch.lost and not batch.hopeless
 
     async def _send_some(

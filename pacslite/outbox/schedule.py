@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
 
 from pacslite.outbox.offload import Offload
@@ -47,11 +48,11 @@ class Scheduler:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            delay = _POLL_SECONDS
             try:
                 delay = await self._look()
-            except Exception:
-                log.exception("outbox")
+            except Exception as error:
+                _complain(error)
+                delay = _TROUBLE_SECONDS
             try:
                 async with asyncio.timeout(delay):
                     await self._wanted.wait()
@@ -98,8 +99,8 @@ class Scheduler:
         progress = False
         try:
             progress = await self._serve[kind](destination)
-        except Exception:
-            log.exception("sending failed", extra={"kind": kind, "to": destination})
+        except Exception as error:
+            _complain(error)
             self._not_before[key] = self._queue.clock() + _TROUBLE_SECONDS
         finally:
             del self._tasks[key]
@@ -118,3 +119,10 @@ class Scheduler:
             expired = self._queue.expire()
             self._queue.purge()
         return self._queue.destinations(), expired, changed
+
+
+def _complain(error: Exception) -> None:
+    if isinstance(error, sqlite3.Error | OSError):  # a full disk, say
+        log.error("outbox failed", extra={"why": str(error), "seconds": _TROUBLE_SECONDS})
+    else:
+        log.error("outbox failed", exc_info=error)

@@ -28,6 +28,7 @@ from tests.support.processes import free_port
 from tests.support.storage_scp import Arrival as Received
 from tests.support.storage_scp import StorageScp
 from tests.support.storing import archive_in, reference, store
+from tests.support.wire import Wire
 
 CT, PRIVATE = b"1.2.840.10008.5.1.4.1.1.2\0", b"1.2.840.99999.1.4.1.1.2\0\0\0"
 
@@ -216,6 +217,25 @@ async def test_instance_that_ends_every_association_holds_nobody_up(tmp_path: Pa
             one.clock.now += 20
         assert sorted(set(received(scp))) == sorted(set(uids(some)) - {poison})
         assert [entry.subject for entry in one.listed("waiting")] == [poison]
+
+
+class Hasty(StorageScp):
+    """Accepts associations and goes away at once."""
+
+    async def _serve(self, wire: Wire) -> None:
+        del wire
+
+
+@pytest.mark.parametrize("kind", [Hasty, StorageScp])
+async def test_destination_that_ends_every_association_is_left_alone(tmp_path: Path, kind: type[StorageScp]) -> None:
+    def crash(arrival: Received) -> int:
+        raise RuntimeError("the peer crashes")
+
+    async with kind(free_port(), status=crash) as scp, sending(tmp_path, instances(20), scp.port) as one:
+        async with asyncio.timeout(5):
+            assert not await one.forwarder.serve("WS")
+        assert scp.associations == 3
+        assert {one.clock.now + 10} == {entry.due for entry in one.listed("waiting")}
 
 
 async def test_deleted_and_replaced_instances_are_dropped(tmp_path: Path) -> None:
