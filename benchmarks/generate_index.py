@@ -22,11 +22,12 @@ from pacslite.archive.normalise import normalise
 from pacslite.archive.phonetic import name_sounds
 
 
-def _words(text: str) -> list[str]:
+def words(text: str) -> list[str]:
+    """The words of a text."""
     return text.split()
 
 
-FAMILIES = _words(
+FAMILIES = words(
     """
     Smith Johnson Williams Brown Jones Garcia Miller Davis Rodriguez Martinez Hernandez Lopez Gonzalez
     Wilson Anderson Thomas Taylor Moore Jackson Martin Lee Perez Thompson White Harris Sanchez Clark
@@ -38,7 +39,7 @@ FAMILIES = _words(
     Okafor Mensah
     """
 )
-GIVEN = _words(
+GIVEN = words(
     """
     James Mary Robert Patricia John Jennifer Michael Linda David Elizabeth William Barbara Richard Susan
     Joseph Jessica Thomas Sarah Charles Karen Christopher Lisa Daniel Nancy Matthew Betty Anthony Sandra
@@ -49,7 +50,7 @@ GIVEN = _words(
 MODALITIES = ["CT"] * 30 + ["MR"] * 25 + ["CR"] * 15 + ["DX"] * 15 + ["US"] * 10 + ["MG"] * 3 + ["NM", "XA"]
 DESCRIPTIONS = [
     one.replace("_", " ")
-    for one in _words(
+    for one in words(
         """
     HEAD^ROUTINE CHEST_PA_AND_LATERAL ABDOMEN_WITH_CONTRAST KNEE_LEFT KNEE_RIGHT LUMBAR_SPINE BRAIN_MRA
     THORAX_LOW_DOSE PELVIS MAMMOGRAPHY_SCREENING CARDIAC_CTA WHOLE_BODY LIVER_DYNAMIC SHOULDER WRIST
