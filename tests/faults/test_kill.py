@@ -4,6 +4,7 @@ import asyncio
 import os
 import random
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ import pytest
 from tests.faults.checker import judge, observe
 from tests.faults.history import History
 from tests.faults.loading import Load
+from tests.support.exchange import identifier
 from tests.support.processes import ServerFactory
+from tests.support.wire import STUDY_ROOT_FIND, Context, Wire
 
 ROUNDS = int(os.environ.get("PACSLITE_TEST_KILL_ROUNDS", "30"))
 SEED = int(os.environ.get("PACSLITE_TEST_SEED", "1"))
@@ -26,9 +29,12 @@ async def test_sigkill_under_load(new_server: ServerFactory, tmp_path: Path) -> 
     everything, fresh = History(), History()
     starts: list[float] = []
     for number in range(ROUNDS):
+        launched = time.monotonic()
         server.start()
         if number:
-            starts.append(server.started_seconds)
+            async with await Wire.associate(server.port, [Context(1, STUDY_ROOT_FIND)]) as wire:
+                assert await wire.find(STUDY_ROOT_FIND, identifier("STUDY", StudyInstanceUID=""))
+            starts.append(time.monotonic() - launched)
             seen = await observe(server.port, retrieve=fresh.studies())
             violations = judge(everything, seen)
             assert not violations, f"round {number}:\n" + "\n".join(violations[:20])

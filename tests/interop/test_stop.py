@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.exchange import QUERY_CONTEXTS, identifier, send_instances
 from tests.support.instances import make_instance
-from tests.support.processes import Pacslite, ServerFactory, free_port
+from tests.support.processes import Pacslite, ServerFactory, free_port, wait_for_port
 from tests.support.storage_scp import StorageScp
 from tests.support.wire import CT_IMAGE, STUDY_ROOT_MOVE, AbortedError, Context, Wire
 
@@ -25,6 +25,15 @@ async def test_idle_server(new_server: ServerFactory) -> None:
     server = new_server()
     server.start()
     assert await _stop_seconds(server) < SOON
+
+
+async def test_while_it_starts(new_server: ServerFactory) -> None:
+    """From the moment it listens SIGTERM is an orderly end."""
+    server = new_server()
+    for _ in range(3):
+        server.launch()
+        await asyncio.to_thread(wait_for_port, server.port, server.process)
+        assert await _stop_seconds(server) < SOON
 
 
 async def test_idle_association_is_aborted(new_server: ServerFactory) -> None:

@@ -194,11 +194,16 @@ class Pacslite:
         return [*self.prefix, sys.executable, "-m", "pacslite", *words]
 
     def start(self) -> None:
-        """Start it and wait until it accepts connections."""
+        """Start it and wait until it accepts connections and says so."""
+        before = len(self.text())
         self.launch()
         assert self._process is not None
         try:
             self.started_seconds = wait_for_port(self.port, self._process)
+            for _ in range(1000):
+                if " serving " in (fresh := self.text()[before:]) or '"serving"' in fresh:
+                    break
+                time.sleep(0.01)
         except AssertionError as error:
             self.kill()
             raise AssertionError(f"pacslite serve: {error}\n{self.text()[-6000:]}") from None
