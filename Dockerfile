@@ -3,11 +3,13 @@ ARG BASE=python:3.13-slim-bookworm
 
 FROM ${BASE} AS build
 WORKDIR /src
+# "codecs" adds what decompresses images for receivers that want them so (NumPy and others, 150 MB)
+ARG REQUIREMENTS=runtime
 # The locked dependencies first: they change less often than the code
-COPY requirements/runtime.txt requirements/
+COPY requirements/${REQUIREMENTS}.txt requirements/build.txt requirements/
 RUN python3 -m venv /opt/pacslite \
-    && /opt/pacslite/bin/python -m pip install --no-cache-dir --require-hashes --only-binary :all: -r requirements/runtime.txt
-COPY requirements/build.txt requirements/
+    && /opt/pacslite/bin/python -m pip install --no-cache-dir --require-hashes --only-binary :all: \
+        -r requirements/${REQUIREMENTS}.txt
 RUN python3 -m venv /opt/build \
     && /opt/build/bin/python -m pip install --no-cache-dir --require-hashes --only-binary :all: -r requirements/build.txt
 COPY pyproject.toml README.md LICENSE ./
