@@ -9,13 +9,15 @@ import xxhash
 from pacslite.archive.instances.header import encode_header, header_size
 from pacslite.archive.instances.protocol import IncomingFile
 from pacslite.archive.outcome import StorageFailed, Stored
-from pacslite.dataset.scan import HeaderScanner
+from pacslite.dataset.scan import DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, DataSetError, HeaderScanner
 from pacslite.errors import DimseError
 
 __all__ = ["Incoming", "IncomingOwner", "ReadFlow"]
 
 _SMALL_FRAGMENT = 8192  # smaller ones are gathered: a list of a million tiny pieces would cost more than their bytes
 _GATHERED = 65536
+_DEFLATED = DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN
+_NOT_IN_DATA_SETS = frozenset({b"\0\0", b"\2\0", b"\0\2"})  # groups 0000 and 0002, in either byte order
 
 
 class ReadFlow(Protocol):
@@ -64,6 +66,7 @@ class Incoming:
         "sop_class_uid",
         "sop_instance_uid",
         "source_ae_title",
+        "stripped",
         "transfer_syntax_uid",
         "waiter",
     )
@@ -98,6 +101,7 @@ class Incoming:
         self.file: IncomingFile | None = None
         self.scan: HeaderScanner | None = None
         self.digest: xxhash.xxh3_128 | None = None
+        self.stripped = 0  # bytes that are not stored
 
     # receiving
 
@@ -159,14 +163,38 @@ class Incoming:
             source_ae_title=self.source_ae_title,
         )
 
+    def strip_file_meta(self, pieces: list[bytes | bytearray]) -> list[bytes | bytearray]:
+        """Take group 0002 away from the first pieces, which some devices send: it is no part of a data set.
+
+        Source: PS3.10 §7.1, PS3.7 §6.3.1 (group 0000).
+        """
+        if not pieces or bytes(pieces[0][:2]) not in _NOT_IN_DATA_SETS or self.transfer_syntax_uid == _DEFLATED:
+            return pieces
+        scan = HeaderScanner(self.transfer_syntax_uid)
+        for piece in pieces:
+            if scan.feed(memoryview(piece)):
+                break
+        self.stripped = left = scan.leading
+        if left >= sum(map(len, pieces)):
+            raise DataSetError(f"File Meta Information of {left} bytes in the data set")
+        while left >= len(pieces[0]):
+            left -= len(pieces.pop(0))
+        pieces[0] = pieces[0][left:]
+        return pieces
+
+    @property
+    def stored_length(self) -> int:
+        """Bytes of the data set in the file."""
+        return self.length - self.stripped
+
     def header(self, digest: bytes) -> bytes:
-        """The file's header: it proves ``length`` bytes with this digest."""
+        """The file's header: it proves ``stored_length`` bytes with this digest."""
         return encode_header(
             sop_class_uid=self.sop_class_uid,
             sop_instance_uid=self.sop_instance_uid,
             transfer_syntax_uid=self.transfer_syntax_uid,
             source_ae_title=self.source_ae_title,
-            data_set_length=self.length,
+            data_set_length=self.stored_length,
             digest=digest,
         )
 

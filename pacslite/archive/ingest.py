@@ -211,6 +211,7 @@ class Ingest:
         error: DimseError | None = None
         try:
             if incoming.file is None:
+                pieces = incoming.strip_file_meta(pieces)
                 incoming.file = self._store.create(incoming.header_size)
             incoming.file.append(pieces)
             incoming.digest_pieces(pieces)
@@ -248,6 +249,8 @@ class Ingest:
     def _make_durable(self, incoming: Incoming, pieces: list[bytes | bytearray]) -> _Sealed | Stored:
         if incoming.error is not None:
             raise incoming.error
+        if incoming.file is None:
+            pieces = incoming.strip_file_meta(pieces)
         known = self._index.look_up(incoming.sop_instance_uid)
         relocates = False
         if known is not None:
@@ -267,8 +270,8 @@ class Ingest:
         if self._options.durability == "full":
             file.begin_writeback()
         record = self._record(incoming, pieces)
-        record.data_set_offset = file.size - incoming.length
-        record.data_set_length = incoming.length
+        record.data_set_offset = file.size - incoming.stored_length
+        record.data_set_length = incoming.stored_length
         record.digest = digest
         if self._options.durability == "full":
             file.sync()
@@ -366,5 +369,5 @@ def _stored(outcome: Literal["stored", "duplicate", "replaced"], incoming: Incom
         series_instance_uid=key.series_instance_uid,
         transfer_syntax_uid=incoming.transfer_syntax_uid,
         source_ae_title=incoming.source_ae_title,
-        size=incoming.length,
+        size=incoming.stored_length,
     )

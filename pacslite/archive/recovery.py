@@ -10,7 +10,11 @@ import os
 from dataclasses import dataclass
 
 import xxhash
+from sqlalchemy import bindparam
 
+from pacslite.archive.index.removal import InstanceRow, remove_rows
+from pacslite.archive.index.schema import instance
+from pacslite.archive.index.statements import compile_statement, select_instance_rows
 from pacslite.archive.index.writer import Entry, IndexFailure, IndexFull, IndexWriter
 from pacslite.archive.instances.header import read_header
 from pacslite.archive.instances.layout import InstancePath, instance_path
@@ -29,6 +33,7 @@ log = logging.getLogger("pacslite.archive")
 
 _PIECE = 1 << 20
 _AT_ONCE = 256  # files settled together
+_SELECT_NEWEST = compile_statement(select_instance_rows().order_by(instance.c.id.desc()).limit(bindparam("count"))).text
 
 
 @dataclass(slots=True)
@@ -38,6 +43,7 @@ class Recovered:
     settled: int = 0  # indexed before, now in their place
     indexed: int = 0
     removed: int = 0  # torn, or refused before
+    dropped: int = 0  # rows without their files: [storage] durability did not promise them
     deletions: int = 0  # files of deletions that were cut off
 
 
@@ -62,6 +68,8 @@ class Recovery:
             for name in names[start : start + _AT_ONCE]:  # oldest first: of one instance the newest file stays
                 self._take_in(name, found)
             self._settler.settle()
+        if not self._trust_rows:
+            found.dropped = self._drop_rows_without_files()
         if names or found.deletions:
             log.info("recovered", extra={name: getattr(found, name) for name in Recovered.__slots__})
         return found
@@ -88,6 +96,32 @@ class Recovery:
             self._take_in(self._store.take_back(path), Recovered())
 
     # private
+
+    def _drop_rows_without_files(self) -> int:
+        """Where files are not synced before their rows, a power cut may leave the newest rows alone."""
+        dropped = 0
+        with self._index.transaction() as connection:
+            while True:
+                newest = [InstanceRow(*row) for row in connection.execute(_SELECT_NEWEST, (_AT_ONCE, 0))]
+                alone = [row for row in newest if not self._is_whole(row)]
+                if not alone:
+                    return dropped
+                remove_rows(connection, alone)
+                dropped += len(alone)
+
+    def _is_whole(self, row: InstanceRow) -> bool:
+        try:
+            fd = self._store.open_settled(row.path)
+        except OSError:
+            return False
+        try:
+            meta = read_header(fd)
+            read_record(fd, meta, verify=True)
+            return meta.digest == row.digest
+        except (OSError, FileMetaError, DimseError):
+            return False
+        finally:
+            os.close(fd)
 
     def _take_in(self, name: str, found: Recovered) -> None:
         record = self._read(name)

@@ -98,7 +98,12 @@ def journal(tmp_path_factory: pytest.TempPathFactory) -> Path:
 JOURNAL = [make_instance(n, series=n % 2, size=900 + 100 * n) for n in range(12)]
 
 
-@settings(max_examples=25, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(data=st.data())
 def test_what_was_not_synced_may_be_lost_or_torn(journal: Path, data: st.DataObject) -> None:
     """Any damage to files whose sender was not answered: the others are there, these are whole or gone."""
@@ -193,6 +198,29 @@ async def test_deleted_instance_does_not_come_back(tmp_path: Path, settled: bool
     assert files_in(before) == files_in(after)
     archive = await _judge(after, {kept.sop_instance_uid: kept.data})
     assert archive.recovered.deletions
+
+
+@pytest.mark.parametrize("durability", ["commit", "none"])
+async def test_rows_that_outlived_their_files_are_dropped(tmp_path: Path, durability: str) -> None:
+    """Files were not synced: whole or gone, but never visible and not to be had."""
+    instances = [make_instance(n, series=n % 2, size=700) for n in range(12)]
+    async with archive_in(tmp_path / "live", durability=durability) as archive:
+        await _store_all(archive, instances[:6])
+        await archive.settle()
+        await _store_all(archive, instances[6:])
+        image = image_of(tmp_path / "live", tmp_path / "image")
+    lost = [instances[1], instances[3], instances[7], instances[9]]
+    for instance, damage in zip(lost, (b"", None, b"", None), strict=True):
+        (path,) = (p for p in image.rglob("*.dcm") if p.read_bytes().endswith(instance.data))
+        path.unlink() if damage is None else path.write_bytes(damage)
+    kept = [instance for instance in instances if instance not in lost]
+    async with archive_in(image, durability=durability) as archive:
+        found = {uid for (uid,) in rows(image, "SELECT sop_instance_uid FROM instance")}
+        assert found == {instance.sop_instance_uid for instance in kept}
+        assert all(read(archive, instance.sop_instance_uid) == instance.data for instance in kept)
+        await store(archive, lost[0])
+        report = await archive.check(deep=True, repair=True)
+        assert {difference.kind for difference in report.differences} <= {"surplus", "foreign"}
 
 
 async def test_seeded_histories(tmp_path: Path) -> None:

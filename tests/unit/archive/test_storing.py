@@ -288,3 +288,18 @@ async def test_each_durability_keeps_what_an_orderly_stop_leaves(tmp_path: Path,
 def test_defaults_are_the_safe_ones(tmp_path: Path) -> None:
     options = StorageOptions(data_dir=tmp_path)
     assert (options.durability, options.duplicates, options.uid_conflict) == ("full", "keep", "reject")
+
+
+@pytest.mark.parametrize("piece", [4096, 1 << 20])
+async def test_file_meta_in_a_data_set_is_not_part_of_it(tmp_path: Path, piece: int) -> None:
+    """Some devices send group 0002 along (PS3.10 §7.1: it is of files): a file that had it twice would be none."""
+    plain = make_instance(1, size=9000)
+    group = encode_elements([(0x00020010, "UI", b"1.2.840.10008.1.2.1\0"), (0x00020013, "SH", b"DEVICE")])
+    sent = Instance(plain.patient_id, plain.study_uid, plain.series_uid, plain.sop_instance_uid, group + plain.data)
+    async with archive_in(tmp_path, piece_bytes=piece, pressed_piece_bytes=4096) as archive:
+        stored = await store(archive, sent)
+        assert stored.size == len(plain.data)
+        assert read(archive, plain.sop_instance_uid) == plain.data
+        assert (await archive.check(deep=True)).differences == []
+    (name,) = files_in(tmp_path)
+    assert dcmread(tmp_path / name).SOPInstanceUID == plain.sop_instance_uid
