@@ -12,13 +12,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Literal, NamedTuple
 
 import xxhash
-from sqlalchemy import bindparam
 
 from pacslite.archive.delete import Deleter
 from pacslite.archive.index.counts import correct_counts, find_wrong_counts
 from pacslite.archive.index.removal import InstanceRow
-from pacslite.archive.index.schema import instance
-from pacslite.archive.index.statements import compile_statement, select_instance_rows
+from pacslite.archive.index.statements import Statements
 from pacslite.archive.index.writer import IndexWriter
 from pacslite.archive.instances.header import read_header
 from pacslite.archive.instances.layout import SUFFIX, InstancePath
@@ -37,9 +35,6 @@ Progress = Callable[[int, int], None]  # done and all, in instances of index and
 _PAGE = 256
 _PIECE = 1 << 20
 _READERS = 4
-_SELECT_PAGE = compile_statement(
-    select_instance_rows().where(instance.c.id > bindparam("after")).order_by(instance.c.id).limit(bindparam("count"))
-).text
 
 
 class Difference(NamedTuple):
@@ -116,7 +111,7 @@ class Checker:
             ThreadPoolExecutor(_READERS if report.deep else 1, thread_name_prefix="check") as readers,
             self._index.reading() as connection,
         ):
-            while rows := [InstanceRow(*row) for row in connection.execute(_SELECT_PAGE, (last, _PAGE, 0))]:
+            while rows := [InstanceRow(*row) for row in connection.execute(Statements.select_page.text, (last, _PAGE))]:
                 last = rows[-1].id
                 found = readers.map(lambda row: self._check_row(row, report), rows)
                 differences = [self._mend_row(*each) if report.repair else each[1] for each in found if each]

@@ -7,15 +7,12 @@ the notes. A start finishes what a crash left. A reader that has a file open rea
 import logging
 from dataclasses import dataclass
 
-from sqlalchemy import bindparam, literal_column
-
 from pacslite.archive.index.removal import InstanceRow, Removed, remove_rows
-from pacslite.archive.index.schema import instance, patient, series, study
-from pacslite.archive.index.statements import Statements, compile_statement, select_instance_rows
+from pacslite.archive.index.statements import Statements
 from pacslite.archive.index.writer import IndexWriter
 from pacslite.archive.instances.layout import InstancePath
 from pacslite.archive.instances.protocol import InstanceStore
-from pacslite.archive.keys import UNIQUE_KEY, Level
+from pacslite.archive.keys import Level
 from pacslite.archive.notes import carry_out_notes
 from pacslite.archive.settle import Settler, Unsettled
 
@@ -24,18 +21,11 @@ __all__ = ["Deleted", "Deleter"]
 log = logging.getLogger("pacslite.archive")
 
 _AT_ONCE = 256  # instances a transaction: stores wait a few milliseconds, no longer
-_TABLES = (patient, study, series, instance)
-
-
 _SELECT = {
-    level: compile_statement(
-        select_instance_rows()
-        .join(patient, study.c.patient_fk == patient.c.id)
-        .where(_TABLES[level].c[UNIQUE_KEY[level].column] == bindparam("uid"))
-        .limit(bindparam("at_once"))
-        .offset(literal_column("0"))
-    )
-    for level in Level
+    Level.PATIENT: Statements.select_of_patient.text,
+    Level.STUDY: Statements.select_of_study.text,
+    Level.SERIES: Statements.select_of_series.text,
+    Level.IMAGE: Statements.select_of_image.text,
 }
 
 
@@ -84,7 +74,7 @@ class Deleter:
     def _remove_rows(self, level: Level, uid: str, deleted: Deleted) -> list[tuple[InstancePath, Unsettled | None]]:
         """Remove rows, note their files; both are durable when it returns the files."""
         with self._index.transaction() as connection:
-            rows = [InstanceRow(*row) for row in connection.execute(_SELECT[level].text, (uid, _AT_ONCE))]
+            rows = [InstanceRow(*row) for row in connection.execute(_SELECT[level], (uid, _AT_ONCE))]
             files = [(row.path, self._settler.locate(row.sop_instance_uid)) for row in rows]
             notes = [(f"instances/{row.path}", row.sop_instance_uid) for row in rows]
             notes += [(f"incoming/{file.name}", file.sop_instance_uid) for _, file in files if file is not None]

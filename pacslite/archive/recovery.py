@@ -10,11 +10,9 @@ import os
 from dataclasses import dataclass
 
 import xxhash
-from sqlalchemy import bindparam
 
 from pacslite.archive.index.removal import InstanceRow, remove_rows
-from pacslite.archive.index.schema import instance
-from pacslite.archive.index.statements import compile_statement, select_instance_rows
+from pacslite.archive.index.statements import Statements
 from pacslite.archive.index.writer import Entry, IndexFailure, IndexFull, IndexWriter
 from pacslite.archive.instances.header import read_header
 from pacslite.archive.instances.layout import InstancePath, instance_path
@@ -33,7 +31,6 @@ log = logging.getLogger("pacslite.archive")
 
 _PIECE = 1 << 20
 _AT_ONCE = 256  # files settled together
-_SELECT_NEWEST = compile_statement(select_instance_rows().order_by(instance.c.id.desc()).limit(bindparam("count"))).text
 
 
 @dataclass(slots=True)
@@ -102,7 +99,7 @@ class Recovery:
         dropped = 0
         with self._index.transaction() as connection:
             while True:
-                newest = [InstanceRow(*row) for row in connection.execute(_SELECT_NEWEST, (_AT_ONCE, 0))]
+                newest = [InstanceRow(*row) for row in connection.execute(Statements.select_newest.text, (_AT_ONCE,))]
                 alone = [row for row in newest if not self._is_whole(row)]
                 if not alone:
                     return dropped

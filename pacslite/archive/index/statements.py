@@ -1,32 +1,9 @@
-"""The writer's SQL: built with SQLAlchemy Core from the schema, compiled to text once, run on the DBAPI connection.
-
-An INSERT through a prepared sqlite3 statement costs a sixth of the same through SQLAlchemy's execution.
-"""
+"""The text of the writer's SQL; written by ``python -m pacslite.archive.index.definitions``, then ``ruff format``."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from sqlalchemy import (
-    ClauseElement,
-    ColumnElement,
-    Select,
-    Table,
-    bindparam,
-    delete,
-    func,
-    insert,
-    literal_column,
-    select,
-    update,
-)
-from sqlalchemy.dialects import sqlite
-from sqlalchemy.sql.compiler import SQLCompiler
-
-from pacslite.archive.index.schema import deleted_file, instance, patient, series, study, totals
-from pacslite.archive.keys import Level
-from pacslite.archive.record import columns_of
-
-__all__ = ["Statement", "Statements", "compile_statement", "select_instance_rows"]
+__all__ = ["Statement", "Statements"]
 
 
 class Statement(NamedTuple):
@@ -40,121 +17,325 @@ class Statement(NamedTuple):
         return tuple(values[name] for name in self.names)
 
 
-_NONE: ColumnElement[int] = literal_column("0")  # a plain 0 would become a parameter
-_DIALECT = sqlite.dialect(paramstyle="qmark")
-
-
-def compile_statement(statement: ClauseElement) -> Statement:
-    """Compile for SQLite, parameters by position."""
-    compiled = statement.compile(dialect=_DIALECT)
-    if not isinstance(compiled, SQLCompiler):
-        raise TypeError(statement)
-    return Statement(str(compiled), tuple(compiled.positiontup or ()))
-
-
-def _insert(table: Table) -> Statement:
-    names = [column.name for column in table.columns if column.name != "id"]
-    return compile_statement(insert(table).values({name: bindparam(name) for name in names}))
-
-
-def _add(table: Table, *counts: str) -> Statement:
-    """Add to counters of one row; the parameters are the counters' names, then ``of``."""
-    values = {name: table.c[name] + bindparam(name) for name in counts}
-    return compile_statement(update(table).where(table.c.id == bindparam("of")).values(values))
-
-
-_IMAGE = columns_of(Level.IMAGE)
-_FILE = ("transfer_syntax_uid", "data_set_offset", "data_set_length", "digest", "source_ae_title", "received_at")
-_INSTANCE_ROW = ("series_fk", *_IMAGE, *_FILE, "attributes")
-
-
-def select_instance_rows() -> Select[*tuple[object, ...]]:
-    """Columns of ``InstanceRow``."""
-    return (
-        select(
-            instance.c.id,
-            instance.c.sop_instance_uid,
-            instance.c.data_set_offset + instance.c.data_set_length,
-            series.c.id,
-            series.c.series_instance_uid,
-            study.c.id,
-            study.c.study_instance_uid,
-            study.c.patient_fk,
-            instance.c.digest,
-        )
-        .join_from(instance, series, instance.c.series_fk == series.c.id)
-        .join(study, series.c.study_fk == study.c.id)
-    )
-
-
 class Statements:
-    """All of them; constants of the class, compiled when the module is imported."""
+    """All of them."""
 
-    insert_patient = _insert(patient)
-    insert_study = _insert(study)
-    insert_series = _insert(series)
-    insert_instance = _insert(instance)
-    update_instance = compile_statement(
-        update(instance)
-        .where(instance.c.id == bindparam("of"))
-        .values({name: bindparam(name) for name in _INSTANCE_ROW})
+    # written by definitions.py
+    insert_patient = Statement(
+        "INSERT INTO patient (identity, patient_name, patient_name_key, patient_id, issuer_of_patient_id, "
+        "patient_birth_date, patient_birth_date_key, patient_birth_time, patient_birth_time_key, "
+        "patient_sex, other_patient_ids, other_patient_names, other_patient_names_key, ethnic_group, "
+        "patient_comments, patient_name_sounds, number_of_studies, number_of_series, number_of_instances, "
+        "attributes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            "identity",
+            "patient_name",
+            "patient_name_key",
+            "patient_id",
+            "issuer_of_patient_id",
+            "patient_birth_date",
+            "patient_birth_date_key",
+            "patient_birth_time",
+            "patient_birth_time_key",
+            "patient_sex",
+            "other_patient_ids",
+            "other_patient_names",
+            "other_patient_names_key",
+            "ethnic_group",
+            "patient_comments",
+            "patient_name_sounds",
+            "number_of_studies",
+            "number_of_series",
+            "number_of_instances",
+            "attributes",
+        ),
     )
-    select_patient = compile_statement(select(patient.c.id).where(patient.c.identity == bindparam("identity")))
-    select_study = compile_statement(
-        select(study.c.id, study.c.patient_fk, patient.c.identity, study.c.modalities, study.c.sop_classes)
-        .join_from(study, patient, study.c.patient_fk == patient.c.id)
-        .where(study.c.study_instance_uid == bindparam("study_instance_uid"))
+    insert_study = Statement(
+        "INSERT INTO study (patient_fk, study_instance_uid, study_date, study_date_key, study_time, "
+        "study_time_key, accession_number, study_id, study_description, referring_physician_name, "
+        "referring_physician_name_key, name_of_physicians_reading_study, "
+        "name_of_physicians_reading_study_key, admitting_diagnoses, institution_name, "
+        "timezone_offset_from_utc, patient_age, patient_size, patient_size_key, patient_weight, "
+        "patient_weight_key, occupation, additional_patient_history, modalities, sop_classes, "
+        "number_of_series, number_of_instances, attributes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, "
+        "?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            "patient_fk",
+            "study_instance_uid",
+            "study_date",
+            "study_date_key",
+            "study_time",
+            "study_time_key",
+            "accession_number",
+            "study_id",
+            "study_description",
+            "referring_physician_name",
+            "referring_physician_name_key",
+            "name_of_physicians_reading_study",
+            "name_of_physicians_reading_study_key",
+            "admitting_diagnoses",
+            "institution_name",
+            "timezone_offset_from_utc",
+            "patient_age",
+            "patient_size",
+            "patient_size_key",
+            "patient_weight",
+            "patient_weight_key",
+            "occupation",
+            "additional_patient_history",
+            "modalities",
+            "sop_classes",
+            "number_of_series",
+            "number_of_instances",
+            "attributes",
+        ),
     )
-    select_series = compile_statement(
-        select(series.c.id).where(
-            series.c.study_fk == bindparam("study_fk"),
-            series.c.series_instance_uid == bindparam("series_instance_uid"),
-        )
+    insert_series = Statement(
+        "INSERT INTO series (study_fk, series_instance_uid, modality, series_number, series_number_key, "
+        "series_date, series_date_key, series_time, series_time_key, series_description, station_name, "
+        "performing_physician_name, performing_physician_name_key, operators_name, operators_name_key, "
+        "body_part_examined, protocol_name, laterality, performed_procedure_step_start_date, "
+        "performed_procedure_step_start_date_key, performed_procedure_step_start_time, "
+        "performed_procedure_step_start_time_key, number_of_instances, attributes) VALUES (?, ?, ?, ?, ?, "
+        "?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            "study_fk",
+            "series_instance_uid",
+            "modality",
+            "series_number",
+            "series_number_key",
+            "series_date",
+            "series_date_key",
+            "series_time",
+            "series_time_key",
+            "series_description",
+            "station_name",
+            "performing_physician_name",
+            "performing_physician_name_key",
+            "operators_name",
+            "operators_name_key",
+            "body_part_examined",
+            "protocol_name",
+            "laterality",
+            "performed_procedure_step_start_date",
+            "performed_procedure_step_start_date_key",
+            "performed_procedure_step_start_time",
+            "performed_procedure_step_start_time_key",
+            "number_of_instances",
+            "attributes",
+        ),
     )
-    select_instance = compile_statement(
-        select_instance_rows().where(instance.c.sop_instance_uid == bindparam("sop_instance_uid"))
+    insert_instance = Statement(
+        "INSERT INTO instance (series_fk, sop_instance_uid, sop_class_uid, instance_number, "
+        "instance_number_key, image_type, content_date, content_date_key, content_time, content_time_key, "
+        "acquisition_number, acquisition_number_key, number_of_frames, number_of_frames_key, rows_, "
+        "columns_, bits_allocated, transfer_syntax_uid, data_set_offset, data_set_length, digest, "
+        "source_ae_title, received_at, attributes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, "
+        "?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            "series_fk",
+            "sop_instance_uid",
+            "sop_class_uid",
+            "instance_number",
+            "instance_number_key",
+            "image_type",
+            "content_date",
+            "content_date_key",
+            "content_time",
+            "content_time_key",
+            "acquisition_number",
+            "acquisition_number_key",
+            "number_of_frames",
+            "number_of_frames_key",
+            "rows_",
+            "columns_",
+            "bits_allocated",
+            "transfer_syntax_uid",
+            "data_set_offset",
+            "data_set_length",
+            "digest",
+            "source_ae_title",
+            "received_at",
+            "attributes",
+        ),
     )
-    set_study_sets = compile_statement(
-        update(study)
-        .where(study.c.id == bindparam("of"))
-        .values(modalities=bindparam("modalities"), sop_classes=bindparam("sop_classes"))
+    update_instance = Statement(
+        "UPDATE instance SET series_fk=?, sop_instance_uid=?, sop_class_uid=?, instance_number=?, "
+        "instance_number_key=?, image_type=?, content_date=?, content_date_key=?, content_time=?, "
+        "content_time_key=?, acquisition_number=?, acquisition_number_key=?, number_of_frames=?, "
+        "number_of_frames_key=?, rows_=?, columns_=?, bits_allocated=?, transfer_syntax_uid=?, "
+        "data_set_offset=?, data_set_length=?, digest=?, source_ae_title=?, received_at=?, attributes=? "
+        "WHERE instance.id = ?",
+        (
+            "series_fk",
+            "sop_instance_uid",
+            "sop_class_uid",
+            "instance_number",
+            "instance_number_key",
+            "image_type",
+            "content_date",
+            "content_date_key",
+            "content_time",
+            "content_time_key",
+            "acquisition_number",
+            "acquisition_number_key",
+            "number_of_frames",
+            "number_of_frames_key",
+            "rows_",
+            "columns_",
+            "bits_allocated",
+            "transfer_syntax_uid",
+            "data_set_offset",
+            "data_set_length",
+            "digest",
+            "source_ae_title",
+            "received_at",
+            "attributes",
+            "of",
+        ),
     )
-    add_to_series = _add(series, "number_of_instances")
-    add_to_study = _add(study, "number_of_series", "number_of_instances")
-    add_to_patient = _add(patient, "number_of_studies", "number_of_series", "number_of_instances")
-    add_to_totals = _add(totals, "patients", "studies", "series", "instances", "bytes")
-    insert_totals = compile_statement(
-        sqlite.insert(totals).values({c.name: bindparam(c.name) for c in totals.columns}).on_conflict_do_nothing()
+    add_to_series = Statement(
+        "UPDATE series SET number_of_instances=(series.number_of_instances + ?) WHERE series.id = ?",
+        ("number_of_instances", "of"),
     )
-    select_totals = compile_statement(select(*[column for column in totals.columns if column.name != "id"]))
-    insert_deleted_file = compile_statement(
-        insert(deleted_file).values(name=bindparam("name"), sop_instance_uid=bindparam("sop_instance_uid"))
+    add_to_study = Statement(
+        "UPDATE study SET number_of_series=(study.number_of_series + ?), "
+        "number_of_instances=(study.number_of_instances + ?) WHERE study.id = ?",
+        ("number_of_series", "number_of_instances", "of"),
     )
-    select_deleted_files = compile_statement(
-        select(deleted_file.c.id, deleted_file.c.name, deleted_file.c.sop_instance_uid).order_by(deleted_file.c.id)
+    add_to_patient = Statement(
+        "UPDATE patient SET number_of_studies=(patient.number_of_studies + ?), "
+        "number_of_series=(patient.number_of_series + ?), "
+        "number_of_instances=(patient.number_of_instances + ?) WHERE patient.id = ?",
+        ("number_of_studies", "number_of_series", "number_of_instances", "of"),
     )
-    select_last_deleted_file = compile_statement(select(func.max(deleted_file.c.id)))
-    delete_instance = compile_statement(delete(instance).where(instance.c.id == bindparam("of")))
-    delete_series = compile_statement(
-        delete(series).where(series.c.id == bindparam("of"), series.c.number_of_instances == _NONE)
+    add_to_totals = Statement(
+        "UPDATE totals SET patients=(totals.patients + ?), studies=(totals.studies + ?), "
+        "series=(totals.series + ?), instances=(totals.instances + ?), bytes=(totals.bytes + ?) WHERE "
+        "totals.id = ?",
+        ("patients", "studies", "series", "instances", "bytes", "of"),
     )
-    delete_study = compile_statement(
-        delete(study).where(study.c.id == bindparam("of"), study.c.number_of_series == _NONE)
+    set_study_sets = Statement(
+        "UPDATE study SET modalities=?, sop_classes=? WHERE study.id = ?",
+        ("modalities", "sop_classes", "of"),
     )
-    delete_patient = compile_statement(
-        delete(patient).where(patient.c.id == bindparam("of"), patient.c.number_of_studies == _NONE)
+    insert_totals = Statement(
+        "INSERT INTO totals (id, patients, studies, series, instances, bytes) VALUES (?, ?, ?, ?, ?, ?) "
+        "ON CONFLICT DO NOTHING",
+        ("id", "patients", "studies", "series", "instances", "bytes"),
     )
-    select_modalities = compile_statement(
-        select(series.c.modality).where(series.c.study_fk == bindparam("of"), series.c.modality.is_not(None)).distinct()
+    select_patient = Statement(
+        "SELECT patient.id FROM patient WHERE patient.identity = ?",
+        ("identity",),
     )
-    select_sop_classes = compile_statement(
-        select(instance.c.sop_class_uid)
-        .join_from(instance, series, instance.c.series_fk == series.c.id)
-        .where(series.c.study_fk == bindparam("of"))
-        .distinct()
+    select_study = Statement(
+        "SELECT study.id, study.patient_fk, patient.identity, study.modalities, study.sop_classes FROM "
+        "study JOIN patient ON study.patient_fk = patient.id WHERE study.study_instance_uid = ?",
+        ("study_instance_uid",),
     )
-    delete_deleted_files = compile_statement(delete(deleted_file).where(deleted_file.c.id <= bindparam("up_to")))
-
-
-if Statements.insert_instance.names != _INSTANCE_ROW:
-    raise AssertionError(f"columns of instance: {Statements.insert_instance.names}")
+    select_series = Statement(
+        "SELECT series.id FROM series WHERE series.study_fk = ? AND series.series_instance_uid = ?",
+        ("study_fk", "series_instance_uid"),
+    )
+    select_totals = Statement(
+        "SELECT totals.patients, totals.studies, totals.series, totals.instances, totals.bytes FROM totals",
+        (),
+    )
+    select_modalities = Statement(
+        "SELECT DISTINCT series.modality FROM series WHERE series.study_fk = ? AND series.modality IS NOT NULL",
+        ("of",),
+    )
+    select_sop_classes = Statement(
+        "SELECT DISTINCT instance.sop_class_uid FROM instance JOIN series ON instance.series_fk = "
+        "series.id WHERE series.study_fk = ?",
+        ("of",),
+    )
+    select_instance = Statement(
+        "SELECT instance.id, instance.sop_instance_uid, instance.data_set_offset + "
+        "instance.data_set_length AS anon_1, series.id AS id_1, series.series_instance_uid, study.id AS "
+        "id_2, study.study_instance_uid, study.patient_fk, instance.digest FROM instance JOIN series ON "
+        "instance.series_fk = series.id JOIN study ON series.study_fk = study.id WHERE "
+        "instance.sop_instance_uid = ?",
+        ("sop_instance_uid",),
+    )
+    select_page = Statement(
+        "SELECT instance.id, instance.sop_instance_uid, instance.data_set_offset + "
+        "instance.data_set_length AS anon_1, series.id AS id_1, series.series_instance_uid, study.id AS "
+        "id_2, study.study_instance_uid, study.patient_fk, instance.digest FROM instance JOIN series ON "
+        "instance.series_fk = series.id JOIN study ON series.study_fk = study.id WHERE instance.id > ? "
+        "ORDER BY instance.id LIMIT ? OFFSET 0",
+        ("after", "count"),
+    )
+    select_newest = Statement(
+        "SELECT instance.id, instance.sop_instance_uid, instance.data_set_offset + "
+        "instance.data_set_length AS anon_1, series.id AS id_1, series.series_instance_uid, study.id AS "
+        "id_2, study.study_instance_uid, study.patient_fk, instance.digest FROM instance JOIN series ON "
+        "instance.series_fk = series.id JOIN study ON series.study_fk = study.id ORDER BY instance.id "
+        "DESC LIMIT ? OFFSET 0",
+        ("count",),
+    )
+    select_of_patient = Statement(
+        "SELECT instance.id, instance.sop_instance_uid, instance.data_set_offset + "
+        "instance.data_set_length AS anon_1, series.id AS id_1, series.series_instance_uid, study.id AS "
+        "id_2, study.study_instance_uid, study.patient_fk, instance.digest FROM instance JOIN series ON "
+        "instance.series_fk = series.id JOIN study ON series.study_fk = study.id JOIN patient ON "
+        "study.patient_fk = patient.id WHERE patient.patient_id = ? LIMIT ? OFFSET 0",
+        ("uid", "count"),
+    )
+    select_of_study = Statement(
+        "SELECT instance.id, instance.sop_instance_uid, instance.data_set_offset + "
+        "instance.data_set_length AS anon_1, series.id AS id_1, series.series_instance_uid, study.id AS "
+        "id_2, study.study_instance_uid, study.patient_fk, instance.digest FROM instance JOIN series ON "
+        "instance.series_fk = series.id JOIN study ON series.study_fk = study.id WHERE "
+        "study.study_instance_uid = ? LIMIT ? OFFSET 0",
+        ("uid", "count"),
+    )
+    select_of_series = Statement(
+        "SELECT instance.id, instance.sop_instance_uid, instance.data_set_offset + "
+        "instance.data_set_length AS anon_1, series.id AS id_1, series.series_instance_uid, study.id AS "
+        "id_2, study.study_instance_uid, study.patient_fk, instance.digest FROM instance JOIN series ON "
+        "instance.series_fk = series.id JOIN study ON series.study_fk = study.id WHERE "
+        "series.series_instance_uid = ? LIMIT ? OFFSET 0",
+        ("uid", "count"),
+    )
+    select_of_image = Statement(
+        "SELECT instance.id, instance.sop_instance_uid, instance.data_set_offset + "
+        "instance.data_set_length AS anon_1, series.id AS id_1, series.series_instance_uid, study.id AS "
+        "id_2, study.study_instance_uid, study.patient_fk, instance.digest FROM instance JOIN series ON "
+        "instance.series_fk = series.id JOIN study ON series.study_fk = study.id WHERE "
+        "instance.sop_instance_uid = ? LIMIT ? OFFSET 0",
+        ("uid", "count"),
+    )
+    delete_instance = Statement(
+        "DELETE FROM instance WHERE instance.id = ?",
+        ("of",),
+    )
+    delete_series = Statement(
+        "DELETE FROM series WHERE series.id = ? AND series.number_of_instances = 0",
+        ("of",),
+    )
+    delete_study = Statement(
+        "DELETE FROM study WHERE study.id = ? AND study.number_of_series = 0",
+        ("of",),
+    )
+    delete_patient = Statement(
+        "DELETE FROM patient WHERE patient.id = ? AND patient.number_of_studies = 0",
+        ("of",),
+    )
+    insert_deleted_file = Statement(
+        "INSERT INTO deleted_file (name, sop_instance_uid) VALUES (?, ?)",
+        ("name", "sop_instance_uid"),
+    )
+    select_deleted_files = Statement(
+        "SELECT deleted_file.id, deleted_file.name, deleted_file.sop_instance_uid FROM deleted_file ORDER "
+        "BY deleted_file.id",
+        (),
+    )
+    select_last_deleted_file = Statement(
+        "SELECT max(deleted_file.id) AS max_1 FROM deleted_file",
+        (),
+    )
+    delete_deleted_files = Statement(
+        "DELETE FROM deleted_file WHERE deleted_file.id <= ?",
+        ("up_to",),
+    )

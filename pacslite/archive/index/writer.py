@@ -491,6 +491,10 @@ def _find(connection: sqlite3.Connection, sop_instance_uid: str) -> InstanceRow 
     return None if found is None else InstanceRow(*found)
 
 
+_FILE = ("transfer_syntax_uid", "data_set_offset", "data_set_length", "digest", "source_ae_title", "received_at")
+if Statements.insert_instance.names != ("series_fk", *columns_of(Level.IMAGE), *_FILE, "attributes"):
+    raise AssertionError("statements.py is older than keys.py: run python -m pacslite.archive.index.definitions")
+
 _PATIENT_COUNTS = ("number_of_studies", "number_of_series", "number_of_instances")
 _STUDY_COUNTS = ("number_of_series", "number_of_instances")
 
