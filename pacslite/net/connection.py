@@ -128,7 +128,7 @@ class Connection(asyncio.BufferedProtocol):
         self._connected(self)
         self._after_step()
 
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
+    def get_buffer(self, sizehint: int) -> memoryview:
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:

@@ -92,7 +92,7 @@ class ReceiveService:
         self._directory = directory
         self._received = received
 
-    def offer(self, abstract_syntax: str, service_class: str | None) -> AbstractSyntaxOffer | None:  # noqa: ARG002
+    def offer(self, abstract_syntax: str, service_class: str | None) -> AbstractSyntaxOffer | None:
         return AbstractSyntaxOffer(transfer_syntaxes=None, scu=True, scp=True, extended=None)
 
     def begin(self, request: Request) -> DataSetSink:

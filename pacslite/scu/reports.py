@@ -107,10 +107,10 @@ class ReportService:
     def __init__(self, reports: Reports) -> None:
         self._reports = reports
 
-    def offer(self, abstract_syntax: str, service_class: str | None) -> AbstractSyntaxOffer | None:  # noqa: ARG002
+    def offer(self, abstract_syntax: str, service_class: str | None) -> AbstractSyntaxOffer | None:
         return _OFFER if abstract_syntax == STORAGE_COMMITMENT_PUSH_MODEL else None
 
-    def begin(self, request: Request) -> DataSetSink:  # noqa: ARG002
+    def begin(self, request: Request) -> DataSetSink:
         return BoundedBuffer(_DATA_SET_BYTES)
 
     async def handle(self, request: Request, reply: Reply) -> None:

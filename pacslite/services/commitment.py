@@ -71,7 +71,7 @@ class CommitmentService:
         self._transactions = transactions
         self._maximum_references = maximum_references
 
-    def offer(self, abstract_syntax: str, service_class: str | None) -> AbstractSyntaxOffer | None:  # noqa: ARG002
+    def offer(self, abstract_syntax: str, service_class: str | None) -> AbstractSyntaxOffer | None:
         return _OFFER if abstract_syntax == STORAGE_COMMITMENT_PUSH_MODEL else None
 
     def begin(self, request: Request) -> DataSetSink:

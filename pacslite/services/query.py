@@ -47,10 +47,10 @@ class FindService:
         self._identifier_bytes = identifier_bytes
         self._offer = identifier_offer((options.relational, True, options.fuzzy, True))
 
-    def offer(self, abstract_syntax: str, service_class: str | None) -> AbstractSyntaxOffer | None:  # noqa: ARG002
+    def offer(self, abstract_syntax: str, service_class: str | None) -> AbstractSyntaxOffer | None:
         return self._offer if abstract_syntax in _MODELS else None
 
-    def begin(self, request: Request) -> DataSetSink:  # noqa: ARG002
+    def begin(self, request: Request) -> DataSetSink:
         return BoundedBuffer(self._identifier_bytes)
 
     async def handle(self, request: Request, reply: Reply) -> None:

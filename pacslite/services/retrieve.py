@@ -88,10 +88,10 @@ class _RetrieveService:
         self._models = models
         self._offer = identifier_offer((query_options.relational,))
 
-    def offer(self, abstract_syntax: str, service_class: str | None) -> AbstractSyntaxOffer | None:  # noqa: ARG002
+    def offer(self, abstract_syntax: str, service_class: str | None) -> AbstractSyntaxOffer | None:
         return self._offer if abstract_syntax in self._models else None
 
-    def begin(self, request: Request) -> DataSetSink:  # noqa: ARG002
+    def begin(self, request: Request) -> DataSetSink:
         return BoundedBuffer(self._options.identifier_bytes)
 
     async def _plan(self, request: Request) -> Sequence[InstanceRef]:

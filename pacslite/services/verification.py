@@ -34,11 +34,11 @@ class VerificationService:
     permission = "echo"
     commands = frozenset({CommandField.C_ECHO_RQ})
 
-    def offer(self, abstract_syntax: str, service_class: str | None) -> AbstractSyntaxOffer | None:  # noqa: ARG002
+    def offer(self, abstract_syntax: str, service_class: str | None) -> AbstractSyntaxOffer | None:
         return _OFFER if abstract_syntax == VERIFICATION else None
 
-    def begin(self, request: Request) -> DataSetSink:  # noqa: ARG002
+    def begin(self, request: Request) -> DataSetSink:
         return Discard()  # a C-ECHO-RQ has no data set; one that comes all the same is read over
 
-    async def handle(self, request: Request, reply: Reply) -> None:  # noqa: ARG002
+    async def handle(self, request: Request, reply: Reply) -> None:
         await reply(Status.SUCCESS)
