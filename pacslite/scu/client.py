@@ -301,7 +301,7 @@ class Client:
             while True:
                 response, data_set = await connection.next_response(exchange)
                 yield _progress(response, data_set, context.transfer_syntax)
-                if exchange.done:
+                if not is_pending(response.status):
                     return
         finally:
             if not exchange.done and connection.over is None:

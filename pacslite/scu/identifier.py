@@ -80,5 +80,12 @@ def _answer(identifier: Identifier, inherited: tuple[str, ...]) -> Answer:
             numbers = struct.unpack_from(f"<{count}{_NUMBERS[attribute.vr]}", attribute.value)
             answer[name] = "\\".join(str(number) for number in numbers)
         else:
-            answer[name] = decode_text(attribute.value, attribute.vr, charsets)
+            answer[name] = _unpadded(decode_text(attribute.value, attribute.vr, charsets), attribute.vr)
     return answer
+
+
+def _unpadded(text: str, vr: str) -> str:
+    """PS3.5 §6.2: leading spaces belong to the value of LT, ST and UT, which have one only."""
+    if vr in {"LT", "ST", "UT"}:
+        return text.rstrip(" \0")
+    return "\\".join(part.strip(" \0") for part in text.split("\\"))
