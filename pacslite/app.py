@@ -9,6 +9,7 @@ import signal
 import socket
 import ssl
 import sys
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ from pacslite.net.limits import Limits, LimitsOptions
 from pacslite.net.listener import Endpoint, Listener
 from pacslite.net.timeouts import Timeouts
 from pacslite.net.tls import Certificates, TlsOptions
+from pacslite.notify import notify
 from pacslite.scu.pool import Pool
 from pacslite.scu.requestor import Requestor, RequestorOptions
 from pacslite.services.verification import VerificationService
@@ -173,20 +175,22 @@ class Server:
 async def run(settings: Settings, reload: Callable[[], Settings] | None = None) -> int:
     """Serve until SIGTERM or SIGINT; SIGHUP takes over what ``reload`` gives. Exit code 0 after an orderly end."""
     sys.setswitchinterval(_SWITCH_INTERVAL_SECONDS)
-    server = Server(settings)
-    await server.start()
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     hung_up = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
     loop.add_signal_handler(signal.SIGHUP, hung_up.set)
+    server = Server(settings)
+    await server.start()
     gc.collect()
     gc.freeze()  # what is there now stays: collections need not look at it again
     _greet(settings, server.ports)
+    notify("READY=1")
     reloading = asyncio.create_task(_reload_on(hung_up, server, reload))
     await ended.wait()
     log.info("stopping", extra={"drain_seconds": settings.timeouts.drain_seconds})
+    notify("STOPPING=1")
     reloading.cancel()
     await server.stop()
     log.info("stopped")
@@ -197,10 +201,12 @@ async def _reload_on(hung_up: asyncio.Event, server: Server, reload: Callable[[]
     while True:
         await hung_up.wait()
         hung_up.clear()
+        notify("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
         try:
             await server.reload(reload() if reload is not None else server.settings)
         except PacsliteError as error:
             log.error("configuration not reloaded", extra={"why": str(error)})
+        notify("READY=1")
 
 
 def _greet(settings: Settings, ports: list[int]) -> None:

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pacslite.access import Access
 from pacslite.archive.archive import Archive
 from pacslite.archive.index.reader import IndexReader
-from pacslite.archive.options import StorageOptions
 from pacslite.archive.query import QueryOptions
 from pacslite.budget import Budget
 from pacslite.config import Settings
 from pacslite.dimse.messages import Priority
 from pacslite.dimse.service import Service
+from pacslite.options import storage_options
 from pacslite.outbox.commitments import CommitmentOptions
 from pacslite.outbox.forwarding import ForwardOptions
 from pacslite.outbox.outbox import Outbox, OutboxOptions
@@ -46,7 +46,7 @@ class Backend:
         self._access = access
         self._pool = pool
         self._outbox: Outbox | None = None
-        self._archive = Archive(_storage_options(settings), budget=Budget(settings.limits.total_bytes))
+        self._archive = Archive(storage_options(settings), budget=Budget(settings.limits.total_bytes))
         self._reader = IndexReader(self._archive.index_path, connections=settings.index.read_connections)
         query_options = _query_options(settings)
         retrieve_options = _retrieve_options(settings)
@@ -125,23 +125,6 @@ def _outbox_options(settings: Settings) -> OutboxOptions:
         forwarding=ForwardOptions(operations=settings.retrieve.operations),
         commitment=CommitmentOptions(settings.server.ae_title, commitment.grace_seconds),
         maximum_transactions=commitment.maximum_transactions,
-    )
-
-
-def _storage_options(settings: Settings) -> StorageOptions:
-    storage = settings.storage
-    return StorageOptions(
-        data_dir=settings.server.data_dir,
-        durability=storage.durability,
-        duplicates=storage.duplicates,
-        uid_conflict=storage.uid_conflict,
-        patient_conflict=storage.patient_conflict,
-        min_free_bytes=storage.min_free_bytes,
-        max_bytes=storage.max_bytes,
-        disk_threads=storage.disk_threads,
-        piece_bytes=storage.piece_bytes,
-        unflushed_bytes=settings.limits.association_bytes,
-        index_cache_bytes=settings.index.cache_bytes,
     )
 
 

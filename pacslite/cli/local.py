@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from pacslite.archive.archive import Archive
-from pacslite.archive.options import StorageOptions
 from pacslite.config import Settings, load
 from pacslite.config.load import Flag
 from pacslite.log import configure
+from pacslite.options import storage_options
 
-__all__ = ["archive_of", "settings_for", "storage_options"]
+__all__ = ["archive_of", "settings_for"]
 
 
 def settings_for(config: Path | None, data_dir: Path | None) -> Settings:
@@ -20,23 +20,6 @@ def settings_for(config: Path | None, data_dir: Path | None) -> Settings:
     settings = load(config, flags=flags).settings
     configure("debug" if settings.log.level == "debug" else "error", settings.log.format)
     return settings
-
-
-def storage_options(settings: Settings) -> StorageOptions:
-    storage = settings.storage
-    return StorageOptions(
-        data_dir=settings.server.data_dir,
-        durability=storage.durability,
-        duplicates=storage.duplicates,
-        uid_conflict=storage.uid_conflict,
-        patient_conflict=storage.patient_conflict,
-        min_free_bytes=storage.min_free_bytes,
-        max_bytes=storage.max_bytes,
-        disk_threads=storage.disk_threads,
-        piece_bytes=storage.piece_bytes,
-        index_cache_bytes=settings.index.cache_bytes,
-        checkpoint_bytes=settings.index.checkpoint_bytes,
-    )
 
 
 def archive_of(settings: Settings) -> Archive:

@@ -3,9 +3,10 @@
 import typer
 
 from pacslite.archive.reindex import reindex as rebuild
-from pacslite.cli.local import settings_for, storage_options
+from pacslite.cli.local import settings_for
 from pacslite.cli.options import Config, DataDir, Json, command
 from pacslite.cli.output import complain, counted, print_json, print_line, progress_bar
+from pacslite.options import storage_options
 
 __all__ = ["app"]
 
