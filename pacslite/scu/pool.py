@@ -10,6 +10,8 @@ from pacslite.upper_layer.items import PresentationContext
 
 __all__ = ["Pool"]
 
+_CLOSE_SECONDS = 1.0  # for the answers to our A-RELEASE-RQs when the server stops
+
 _Key = tuple[Address, tuple[PresentationContext, ...]]
 
 
@@ -26,7 +28,7 @@ class Pool:
         self._reuse_seconds = reuse_seconds
         self._idle: dict[_Key, list[Connection]] = {}
         self._timers: dict[Connection, asyncio.TimerHandle] = {}
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closing: dict[asyncio.Task[None], Connection] = {}
 
     @property
     def requestor(self) -> Requestor:
@@ -35,10 +37,11 @@ class Pool:
 
     async def acquire(self, address: Address, contexts: Sequence[PresentationContext]) -> Connection:
         """An association on which ``contexts`` were proposed; nobody else uses it until it is given back."""
-        idle = self._idle.get((address, tuple(contexts)), [])
-        while idle:
-            connection = idle.pop()
-            self._timers.pop(connection).cancel()
+        key = (address, tuple(contexts))
+        while idle := self._idle.get(key):
+            connection = idle[-1]
+            self._timers[connection].cancel()
+            self._forget(key, connection)
             if connection.over is None:
                 return connection
         return await self._requestor.associate(address, contexts)
@@ -53,22 +56,30 @@ class Pool:
         self._timers[connection] = loop.call_later(self._reuse_seconds, self._expire, key, connection)
 
     async def close(self) -> None:
-        """Release all idle associations."""
+        """Release all idle associations; those whose peer does not answer soon are dropped."""
         for key, connections in list(self._idle.items()):
             for connection in list(connections):
                 self._timers[connection].cancel()
                 self._expire(key, connection)
         if self._closing:
+            await asyncio.wait(self._closing, timeout=_CLOSE_SECONDS)
+        for connection in self._closing.values():
+            connection.drop()
+        if self._closing:
             await asyncio.wait(self._closing)
 
     def _expire(self, key: _Key, connection: Connection) -> None:
+        self._forget(key, connection)
+        task = asyncio.create_task(_release(connection))
+        self._closing[task] = connection
+        task.add_done_callback(self._closing.pop)
+
+    def _forget(self, key: _Key, connection: Connection) -> None:
+        """It is idle no longer."""
         del self._timers[connection]
         self._idle[key].remove(connection)
         if not self._idle[key]:
             del self._idle[key]
-        task = asyncio.create_task(_release(connection))
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
 
 
 async def _release(connection: Connection) -> None:
