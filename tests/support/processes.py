@@ -191,7 +191,8 @@ class Pacslite:
         return self._process
 
     def command(self, *words: str) -> list[str]:
-        return [*self.prefix, sys.executable, "-m", "pacslite", *words]
+        """Our command line, without ``prefix``."""
+        return [sys.executable, "-m", "pacslite", *words]
 
     def start(self) -> None:
         """Start it and wait until it accepts connections and says so."""
@@ -212,7 +213,10 @@ class Pacslite:
         """Start it without waiting."""
         config = self.log.with_suffix(".toml")
         config.write_text(to_toml(self.settings, self.remotes))
-        words = self.command("serve", "--config", str(config), "--data-dir", str(self.data_dir), "--host", "127.0.0.1")
+        words = [
+            *self.prefix,
+            *self.command("serve", "--config", str(config), "--data-dir", str(self.data_dir), "--host", "127.0.0.1"),
+        ]
         words += ["--port", str(self.port), "--ae-title", self.ae_title]
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(

@@ -1,0 +1,133 @@
+"""Every file call of a start that recovers and of a delete fails in turn, and in turn is the last one.
+
+Whatever happened, the next undisturbed start has every acknowledged instance, and what was deleted stays deleted.
+"""
+
+import asyncio
+import os
+import re
+import shutil
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from tests.faults.checker import observe
+from tests.support.exchange import send_instances
+from tests.support.instances import make_instance
+from tests.support.processes import Pacslite, ServerFactory, need, run
+
+SOAK = int(os.environ.get("PACSLITE_TEST_KILL_ROUNDS", "30")) > 30
+STEP = 1 if SOAK else 4
+CALLS = ("fdatasync", "fsync", "syncfs", "pwrite64", "renameat", "renameat2", "rename", "unlinkat", "ftruncate")
+LIMIT = 200
+DISTURBANCES = ["error=EIO", "signal=KILL"]
+
+
+def _strace(trace: Path, disturbance: str, number: int) -> list[str]:
+    names = ",".join(f"?{name}" for name in CALLS)
+    quiet = ["-f", "-q", "-o", str(trace), "-e", f"trace={names}"]
+    return [need("strace"), *quiet, "-e", f"inject={names}:{disturbance}:when={number}"]
+
+
+def _injected(trace: Path) -> bool:
+    return "(INJECTED)" in trace.read_text(errors="replace")
+
+
+@pytest.fixture
+def crashed(new_server: ServerFactory) -> tuple[Pacslite, Path, dict[str, str]]:
+    """A data directory as SIGKILL leaves it: some instances settled, some only in ``incoming/``."""
+    server = new_server()
+    instances = [make_instance(n, seed=110, series=n % 3, size=3_000) for n in range(12)]
+
+    async def fill() -> None:
+        server.start()
+        await send_instances(server.port, instances[:6])
+        await asyncio.to_thread(server.stop)
+        server.start()
+        await send_instances(server.port, instances[6:])
+        server.kill()
+
+    asyncio.run(fill())
+    original = server.data_dir.with_name("original")
+    shutil.copytree(server.data_dir, original)
+    return server, original, {item.sop_instance_uid: item.digest for item in instances}
+
+
+@pytest.mark.timeout(1200 if SOAK else 180)
+@pytest.mark.parametrize("disturbance", DISTURBANCES)
+async def test_each_call_of_a_start(
+    crashed: tuple[Pacslite, Path, dict[str, str]], tmp_path: Path, disturbance: str
+) -> None:
+    server, original, promised = crashed
+    server.expected = ["."]  # what a start that fails says is its own affair; a traceback of the interpreter is not
+    for number in count(1, STEP):
+        assert number < LIMIT
+        shutil.rmtree(server.data_dir)
+        shutil.copytree(original, server.data_dir)
+        trace = tmp_path / "trace"
+        server.prefix = _strace(trace, disturbance, number)
+        before = len(server.text())
+        server.launch()
+        ended = await _ends_before_it_serves(server, before)
+        _kill_traced(server)
+        reached = ended if disturbance == "signal=KILL" else _injected(trace)
+        said = server.text()[before:]
+        assert "most recent call last" not in said.partition(" INFO ")[0], said
+        server.prefix = ()
+        async with server.running():
+            assert (await observe(server.port)).content == promised, f"call {number}"
+        if not reached:
+            break
+    await server.tool("check", "--deep", "--data-dir", server.data_dir)
+
+
+async def _ends_before_it_serves(server: Pacslite, before: int) -> bool:
+    """Half a second longer, in fact: for what it does off the hot path."""
+    for _ in range(1500):
+        if server.process.poll() is not None:
+            return True
+        if " serving " in server.text()[before:]:
+            await asyncio.sleep(0.5)
+            return server.process.poll() is not None
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"neither serves nor ends\n{server.text()[before:]}")
+
+
+def _kill_traced(server: Pacslite) -> None:
+    """strace's child is the server: it must not outlive its tracer."""
+    children = Path(f"/proc/{server.pid}/task/{server.pid}/children")
+    for child in children.read_text().split() if children.exists() else []:
+        os.kill(int(child), 9)
+    server.process.wait(10)
+
+
+@pytest.mark.timeout(1200 if SOAK else 180)
+@pytest.mark.parametrize("disturbance", DISTURBANCES)
+async def test_each_call_of_a_delete(new_server: ServerFactory, tmp_path: Path, disturbance: str) -> None:
+    """The series is gone or whole, its files and rows together; a second delete ends what the first began."""
+    server = new_server()
+    kept = [make_instance(n, seed=111, series=0, size=2_000) for n in range(4)]
+    doomed = [make_instance(n, seed=111, series=1, size=2_000) for n in range(4)]
+    async with server.running():
+        await send_instances(server.port, [*kept, *doomed])
+    original = server.data_dir.with_name("original")
+    shutil.copytree(server.data_dir, original)
+    for number in count(1, STEP):
+        assert number < LIMIT
+        shutil.rmtree(server.data_dir)
+        shutil.copytree(original, server.data_dir)
+        trace = tmp_path / "trace"
+        words = ("delete", "--series", doomed[0].series_uid, "--data-dir", str(server.data_dir))
+        done = await run(*_strace(trace, disturbance, number), *server.command(*words), expect=range(-20, 256))
+        assert not re.search("most recent call last", done.output), done.output
+        async with server.running():
+            left = (await observe(server.port)).content
+        assert {item.sop_instance_uid: item.digest for item in kept}.items() <= left.items()
+        rest = set(left) - {item.sop_instance_uid for item in kept}
+        assert rest in (set(), {item.sop_instance_uid for item in doomed}), f"call {number}: {rest}"
+        if done.code == 0:
+            assert not rest
+        await server.tool("check", "--deep", "--data-dir", server.data_dir)
+        if done.code != -9 and not _injected(trace):
+            break
