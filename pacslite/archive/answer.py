@@ -7,8 +7,8 @@ the requested character set if it has all their characters, else in UTF-8 (ISO_I
 from collections.abc import Callable, Sequence
 from struct import pack
 
+from pacslite.archive.criteria import AVAILABILITY, CHARSET, LEVEL, RETRIEVE_AE_TITLE, ItemMatch, Query, ReturnKey
 from pacslite.archive.keys import COLUMN_OF_TAG, Key, Level, level_of
-from pacslite.archive.query import AVAILABILITY, CHARSET, LEVEL, RETRIEVE_AE_TITLE, ItemMatch, Query, ReturnKey
 from pacslite.archive.sieve import Cell, KeptValues, item_acceptor
 from pacslite.dataset.charset import UTF_8, decode_text, encode_text
 from pacslite.dataset.decode import Attribute, Identifier

@@ -1,13 +1,23 @@
-"""A query as the archive understands it, and its reading from an identifier (PS3.4 §C.4.1.1.3, §C.4.1.3).
-
-``Query`` is the one form in which DIMSE and HTTP ask: level, filters, attributes to return. It knows nothing of SQL
-(index/select.py) nor of how answers are encoded (answer.py).
-"""
+"""Identifiers of C-FIND, C-MOVE and C-GET requests read as queries (PS3.4 §C.4.1.1.3, §C.4.1.3, §C.4.2.2.1)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
 
+from pacslite.archive.criteria import (
+    AVAILABILITY,
+    CHARSET,
+    LEVEL,
+    RETRIEVE_AE_TITLE,
+    TIMEZONE,
+    Filter,
+    ItemMatch,
+    KeptFilter,
+    Model,
+    MomentFilter,
+    Query,
+    QueryOptions,
+    RetrieveRequest,
+    ReturnKey,
+)
 from pacslite.archive.keys import COLUMN_OF_TAG, KEY_OF_TAG, KEYS, UNIQUE_KEY, Key, Level, Maintained, level_of
 from pacslite.archive.matching import NUMBER_SIZES, Between, Match, OneOf, is_exact, parse_match, tag_text
 from pacslite.archive.timezone import parse_offset
@@ -15,125 +25,7 @@ from pacslite.dataset.charset import decode_text
 from pacslite.dataset.decode import Attribute, Identifier, IdentifierError, decode_identifier
 from pacslite.dataset.dictionary import keyword_of, vr_of
 
-__all__ = [
-    "Filter",
-    "ItemMatch",
-    "KeptFilter",
-    "MomentFilter",
-    "Query",
-    "QueryOptions",
-    "RetrieveRequest",
-    "ReturnKey",
-    "parse_query",
-    "parse_retrieve",
-]
-
-Model = Literal["patient", "study", "patient_study_only", "composite"]
-
-CHARSET = 0x00080005
-LEVEL = 0x00080052
-RETRIEVE_AE_TITLE = 0x00080054
-AVAILABILITY = 0x00080056
-TIMEZONE = 0x00080201
-
-
-@dataclass(frozen=True, slots=True)
-class QueryOptions:
-    """As configured.
-
-    Args:
-        relational: Relational queries may be negotiated (§C.5.1.1).
-        fuzzy: Fuzzy semantic matching of person names may be negotiated.
-        require_upper_keys: Without relational queries the unique keys of the levels above are required; off for old
-            devices that leave them out.
-        strict: Refuse what the standard forbids but harms nobody, as keys of levels below the one asked for; otherwise
-            they are ignored.
-        match_unknown: A key that is empty in the archive matches whatever is asked (§C.2.2.1.2).
-        maximum_results: Answers after which a query is ended with A700; 0, no limit.
-        timezone_offset: ``+0100`` style, of stored dates and times that name none; empty, they are taken as asked.
-    """
-
-    retrieve_ae_title: str = "PACSLITE"
-    relational: bool = True
-    fuzzy: bool = True
-    require_upper_keys: bool = True
-    strict: bool = False
-    match_unknown: bool = False
-    maximum_results: int = 0
-    timezone_offset: str = ""
-
-
-class Filter(NamedTuple):
-    """A key with a column, and what is asked of it."""
-
-    key: Key | Maintained
-    match: Match
-
-
-class MomentFilter(NamedTuple):
-    """A date and a time that must be looked at together.
-
-    ``combined``: the two ranges are one range of moments (§C.2.2.2.5, combined datetime matching). With ``offset``,
-    minutes from UTC, both are in that timezone (§C.5.1.1, timezone query adjustment).
-    """
-
-    date: Key
-    time: Key
-    dates: Between
-    times: Between
-    combined: bool
-    offset: int | None = None
-
-
-class ItemMatch(NamedTuple):
-    """Sequence matching (§C.2.2.2.6): one item must fit in all of these."""
-
-    keys: tuple[tuple[int, str, "Match | ItemMatch"], ...]
-
-
-class KeptFilter(NamedTuple):
-    """An attribute without a column, compared in what is kept of the header."""
-
-    tag: int
-    vr: str
-    level: Level
-    match: Match | ItemMatch
-
-
-class ReturnKey(NamedTuple):
-    """An attribute to return; ``items`` is what is asked of a sequence, empty for all of it."""
-
-    tag: int
-    vr: str
-    items: Identifier = Identifier()
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """What to find and what to return.
-
-    ``lower_filters`` are of levels below: an entity matches that has one that fits in all of them (relational queries).
-    ``unsupported_keys`` were asked for and are not returned: answers are FF01 (§C.4.1.1.4).
-    """
-
-    level: Level
-    filters: tuple[Filter, ...] = ()
-    lower_filters: tuple[Filter, ...] = ()
-    moments: tuple[MomentFilter, ...] = ()
-    kept_filters: tuple[KeptFilter, ...] = ()
-    return_keys: tuple[ReturnKey, ...] = ()
-    unsupported_keys: tuple[int, ...] = ()
-    charsets: tuple[str, ...] = ()
-    transfer_syntax_uid: str = "1.2.840.10008.1.2"
-    options: QueryOptions = field(default_factory=QueryOptions)
-
-
-@dataclass(frozen=True, slots=True)
-class RetrieveRequest:
-    """Unique keys of ``level`` and above: all instances below what they name are wanted (§C.4.2.2.1)."""
-
-    level: Level
-    filters: tuple[Filter, ...]
+__all__ = ["Model", "Query", "QueryOptions", "RetrieveRequest", "parse_query", "parse_retrieve"]
 
 
 def parse_query(

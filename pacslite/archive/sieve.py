@@ -6,11 +6,11 @@ kept of the header. Queries on plain columns never come here.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+from pacslite.archive.criteria import TIMEZONE, Filter, ItemMatch, MomentFilter, Query
 from pacslite.archive.kept import decode_kept
 from pacslite.archive.keys import KEY_OF_TAG, Level
 from pacslite.archive.matching import NUMBER_SIZES, ONE_VALUE_VRS, Between, Match, acceptor, is_exact
 from pacslite.archive.normalise import normalise
-from pacslite.archive.query import TIMEZONE, Filter, ItemMatch, MomentFilter, Query
 from pacslite.archive.timezone import parse_offset, shift_moment
 from pacslite.dataset.charset import decode_text
 from pacslite.dataset.decode import Attribute, Identifier, IdentifierError, decode_identifier

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, and_, column, not_, table, true
 
+from pacslite.archive.criteria import Filter, MomentFilter, Query
 from pacslite.archive.index.predicates import (
     TABLES,
     Predicate,
@@ -28,7 +29,6 @@ from pacslite.archive.index.predicates import (
 from pacslite.archive.index.schema import has_second_group, has_third_group, second_group, third_group
 from pacslite.archive.keys import UNIQUE_KEY, Key, Level, Maintained
 from pacslite.archive.matching import Between, Like, NameLike, OneOf, Sounds
-from pacslite.archive.query import Filter, MomentFilter, Query
 
 __all__ = ["TRIGRAMS", "Branch", "choose_driver"]
 

@@ -30,10 +30,10 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
+from pacslite.archive.criteria import Filter, MomentFilter
 from pacslite.archive.index.schema import instance, patient, series, study
 from pacslite.archive.keys import Key, Level, Maintained
 from pacslite.archive.matching import Between, Either, Like, Match, NameLike, OneOf, Sounds
-from pacslite.archive.query import Filter, MomentFilter
 
 __all__ = [
     "PARENT",

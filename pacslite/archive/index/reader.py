@@ -9,7 +9,7 @@ import asyncio
 import sqlite3
 import sys
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing, closing, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import aiosqlite
 
 from pacslite.archive.answer import AnswerEncoder
+from pacslite.archive.criteria import Query, RetrieveRequest
 from pacslite.archive.keys import Level
-from pacslite.archive.query import Query, RetrieveRequest
 from pacslite.archive.reference import InstanceRef
 from pacslite.archive.sieve import Cell, KeptReader, KeptValues, Sieve
 from pacslite.errors import DimseError
@@ -58,7 +58,11 @@ class IndexReader:
         self._pool = _Pool(path, connections)
 
     async def start(self) -> None:
-        """Open the connections. ``stop`` must follow: their threads keep the process alive."""
+        """Open the connections. ``stop`` must follow: their threads keep the process alive.
+
+        Raises:
+            IndexUnreadable: There is no index, or it is none of ours.
+        """
         await self._pool.open()
 
     async def stop(self) -> None:
@@ -157,6 +161,7 @@ class _Pool:
         self._long = asyncio.Semaphore(max(1, connections - 1))
 
     async def open(self) -> None:
+        self._probe()
         try:
             for _ in range(self._number):
                 connection = aiosqlite.connect(
@@ -169,6 +174,14 @@ class _Pool:
         except BaseException:
             await self.close()
             raise
+
+    def _probe(self) -> None:
+        """Fail before there are threads: aiosqlite does not wait for one whose connection fails."""
+        try:
+            with closing(sqlite3.connect(self._uri, uri=True)) as connection:
+                connection.execute("SELECT id FROM study LIMIT 1").fetchone()
+        except sqlite3.Error as error:
+            raise IndexUnreadable(f"index: {error}") from error
 
     async def close(self) -> None:
         connections, self._all = self._all, []

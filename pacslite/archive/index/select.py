@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Integer, Select, bindparam, select
 
+from pacslite.archive.criteria import Filter, Query
 from pacslite.archive.index.compiled import LIMIT, Page, compiled_page, joined
 from pacslite.archive.index.drivers import TRIGRAMS, Branch, choose_driver
 from pacslite.archive.index.predicates import (
@@ -23,7 +24,6 @@ from pacslite.archive.index.predicates import (
 from pacslite.archive.index.schema import instance, series, study
 from pacslite.archive.keys import UNIQUE_KEY, Level
 from pacslite.archive.matching import OneOf
-from pacslite.archive.query import Filter, Query
 
 __all__ = ["Selection", "Way", "instances_of_series", "named_instances", "named_series"]
 

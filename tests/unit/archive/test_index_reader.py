@@ -169,7 +169,7 @@ async def test_stop_leaves_no_thread(many: Path) -> None:
 
 async def test_index_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     reader = IndexReader(tmp_path / "index.sqlite")
-    with pytest.raises(sqlite3.OperationalError):
+    with pytest.raises(IndexUnreadable):
         await reader.start()
     await reader.stop()
     assert list(tmp_path.iterdir()) == []
