@@ -1,6 +1,7 @@
 """An acceptor in the test's own process: the network layer over loopback, with services that tests steer."""
 
 import asyncio
+import dataclasses
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -215,6 +216,10 @@ class Site:
     @property
     def port(self) -> int:
         return self.ports[0]
+
+    def listen_on(self, port: int) -> None:
+        """Not on a free port, but on this one."""
+        self._endpoint = dataclasses.replace(self._endpoint, port=port)
 
     async def start(self) -> None:
         self.ports = await self.listener.start([self._endpoint])

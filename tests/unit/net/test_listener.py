@@ -31,11 +31,19 @@ def few_descriptors() -> Iterator[None]:
 
 async def test_all_addresses_share_one_port(make_site: MakeSite) -> None:
     """IPv4 and IPv6, on the port that the system chose."""
-    site = make_site(host="")
+    site = make_site()
     await site.start()
+    await site.listener.start([Endpoint("::1", site.port)])
     for host in ("127.0.0.1", "::1"):
         async with await Wire.associate(site.port, CONTEXTS, host=host) as wire:
             assert await wire.echo() == 0
+    everywhere = listening_sockets("", 0)
+    families = {one.family for one in everywhere}
+    ports = {one.getsockname()[1] for one in everywhere}
+    for one in everywhere:
+        one.close()
+    assert families == {socket.AF_INET, socket.AF_INET6}
+    assert len(ports) == 1
 
 
 async def test_ipv6_alone(make_site: MakeSite) -> None:
