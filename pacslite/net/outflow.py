@@ -136,9 +136,7 @@ class Outflow:
             return
         if len(buffers) == 1 and len(buffers[0]) <= _SMALL and self._put_at_once(transport, buffers[0]):
             return
-        if self._timer is None and self._write_seconds:
-            self._taken = self._written - transport.get_write_buffer_size()
-            self._timer = self._loop.call_later(self._write_seconds, self._look)
+        self._watch(transport)
         transport.writelines(buffers)
         self._written += sum(map(len, buffers))
         self.last_sent = self._loop.time()
@@ -155,10 +153,11 @@ class Outflow:
             sent = os.write(self._fd, data)
         except OSError:  # no room, or no connection: the transport finds out by itself
             return False
-        if sent < len(data):
-            transport.write(data[sent:])
         self._written += len(data)
         self.last_sent = self._loop.time()
+        if sent < len(data):
+            transport.write(data[sent:])
+            self._watch(transport)
         return True
 
     @property
@@ -204,6 +203,12 @@ class Outflow:
             raise
         if self._writable is not None:
             await self._drain()
+
+    def _watch(self, transport: asyncio.Transport) -> None:
+        """Start the write timer, if it does not run."""
+        if self._timer is None and self._write_seconds:
+            self._taken = self._written - transport.get_write_buffer_size()
+            self._timer = self._loop.call_later(self._write_seconds, self._look)
 
     def _look(self) -> None:
         """The write timer: has anything been taken since it was started?"""
