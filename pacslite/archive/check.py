@@ -23,7 +23,7 @@ from pacslite.archive.instances.layout import SUFFIX, InstancePath
 from pacslite.archive.instances.protocol import InstanceStore
 from pacslite.archive.keys import Level
 from pacslite.archive.recovery import Recovery, read_record
-from pacslite.archive.settle import Settler
+from pacslite.archive.settle import Settler, Unsettled
 from pacslite.dataset.meta import FileMetaError, read_file_meta
 from pacslite.errors import DimseError
 
@@ -134,10 +134,7 @@ class Checker:
     def _look(self, row: InstanceRow, report: CheckReport) -> tuple[Kind | None, str]:
         unsettled = self._settler.locate(row.sop_instance_uid)
         try:
-            if unsettled is not None:
-                fd = self._store.open_incoming(unsettled.name)
-            else:
-                fd = self._store.open_settled(row.path)
+            fd = self._open(row, unsettled)
         except FileNotFoundError:
             moved = self._settler.locate(row.sop_instance_uid) is not unsettled
             return "missing", "moved" if moved else f"no file instances/{row.path}"
@@ -161,6 +158,12 @@ class Checker:
         finally:
             os.close(fd)
         return None, ""
+
+    def _open(self, row: InstanceRow, unsettled: Unsettled | None) -> int:
+        if unsettled is not None:
+            with suppress(FileNotFoundError):  # settled just now
+                return self._store.open_incoming(unsettled.name)
+        return self._store.open_settled(row.path)
 
     def _mend_row(self, row: InstanceRow, difference: Difference) -> Difference:
         """Take the row away, so that the instance can be sent again; what is left of the file is kept."""

@@ -7,51 +7,104 @@ wake.
 import logging
 import threading
 from collections.abc import Callable
-from queue import SimpleQueue
-from typing import TypeVarTuple
+from queue import Empty, SimpleQueue
+from typing import Generic, TypeVar, TypeVarTuple
 
-__all__ = ["DiskThreads"]
+__all__ = ["DiskThreads", "GroupThreads"]
 
 _Arguments = TypeVarTuple("_Arguments")
+_Item = TypeVar("_Item")
 
 log = logging.getLogger("pacslite.archive")
 
 
-class DiskThreads:
-    """``count`` threads that take jobs in order, each after it has called ``prepare``.
+class GroupThreads(Generic[_Item]):
+    """``count`` threads that hand what waits to ``handle``, in order and in groups.
 
-    A job must not raise; one that does is logged and lost.
+    A thread takes its share of what waits, ``most`` at most, and does not wait for more: an item that comes alone is a
+    group. ``handle`` must not raise; what it raises is logged. Each thread calls ``prepare`` first.
     """
 
-    def __init__(self, name: str, count: int, prepare: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        count: int,
+        handle: Callable[[list[_Item]], None],
+        *,
+        most: int = 1,
+        prepare: Callable[[], None] | None = None,
+    ) -> None:
+        self._items: SimpleQueue[_Item | None] = SimpleQueue()
+        self._handle = handle
         self._prepare = prepare
-        self._jobs: SimpleQueue[tuple[Callable[..., None], tuple[object, ...]] | None] = SimpleQueue()
+        self._most = most
+        self._count = count
         self._threads = [
             threading.Thread(target=self._run, name=f"{name}-{number}", daemon=True) for number in range(count)
         ]
         for thread in self._threads:
             thread.start()
 
-    def submit(self, job: Callable[[*_Arguments], None], *args: *_Arguments) -> None:
-        """Queue ``job(*args)``; never blocks. Who submits bounds how much waits here."""
-        self._jobs.put((job, args))
+    def put(self, item: _Item) -> None:
+        """Queue an item; never blocks. Who puts bounds how much waits here."""
+        self._items.put(item)
 
     def stop(self) -> None:
         """Finish what is queued, then end the threads. Blocks."""
         for _ in self._threads:
-            self._jobs.put(None)
+            self._items.put(None)
         for thread in self._threads:
             thread.join()
 
     def _run(self) -> None:
-        if self._prepare is not None:
-            self._attempt(self._prepare, ())
-        while (entry := self._jobs.get()) is not None:
-            self._attempt(*entry)
-            del entry  # a job holds an object's bytes: not while we wait for the next
-
-    def _attempt(self, job: Callable[..., None], args: tuple[object, ...]) -> None:
         try:
-            job(*args)
+            if self._prepare is not None:
+                self._prepare()
         except Exception:
-            log.exception("disk thread", extra={"job": getattr(job, "__qualname__", repr(job))})
+            log.exception("disk thread")
+        while group := self._take():
+            try:
+                self._handle(group)
+            except Exception:
+                log.exception("disk thread")
+            del group  # an item holds an object's bytes: not while we wait for the next
+
+    def _take(self) -> list[_Item]:
+        """The next group; empty at the end."""
+        item = self._items.get()
+        if item is None:
+            return []
+        group = [item]
+        share = min(self._most, 1 + self._items.qsize() // self._count)
+        while len(group) < share:
+            try:
+                item = self._items.get_nowait()
+            except Empty:
+                break
+            if item is None:
+                self._items.put(None)  # of another thread, or our own after this group
+                break
+            group.append(item)
+        return group
+
+
+class DiskThreads:
+    """Threads that run jobs in order."""
+
+    def __init__(self, name: str, count: int, prepare: Callable[[], None] | None = None) -> None:
+        self._threads: GroupThreads[tuple[Callable[..., None], tuple[object, ...]]] = GroupThreads(
+            name, count, self._run_jobs, prepare=prepare
+        )
+
+    def submit(self, job: Callable[[*_Arguments], None], *args: *_Arguments) -> None:
+        """Queue ``job(*args)``; never blocks."""
+        self._threads.put((job, args))
+
+    def stop(self) -> None:
+        """Finish what is queued, then end the threads. Blocks."""
+        self._threads.stop()
+
+    @staticmethod
+    def _run_jobs(jobs: list[tuple[Callable[..., None], tuple[object, ...]]]) -> None:
+        for job, args in jobs:
+            job(*args)

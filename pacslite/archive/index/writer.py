@@ -9,10 +9,10 @@ import logging
 import os
 import sqlite3
 import threading
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,6 +37,18 @@ __all__ = [
 log = logging.getLogger("pacslite.archive")
 
 _PAGE = 4096
+_ROWS_AT_ONCE = 64
+# Of the writer's connection only: a transaction of one statement keeps the counts too.
+_COUNT_STORED = """
+CREATE TEMP TRIGGER count_stored AFTER INSERT ON main.instance BEGIN
+UPDATE series SET number_of_instances = number_of_instances + 1 WHERE id = new.series_fk;
+UPDATE study SET number_of_instances = number_of_instances + 1
+WHERE id = (SELECT study_fk FROM series WHERE id = new.series_fk);
+UPDATE patient SET number_of_instances = number_of_instances + 1
+WHERE id = (SELECT patient_fk FROM series JOIN study ON study.id = study_fk WHERE series.id = new.series_fk);
+UPDATE totals SET instances = instances + 1, bytes = bytes + new.data_set_offset + new.data_set_length WHERE id = 1;
+END
+"""
 _KNOWN_SERIES = 4096  # places remembered: 4 associations send from 4 series, 1,000 from 1,000
 
 
@@ -91,13 +103,19 @@ class _Place(NamedTuple):
 
 @dataclass(slots=True)
 class _Counts:
-    """What a transaction adds, by row: a counter is updated once a group, not once an instance."""
+    """What a transaction adds to the totals, beside the instances: those the trigger counts."""
 
-    instances: Counter[tuple[int, int, int]] = field(default_factory=Counter)  # (series, study, patient)
     patients: int = 0
     studies: int = 0
     series: int = 0
-    size: int = 0
+    instances: int = 0
+    bytes: int = 0
+
+    def __iter__(self) -> Iterator[int]:
+        return iter((self.patients, self.studies, self.series, self.instances, self.bytes))
+
+
+_Row = tuple[object, ...]
 
 
 class IndexWriter:
@@ -122,7 +140,7 @@ class IndexWriter:
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            self._path, isolation_level=None, check_same_thread=False, cached_statements=64, timeout=30
+            self._path, isolation_level=None, check_same_thread=False, cached_statements=128, timeout=30
         )
         synchronous = "OFF" if self._options.durability == "none" else "NORMAL"
         for pragma in (
@@ -136,8 +154,13 @@ class IndexWriter:
             connection.execute(f"PRAGMA {pragma}")
         return connection
 
-    def _open(self) -> sqlite3.Connection:
+    def _connect_to_write(self) -> sqlite3.Connection:
         connection = self._connect()
+        connection.execute(_COUNT_STORED)
+        return connection
+
+    def _open(self) -> sqlite3.Connection:
+        connection = self._connect_to_write()
         # writes, whatever was there: the log's file must exist to be synced
         connection.execute(Statements.insert_totals.text, (1, 0, 0, 0, 0, 0))
         connection.execute(Statements.add_to_totals.text, (0, 0, 0, 0, 0, 1))
@@ -217,10 +240,14 @@ class IndexWriter:
         return [outcome for entry in entries for outcome in self.commit([entry])]
 
     def _commit(self, entries: Sequence[Entry]) -> list[DimseError | None]:
+        if (plain := self._plain_rows(entries)) is not None:
+            self._insert_instances(plain)
+            self._uncheckpointed += len(plain)
+            return [None] * len(plain)
         execute = self._connection.execute
         execute("BEGIN IMMEDIATE")
         counts = _Counts()
-        rows: list[tuple[object, ...]] = []
+        rows: list[_Row] = []
         outcomes: list[DimseError | None] = []
         for entry in entries:
             record = entry.record
@@ -235,30 +262,39 @@ class IndexWriter:
             if record.sop_class_uid not in place.study.sop_classes:
                 place.study.sop_classes.add(record.sop_class_uid)
                 self._write_sets(place.study)
-            row = (
-                place.series_id,
-                *record.image,
-                record.transfer_syntax_uid,
-                record.data_set_offset,
-                record.data_set_length,
-                record.digest,
-                record.source_ae_title,
-                record.received_at,
-                record.attributes,
-            )
+            row = _instance_row(record, place)
             for name in entry.unlink:
                 execute(Statements.insert_deleted_file.text, (name, record.sop_instance_uid))
             if entry.replaces and self._replace(record, place, row, counts):
                 continue
             rows.append(row)
-            counts.size += record.data_set_offset + record.data_set_length
-            counts.instances[place.series_id, place.study.id, place.study.patient_id] += 1
         if rows:
-            self._connection.executemany(Statements.insert_instance.text, rows)
-        self._write_counts(counts, len(rows))
+            self._insert_instances(rows)
+        if any(counts):
+            execute(Statements.add_to_totals.text, (*counts, 1))
         execute("COMMIT")
         self._uncheckpointed += len(rows)
         return outcomes
+
+    def _plain_rows(self, entries: Sequence[Entry]) -> list[_Row] | None:
+        """Rows of a group in which all is known but the instances themselves; None if there is more to do."""
+        rows: list[_Row] = []
+        for entry in entries:
+            record = entry.record
+            place = self._places.get(record.series_key)
+            if place is None or record.sop_class_uid not in place.study.sop_classes or entry.replaces or entry.unlink:
+                return None
+            rows.append(_instance_row(record, place))
+        return rows
+
+    def _insert_instances(self, rows: Sequence[_Row]) -> None:
+        """One statement, a transaction by itself if none is open: the interpreter lock is given up once, not per row.
+
+        Counts are kept by the connection's trigger.
+        """
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            some = rows[start : start + _ROWS_AT_ONCE]
+            self._connection.execute(_insert_text(len(some)), [value for row in some for value in row])
 
     def _find_place(self, record: Record, counts: _Counts) -> _Place:
         """Look the series up, or make it, with its study and patient."""
@@ -314,13 +350,13 @@ class IndexWriter:
         counts.studies += 1
         return _Study(study_id, patient_id, set(), set())
 
-    def _replace(self, record: Record, place: _Place, row: tuple[object, ...], counts: _Counts) -> bool:
+    def _replace(self, record: Record, place: _Place, row: _Row, counts: _Counts) -> bool:
         """Put ``row`` in the place of the one with its UID; False if there is none (deleted meanwhile)."""
         known = _find(self._connection, record.sop_instance_uid)
         if known is None or known.series_id != place.series_id:
             return False
         self._connection.execute(Statements.update_instance.text, (*row, known.id))
-        counts.size += record.data_set_offset + record.data_set_length - known.size
+        counts.bytes += record.data_set_offset + record.data_set_length - known.size
         return True
 
     def _remove_elsewhere(self, sop_instance_uid: str) -> None:
@@ -332,16 +368,6 @@ class IndexWriter:
             )
             remove_rows(self._connection, [known])
             self._forget()
-
-    def _write_counts(self, counts: _Counts, instances: int) -> None:
-        execute = self._connection.execute
-        for (series_id, study_id, patient_id), number in counts.instances.items():
-            execute(Statements.add_to_series.text, (number, series_id))
-            execute(Statements.add_to_study.text, (0, number, study_id))
-            execute(Statements.add_to_patient.text, (0, 0, number, patient_id))
-        execute(
-            Statements.add_to_totals.text, (counts.patients, counts.studies, counts.series, instances, counts.size, 1)
-        )
 
     def _write_sets(self, study: _Study) -> None:
         self._connection.execute(
@@ -377,6 +403,14 @@ class IndexWriter:
         """Find an instance by its UID, whatever is being written; for rare questions from any thread."""
         with self.lock:
             return _find(self._connection, sop_instance_uid)
+
+    def look_up_all(self, sop_instance_uids: Sequence[str]) -> dict[str, InstanceRow | None]:
+        """The same for several: mostly none of them is there, and one question says so."""
+        found: dict[str, InstanceRow | None] = dict.fromkeys(sop_instance_uids)
+        text = _are_there_text(len(sop_instance_uids))
+        for (uid,) in self._reader().execute(text, sop_instance_uids).fetchall():
+            found[uid] = self.look_up(uid)
+        return found
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -484,6 +518,31 @@ class IndexWriter:
     def _forget(self) -> None:
         self._places.clear()
         self._studies.clear()
+
+
+def _instance_row(record: Record, place: _Place) -> _Row:
+    return (
+        place.series_id,
+        *record.image,
+        record.transfer_syntax_uid,
+        record.data_set_offset,
+        record.data_set_length,
+        record.digest,
+        record.source_ae_title,
+        record.received_at,
+        record.attributes,
+    )
+
+
+@cache
+def _insert_text(rows: int) -> str:
+    insert, values, marks = Statements.insert_instance.text.partition(" VALUES ")
+    return insert + values + ", ".join([marks] * rows)
+
+
+@cache
+def _are_there_text(uids: int) -> str:
+    return f"SELECT sop_instance_uid FROM instance WHERE sop_instance_uid IN ({', '.join('?' * uids)})"  # noqa: S608
 
 
 def _find(connection: sqlite3.Connection, sop_instance_uid: str) -> InstanceRow | None:

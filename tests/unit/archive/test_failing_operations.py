@@ -40,6 +40,7 @@ async def test_a_failing_call_is_told_and_leaves_nothing(
     async with archive_in(tmp_path, operations=operations, piece_bytes=65_536) as archive:
         await store(archive, make_instance(0))
         await _visible_are_readable(archive, [])  # SQLite keeps a descriptor of a connection that was closed in use
+        await asyncio.sleep(0.1)  # every disk thread opens its connection when it starts
         descriptors = _descriptors()
         for number in range(1, 20):
             failing_at = operations.counts.get(call, 0) + number
@@ -167,7 +168,7 @@ async def test_failed_index_is_opened_again_and_loses_nothing(tmp_path: Path) ->
     before = [make_instance(n, series=n) for n in range(4)]
     async with archive_in(tmp_path, settle_seconds=0.05) as archive:
         await asyncio.gather(*(store(archive, each) for each in before))
-        broken = _BrokenIndex(archive._index._connection, "COMMIT")
+        broken = _BrokenIndex(archive._index._connection, "INSERT")
         archive._index._connection = broken  # type: ignore[assignment]
         broken.error = _sqlite_error(sqlite3.SQLITE_IOERR_FSYNC, "disk I/O error")
         with pytest.raises(DimseError) as raised:

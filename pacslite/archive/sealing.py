@@ -1,0 +1,292 @@
+"""The disk threads' half of storing: an object becomes a synced file, then a row.
+
+A thread takes one object, or several small ones that wait, writes them all, scans their headers while the disk works,
+and syncs them: the first sync commits the file system's journal for all, the others find little to do. Whichever thread
+then gets the lead commits the rows of all that are ready and wakes the loop once. Nobody waits for company: a lone
+object is a group.
+"""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
+
+from pacslite.archive.incoming import Incoming
+from pacslite.archive.index.removal import InstanceRow
+from pacslite.archive.index.writer import Entry, IndexWriter
+from pacslite.archive.instances.layout import InstancePath, instance_path
+from pacslite.archive.instances.protocol import IncomingFile, InstanceStore
+from pacslite.archive.options import StorageOptions
+from pacslite.archive.outcome import DuplicateInstance, StorageFailed, Stored, refusal_of
+from pacslite.archive.record import Record, make_record
+from pacslite.archive.settle import Settler, Unsettled
+from pacslite.errors import DimseError
+
+__all__ = ["Complete", "Result", "Sealer"]
+
+log = logging.getLogger("pacslite.archive")
+
+Pieces = list[bytes | bytearray]
+
+
+class Complete(NamedTuple):
+    """An object of which all bytes are there; ``pieces`` are those that are not in its file yet."""
+
+    incoming: Incoming
+    pieces: Pieces
+
+
+class Result(NamedTuple):
+    """What became of an object."""
+
+    incoming: Incoming
+    outcome: Stored | DimseError
+
+
+class _Written(NamedTuple):
+    """A file that is complete; synced, its row comes next."""
+
+    incoming: Incoming
+    file: IncomingFile
+    entry: Entry
+
+
+class Sealer:
+    """Its public methods run in disk threads; ``finish`` is called on the loop, with a group of results."""
+
+    def __init__(
+        self,
+        store: InstanceStore,
+        index: IndexWriter,
+        settler: Settler,
+        options: StorageOptions,
+        finish: Callable[[list[Result]], None],
+    ) -> None:
+        self._store = store
+        self._index = index
+        self._settler = settler
+        self._options = options
+        self._finish = finish
+        self._syncs = options.durability == "full"
+        self._loop = asyncio.get_running_loop()
+        self._lock = threading.Lock()
+        self._ready: list[_Written] = []
+        self._leading = False
+
+    # streaming
+
+    def write_pieces(
+        self, incoming: Incoming, pieces: Pieces, flushed: Callable[[Incoming, DimseError | None], None]
+    ) -> None:
+        """Write what has arrived of a large object, behind the room for its header; ``flushed`` hears on the loop."""
+        error: DimseError | None = None
+        try:
+            if incoming.file is None:
+                pieces = incoming.strip_file_meta(pieces)
+                incoming.file = self._store.create(incoming.header_size)
+            incoming.file.append(pieces)
+            incoming.digest_pieces(pieces)
+            incoming.scan_pieces(pieces)
+        except Exception as problem:  # whatever it is, the loop must hear of it
+            error = _told(problem)
+        self._call(flushed, incoming, error)
+
+    # sealing
+
+    def seal(self, group: Sequence[Complete]) -> None:
+        """Make files durable, then lead the commit or leave the rows to the thread that leads."""
+        done: list[Result] = []
+        written: list[_Written] = []
+        known = self._look_up(group, done)
+        for complete in group:
+            if complete.incoming.sop_instance_uid in known:
+                self._attempt(complete, known[complete.incoming.sop_instance_uid], written, done)
+        synced = [each for each in written if self._sync(each, done)]
+        if done:
+            self._call(self._finish, done)
+        if synced:
+            self._lead(synced)
+
+    def _look_up(self, group: Sequence[Complete], done: list[Result]) -> dict[str, InstanceRow | None]:
+        try:
+            return self._index.look_up_all([complete.incoming.sop_instance_uid for complete in group])
+        except Exception as problem:
+            error = _told(problem)
+            for incoming, _ in group:
+                _discard(incoming)
+                done.append(Result(incoming, error))
+            return {}
+
+    def _attempt(
+        self, complete: Complete, known: InstanceRow | None, written: list[_Written], done: list[Result]
+    ) -> None:
+        try:
+            outcome = self._write(complete.incoming, complete.pieces, known)
+        except Exception as problem:  # whatever it is, the waiter must hear of it
+            _discard(complete.incoming)
+            done.append(Result(complete.incoming, _told(problem)))
+            return
+        if isinstance(outcome, _Written):
+            written.append(outcome)
+        else:
+            _discard(complete.incoming)
+            done.append(Result(complete.incoming, outcome))
+
+    def _write(self, incoming: Incoming, pieces: Pieces, known: InstanceRow | None) -> _Written | Stored:
+        """Write the rest and the header, scan, and say what the row is; or that there is nothing to store."""
+        if incoming.error is not None:
+            raise incoming.error
+        if incoming.file is None:
+            pieces = incoming.strip_file_meta(pieces)
+        relocates = False
+        if known is not None:
+            kept, relocates = self._keep(known, incoming, pieces)
+            if kept is not None:
+                return kept
+        digest = incoming.digest_pieces(pieces).digest()
+        if incoming.file is None:
+            file = incoming.file = self._store.create(0)
+            file.append([incoming.header(digest), *pieces])
+        else:
+            file = incoming.file
+            file.append(pieces)
+            file.write_header(incoming.header(digest))
+        if self._syncs:
+            file.begin_writeback()
+        record = _record(incoming, pieces)
+        record.data_set_offset = file.size - incoming.stored_length
+        record.data_set_length = incoming.stored_length
+        record.digest = digest
+        return _Written(incoming, file, Entry(record, replaces=known is not None, relocates=relocates))
+
+    def _keep(self, known: InstanceRow, incoming: Incoming, pieces: Pieces) -> tuple[Stored | None, bool]:
+        """Decide about an instance that is there already: None to replace it; is that in another series?"""
+        if self._options.duplicates == "reject":
+            raise DuplicateInstance("SOP Instance UID is stored already")
+        record = _record(incoming, pieces)
+        key = record.series_key
+        if (key.study_instance_uid, key.series_instance_uid) != (known.study_instance_uid, known.series_instance_uid):
+            log.warning("SOP Instance UID in another series", extra={"instance": incoming.sop_instance_uid})
+            if self._options.uid_conflict == "reject":
+                raise DuplicateInstance("SOP Instance UID is stored in another series")
+            if self._options.uid_conflict == "replace":
+                return None, True
+        elif self._options.duplicates == "replace":
+            return None, False
+        return _stored("duplicate", incoming, record), False
+
+    def _sync(self, written: _Written, done: list[Result]) -> bool:
+        if not self._syncs:
+            return True
+        try:
+            written.file.sync()
+        except Exception as problem:  # the file is not to be trusted any more: no second attempt
+            written.file.discard()
+            done.append(Result(written.incoming, _told(problem)))
+            return False
+        return True
+
+    # committing
+
+    def _lead(self, synced: list[_Written]) -> None:
+        with self._lock:
+            self._ready += synced
+            if self._leading:
+                return
+            self._leading = True
+        while group := self._take():  # rows that arrive while we commit are the next group
+            self._call(self._finish, self._commit(group))
+
+    def _take(self) -> list[_Written]:
+        with self._lock:  # leading ends under the lock that followers test it with: no row is left behind
+            group, self._ready = self._ready, []
+            self._leading = bool(group)
+            return group
+
+    def _commit(self, group: list[_Written]) -> list[Result]:
+        """Index a group; catches everything, for a leader that dies would leave the others waiting."""
+        files = [Unsettled(w.entry.record.sop_instance_uid, w.file.name, _place(w.entry.record)) for w in group]
+        with self._index.lock:  # a deletion sees a file of this group with its row, or neither
+            replaced = [self._settler.register(file) for file in files]
+            for written, old in zip(group, replaced, strict=True):
+                if old is not None:
+                    written.entry.unlink = (f"incoming/{old.name}",)
+            try:
+                errors = self._index.commit([written.entry for written in group])
+            except Exception as problem:
+                errors = [_told(problem)] * len(group)
+            for file, old, error in zip(files, replaced, errors, strict=True):
+                if error is not None:
+                    self._settler.withdraw(file, old)
+        if any(written.entry.unlink or written.entry.relocates for written in group):
+            self._settler.noted()
+        self._settler.committed([file for file, error in zip(files, errors, strict=True) if error is None])
+        return [_conclude(written, error) for written, error in zip(group, errors, strict=True)]
+
+    def _call(self, callback: Callable[..., None], *args: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(callback, *args)
+        except RuntimeError:  # the loop is closed: nobody waits
+            log.warning("storing ended after the event loop")
+
+
+def _record(incoming: Incoming, pieces: Pieces) -> Record:
+    scan = incoming.scan_pieces(pieces)
+    if not scan.complete:
+        scan.finish()
+    return make_record(
+        scan,
+        sop_class_uid=incoming.sop_class_uid,
+        sop_instance_uid=incoming.sop_instance_uid,
+        transfer_syntax_uid=incoming.transfer_syntax_uid,
+        source_ae_title=incoming.source_ae_title,
+    )
+
+
+def _discard(incoming: Incoming) -> None:
+    if incoming.file is not None:
+        incoming.file.discard()
+        incoming.file = None
+
+
+def _conclude(written: _Written, error: DimseError | None) -> Result:
+    if error is not None:
+        written.file.discard()
+        return Result(written.incoming, error)
+    try:
+        written.file.close()
+    except OSError as problem:  # it is synced and stored nevertheless
+        log.error("close", extra={"error": str(problem)})
+    outcome: Literal["stored", "replaced"] = "replaced" if written.entry.replaces else "stored"
+    return Result(written.incoming, _stored(outcome, written.incoming, written.entry.record))
+
+
+def _told(problem: Exception) -> DimseError:
+    """Any error in DIMSE's terms; what a peer cannot be told goes to the log."""
+    if isinstance(problem, DimseError):
+        return problem
+    if isinstance(problem, OSError):
+        log.error("storing failed", extra={"error": str(problem)})
+        return refusal_of(problem)
+    log.error("storing failed", exc_info=problem)
+    return StorageFailed("internal error, see the log")
+
+
+def _place(record: Record) -> InstancePath:
+    key = record.series_key
+    return instance_path(key.study_instance_uid, key.series_instance_uid, record.sop_instance_uid)
+
+
+def _stored(outcome: Literal["stored", "duplicate", "replaced"], incoming: Incoming, record: Record) -> Stored:
+    key = record.series_key
+    return Stored(
+        outcome=outcome,
+        sop_class_uid=incoming.sop_class_uid,
+        sop_instance_uid=incoming.sop_instance_uid,
+        study_instance_uid=key.study_instance_uid,
+        series_instance_uid=key.series_instance_uid,
+        transfer_syntax_uid=incoming.transfer_syntax_uid,
+        source_ae_title=incoming.source_ae_title,
+        size=incoming.stored_length,
+    )
