@@ -22,11 +22,13 @@ from pacslite.net.ended import (
 from pacslite.net.identity import IdentityVerifier
 from pacslite.net.limits import Limits
 from pacslite.upper_layer.negotiation import AcceptorPolicy, Negotiated, check_request, negotiate
-from pacslite.upper_layer.pdu import AAssociateRJ, AAssociateRQ, PDUError
+from pacslite.upper_layer.pdu import AAssociateAC, AAssociateRJ, AAssociateRQ, PDUError
 
 __all__ = ["Acceptor", "AcceptorOptions"]
 
 log = logging.getLogger("pacslite.association")
+
+_KNOWN_ANSWERS = 64
 
 # Requests that may run side by side when an asynchronous operations window was negotiated (PS3.7 §D.3.3.3)
 _CONCURRENT = frozenset({CommandField.C_STORE_RQ, CommandField.C_ECHO_RQ})
@@ -87,6 +89,7 @@ class Acceptor:
             operations_invoked=options.operations,
             operations_performed=options.operations,
         )
+        self._answers: dict[int, tuple[AAssociateRQ, AAssociateAC]] = {}
         self._operations = options.operations
         self._peers: dict[Connection, Peer] = {}
 
@@ -127,6 +130,19 @@ class Acceptor:
         return await connection.wait_closed()
 
     # private
+
+    def _answer(self, request: AAssociateRQ, identity_response: bytes | None) -> AAssociateAC:
+        """Negotiate, or say again what the same request was answered before; the codec keeps those that are equal."""
+        if request.user_information.user_identity is not None:
+            return negotiate(request, self._policy, user_identity_response=identity_response)
+        known = self._answers.get(id(request))
+        if known is not None and known[0] is request:
+            return known[1]
+        if len(self._answers) >= _KNOWN_ANSWERS:
+            self._answers.clear()
+        answer = negotiate(request, self._policy)
+        self._answers[id(request)] = (request, answer)
+        return answer
 
     async def _admit(self, connection: Connection, request: AAssociateRQ, association_id: str) -> _Admitted | Refusal:
         """Who asks, counted, if the association may be accepted; else why it must be rejected."""
@@ -170,8 +186,7 @@ class Acceptor:
     ) -> None:
         self._peers[connection] = admitted.peer
         try:
-            answer = negotiate(request, self._policy, user_identity_response=admitted.identity_response)
-            negotiated = connection.accept(answer)
+            negotiated = connection.accept(self._answer(request, admitted.identity_response))
         except PDUError as error:  # answering all that it proposes takes more than an item can hold
             _log_rejected(facts, 1, 1, 1, str(error))
             return connection.reject(AAssociateRJ(1, 1, 1), f"rejected: {error}")

@@ -11,11 +11,11 @@ _KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP
 _NO_SUCH_FAMILY = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
-def listening_sockets(host: str, port: int) -> list[socket.socket]:
+def listening_sockets(host: str, port: int, write_seconds: float) -> list[socket.socket]:
     """Listen on ``host``; empty is all addresses, IPv4 and IPv6, on one port where there are both.
 
     A port can be taken again at once after a restart, connections in TIME_WAIT notwithstanding, but never while
-    another process listens on it.
+    another process listens on it. What is accepted is tuned as the socket that listens is (see ``tune``).
 
     Raises:
         OSError: An address is in use, or not ours.
@@ -29,6 +29,7 @@ def listening_sockets(host: str, port: int) -> list[socket.socket]:
             chosen = (address[0], port, *address[2:])
             try:
                 sockets.append(_listen(family, chosen))
+                tune(sockets[-1], write_seconds)
             except OSError as error:
                 if error.errno not in _NO_SUCH_FAMILY:
                     raise

@@ -84,31 +84,25 @@ class AAssociateRQ:
         return called + _encode_ae_title(self.calling_ae_title, "Calling-AE-title") + bytes(32)
 
     @classmethod
-    def decode(cls, body: memoryview) -> Self:
-        version, titles, items = _decode_associate(body)
-        contexts: dict[int, PresentationContext] = {}
-        application_context = ""
-        user_information = _NO_INFORMATION
-        for item_type, value in split_items(items, cls.name, "Variable items"):
-            if item_type == PRESENTATION_CONTEXT_ITEM:
-                context = PresentationContext.decode(value, cls.name)
-                _check_context_id(context.context_id, cls.name)
-                if context.context_id in contexts:
-                    raise PDUError(cls.name, "Presentation-context-ID", f"{context.context_id} is proposed twice")
-                contexts[context.context_id] = context
-            elif item_type == APPLICATION_CONTEXT_ITEM:
-                application_context = decode_text(value)
-            elif item_type == USER_INFORMATION_ITEM:
-                user_information = UserInformation.decode(value, cls.name)
-        return cls(
-            called_ae_title=decode_text(memoryview(titles)[:16]),
-            calling_ae_title=decode_text(memoryview(titles)[16:32]),
-            presentation_contexts=tuple(contexts.values()),
-            user_information=user_information,
-            application_context=application_context,
-            protocol_version=version,
-            received_titles=titles,
-        )
+    def decode(cls, body: memoryview) -> "AAssociateRQ":
+        """Devices send the same request each time, many of them for every image: some are kept decoded.
+
+        None with a user identity: what a user proves who it is with is not for keeping.
+        """
+        data = bytes(body)
+        request = _known_requests.get(data)
+        if request is None:
+            request = _decode_request(data)
+            if len(data) <= _KEPT_REQUEST and request.user_information.user_identity is None:
+                if len(_known_requests) >= _KNOWN_REQUESTS:
+                    _known_requests.clear()
+                _known_requests[data] = request
+        return request
+
+
+_KNOWN_REQUESTS = 64
+_KEPT_REQUEST = 16_384  # bytes; 128 contexts of one transfer syntax each take about 11,000
+_known_requests: dict[bytes, AAssociateRQ] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +292,34 @@ _GREETINGS = (  # what speaks another protocol, by its first bytes
     (b"OPTION", "an HTTP request"),
     (b"SSH-", "an SSH client"),
 )
+
+
+def _decode_request(body: bytes) -> AAssociateRQ:
+    name = AAssociateRQ.name
+    version, titles, items = _decode_associate(memoryview(body))
+    contexts: dict[int, PresentationContext] = {}
+    application_context = ""
+    user_information = _NO_INFORMATION
+    for item_type, value in split_items(items, name, "Variable items"):
+        if item_type == PRESENTATION_CONTEXT_ITEM:
+            context = PresentationContext.decode(value, name)
+            _check_context_id(context.context_id, name)
+            if context.context_id in contexts:
+                raise PDUError(name, "Presentation-context-ID", f"{context.context_id} is proposed twice")
+            contexts[context.context_id] = context
+        elif item_type == APPLICATION_CONTEXT_ITEM:
+            application_context = decode_text(value)
+        elif item_type == USER_INFORMATION_ITEM:
+            user_information = UserInformation.decode(value, name)
+    return AAssociateRQ(
+        called_ae_title=decode_text(memoryview(titles)[:16]),
+        calling_ae_title=decode_text(memoryview(titles)[16:32]),
+        presentation_contexts=tuple(contexts.values()),
+        user_information=user_information,
+        application_context=application_context,
+        protocol_version=version,
+        received_titles=titles,
+    )
 
 
 def _check_context_id(context_id: int, pdu: str) -> None:

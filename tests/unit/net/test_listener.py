@@ -37,7 +37,7 @@ async def test_all_addresses_share_one_port(make_site: MakeSite) -> None:
     for host in ("127.0.0.1", "::1"):
         async with await Wire.associate(site.port, CONTEXTS, host=host) as wire:
             assert await wire.echo() == 0
-    everywhere = listening_sockets("", 0)
+    everywhere = listening_sockets("", 0, 60.0)
     families = {one.family for one in everywhere}
     ports = {one.getsockname()[1] for one in everywhere}
     for one in everywhere:
@@ -84,7 +84,7 @@ async def test_a_port_that_is_taken_is_told(site: Site, make_site: MakeSite) -> 
         await other.listener.start([Endpoint("127.0.0.1", 0), Endpoint("127.0.0.1", site.port)])
     assert caught.value.errno == errno.EADDRINUSE
     with pytest.raises(OSError, match=r"192\.0\.2\.1 port 0: Cannot assign requested address"):
-        listening_sockets("192.0.2.1", 0)
+        listening_sockets("192.0.2.1", 0, 60.0)
 
 
 async def test_connections_beyond_all_measure_are_closed_and_told_once(
