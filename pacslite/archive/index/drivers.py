@@ -28,12 +28,13 @@ from pacslite.archive.index.predicates import (
 )
 from pacslite.archive.index.schema import has_second_group, has_third_group, second_group, third_group
 from pacslite.archive.keys import UNIQUE_KEY, Key, Level, Maintained
-from pacslite.archive.matching import Between, Like, NameLike, OneOf, Sounds
+from pacslite.archive.matching import Between, Like, NameLike, OneOf, Sounds, acceptor
 
-__all__ = ["TRIGRAMS", "Branch", "choose_driver"]
+__all__ = ["TRIGRAMS", "Branch", "choose_driver", "walks_of_values"]
 
 TRIGRAMS = table("patient_name_trigram", column("rowid"), column("patient_name_trigram"))
 
+MODALITIES_IN_STUDY = 0x00080061
 _UNIQUE_TAGS = {UNIQUE_KEY[Level.STUDY].tag, UNIQUE_KEY[Level.IMAGE].tag}
 _MOST_TRIGRAMS = 8  # of a pattern; rowids that have all of them are few, and each costs a list
 _NO_DRIVER = 100
@@ -45,6 +46,7 @@ class Branch(NamedTuple):
     ``order``: in order of this expression, then of the id; None, of the id alone. ``low`` is where the walk begins,
     replaced by the place reached when it goes on; ``rest`` holds all along. ``along`` names the index where
     the planner has a choice. ``reads_all``: nothing bounds it, it may read very much to find very little.
+    ``few_values``: the column has so few that a walk over each that fits (``walks_of_values``) is better.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Branch(NamedTuple):
     along: str | None = None
     uses_trigrams: bool = False
     reads_all: bool = False
+    few_values: Filter | None = None
 
 
 class _Driver(NamedTuple):
@@ -97,7 +100,10 @@ def _of_filter(one: Filter) -> _Driver | None:
     col, name = column_of(key.level, key.match), f"{key.level}.{key.match}"
     again = condition(key, plain_column_of(key.level, key.match), name, match)
     index = _index_of(key)
-    walk = _Driver(60, one, (Branch(f"along {name}", key.level, col, None, (again,), index, reads_all=True),))
+    branch = Branch(f"along {name}", key.level, col, None, (again,), index, reads_all=True)
+    if key.tag == MODALITIES_IN_STUDY:
+        return _Driver(50, one, (branch._replace(few_values=one),))
+    walk = _Driver(60, one, (branch,))
     match match:
         case OneOf(values) if not key.multiple:
             rank = _RANK_OF_LIST.get(key.keyword, 40)
@@ -119,6 +125,20 @@ def _of_filter(one: Filter) -> _Driver | None:
             return _of_trigrams(one, wanted, again, 19)
         case _:
             return walk
+
+
+def walks_of_values(branch: Branch, values: Sequence[str]) -> tuple[Branch, ...]:
+    """A walk for each of all ``values`` of the column that fits what ``few_values`` asks."""
+    if branch.few_values is None:
+        return (branch,)
+    key, match = branch.few_values
+    accept = acceptor(match, multiple=key.multiple)
+    col, name = column_of(key.level, key.match), f"{key.level}.{key.match}"
+    return tuple(
+        Branch(f"of {name}", key.level, None, None, (one_of(col, name, [value]),), branch.along)
+        for value in values
+        if accept(value)
+    )
 
 
 def _of_moment(one: MomentFilter) -> _Driver:

@@ -25,6 +25,7 @@ from pacslite.errors import DimseError
 
 if TYPE_CHECKING:  # importing it is importing SQLAlchemy
     from pacslite.archive.index.compiled import Page
+    from pacslite.archive.index.drivers import Branch
     from pacslite.archive.index.select import Selection
 
 __all__ = ["IndexReader", "IndexUnreadable", "TooManyMatches"]
@@ -126,7 +127,7 @@ class IndexReader:
     async def _pages(self, selection: "Selection", size: int) -> AsyncGenerator[Sequence[tuple[Cell, ...]], None]:
         """All rows, branch after branch; an empty page now and then while a statement takes long."""
         limit = _FIRST_PAGE
-        for branch in selection.branches:
+        for branch in await self._walks(selection):
             page: Page | None = selection.first_page(branch, limit)
             ways = selection.ways_on(branch)
             at = -1
@@ -148,6 +149,18 @@ class IndexReader:
                 at = 0 if len(rows) == limit else at + 1 if at >= 0 else len(ways)
                 limit = size
                 page = selection.next_page(branch, ways[at], last, limit) if at < len(ways) else None
+
+    async def _walks(self, selection: "Selection") -> Sequence["Branch"]:
+        """The branches of a selection, those over few values taken apart."""
+        from pacslite.archive.index.drivers import walks_of_values
+        from pacslite.archive.index.select import MOST_VALUES
+
+        walks: list[Branch] = []
+        for branch in selection.branches:
+            page = selection.values_page(branch)
+            values = [row[0] for row in await self._pool.fetch(page)] if page is not None else []
+            walks += walks_of_values(branch, values) if 0 < len(values) < MOST_VALUES else (branch,)
+        return walks
 
 
 class _Pool:

@@ -7,7 +7,7 @@ or deleted while a query runs may be among its answers or not; everything else i
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Integer, Select, bindparam, select
+from sqlalchemy import ColumnElement, Integer, Select, bindparam, func, select
 
 from pacslite.archive.criteria import Filter, Query
 from pacslite.archive.index.compiled import LIMIT, Page, compiled_page, joined
@@ -25,7 +25,9 @@ from pacslite.archive.index.schema import instance, series, study
 from pacslite.archive.keys import UNIQUE_KEY, Level
 from pacslite.archive.matching import OneOf
 
-__all__ = ["Selection", "Way", "instances_of_series", "named_instances", "named_series"]
+__all__ = ["MOST_VALUES", "Selection", "Way", "instances_of_series", "named_instances", "named_series"]
+
+MOST_VALUES = 500  # of a column of few; where there are more, it is walked along from end to end
 
 
 class Selection:
@@ -49,6 +51,20 @@ class Selection:
     def place(self, level: Level, column: str) -> int:
         """Where a row has this column."""
         return self._cells.setdefault((level, column), len(self._cells))
+
+    def values_page(self, branch: Branch) -> Page | None:
+        """All values of the column that a branch walks along, if they are few: each is found by a seek of its own."""
+        if branch.few_values is None or branch.order is None:
+            return None
+        col = branch.order
+        seeks = select(func.min(col).label("value")).cte("seeks", recursive=True)
+        seek = select(func.min(col)).where(col > seeks.c.value).scalar_subquery()
+        seeks = seeks.union_all(select(seek).where(seeks.c.value.is_not(None)))
+
+        def build(_: list[ColumnElement[bool]]) -> Select[Any]:
+            return select(seeks.c.value).where(seeks.c.value.is_not(None)).limit(bindparam(LIMIT, type_=Integer))
+
+        return compiled_page(("values", branch.name), [], build, MOST_VALUES)
 
     def first_page(self, branch: Branch, limit: int) -> Page:
         """The first rows of a branch."""

@@ -8,6 +8,7 @@ import pytest
 
 from pacslite.archive.answer import AnswerEncoder
 from pacslite.archive.index.compiled import Page
+from pacslite.archive.index.drivers import walks_of_values
 from pacslite.archive.index.select import Selection, instances_of_series, named_instances, named_series
 from pacslite.archive.query import QueryOptions, parse_retrieve
 from tests.support.index import EXPLICIT, Values, encode, make_index, parse, uid
@@ -249,3 +250,22 @@ async def test_page_costs_what_it_holds(tmp_path: Path, values: Values) -> None:
                     break
     assert found == 600
     assert max(costs) < 3 * min(costs[1:-1]), costs
+
+
+def test_few_values_are_found_each_by_a_seek(index: Path) -> None:
+    """A modality that one in a million studies has is found at once."""
+    query = parse(STUDY_KEYS | {"ModalitiesInStudy": "XA"})
+    selection = Selection(query)
+    AnswerEncoder(query, selection.place)
+    (branch,) = selection.branches
+    page = selection.values_page(branch)
+    assert page is not None
+    reads = [step for step in explain(index, page) if "study" in step]
+    assert reads == [
+        "SEARCH study USING COVERING INDEX ix_study_modalities",
+        "SEARCH study USING COVERING INDEX ix_study_modalities (modalities>?)",
+    ]
+    walks = walks_of_values(branch, ["CT", "CT\\XA", "MR", "XA", "XAB"])
+    assert [explain(index, selection.first_page(walk, 20))[0] for walk in walks] == [
+        "SEARCH study USING INDEX ix_study_modalities (modalities=?)"
+    ] * 2
