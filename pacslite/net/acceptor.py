@@ -29,6 +29,7 @@ __all__ = ["Acceptor", "AcceptorOptions"]
 log = logging.getLogger("pacslite.association")
 
 _KNOWN_ANSWERS = 64
+_KEPT_UID_BYTES = 16_384  # in a request; what has more the codec does not keep either
 
 # Requests that may run side by side when an asynchronous operations window was negotiated (PS3.7 §D.3.3.3)
 _CONCURRENT = frozenset({CommandField.C_STORE_RQ, CommandField.C_ECHO_RQ})
@@ -138,10 +139,11 @@ class Acceptor:
         known = self._answers.get(id(request))
         if known is not None and known[0] is request:
             return known[1]
-        if len(self._answers) >= _KNOWN_ANSWERS:
-            self._answers.clear()
         answer = negotiate(request, self._policy)
-        self._answers[id(request)] = (request, answer)
+        if _uid_bytes(request) <= _KEPT_UID_BYTES:  # 64 requests of a megabyte each are no memory to keep for a peer
+            if len(self._answers) >= _KNOWN_ANSWERS:
+                self._answers.clear()
+            self._answers[id(request)] = (request, answer)
         return answer
 
     async def _admit(self, connection: Connection, request: AAssociateRQ, association_id: str) -> _Admitted | Refusal:
@@ -234,3 +236,10 @@ class Acceptor:
 
 def _log_rejected(facts: dict[str, object], result: int, source: int, reason: int, why: str) -> None:
     log.warning("association rejected", extra=facts | {"reason": f"{result}/{source}/{reason}", "why": why})
+
+
+def _uid_bytes(request: AAssociateRQ) -> int:
+    return sum(
+        len(context.abstract_syntax) + sum(map(len, context.transfer_syntaxes))
+        for context in request.presentation_contexts
+    )
