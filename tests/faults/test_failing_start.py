@@ -18,7 +18,7 @@ from tests.support.instances import make_instance
 from tests.support.processes import Pacslite, ServerFactory, need, run
 
 SOAK = int(os.environ.get("PACSLITE_TEST_KILL_ROUNDS", "30")) > 30
-STEP = 1 if SOAK else 4
+STEP = 1 if SOAK else 5
 CALLS = ("fdatasync", "fsync", "syncfs", "pwrite64", "renameat", "renameat2", "rename", "unlinkat", "ftruncate")
 LIMIT = 200
 DISTURBANCES = ["error=EIO", "signal=KILL"]

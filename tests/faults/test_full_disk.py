@@ -61,7 +61,7 @@ async def test_disk_full_under_sixteen_associations(
     assert not violations, "\n".join(violations[:20])
     ballast.unlink()
     await _until_stored(server, make_instance(1, seed=85, size=300_000), seconds=1)
-    fresh = Load(tmp_path, server.port, 86, "--seconds", 1, "--size", 100_000, "--per", 3)
+    fresh = Load(tmp_path, server.port, 86, "--seconds", 1, "--size", 5_000, "--per", 3)
     history.merge(await fresh.finish())
     assert not any(attempt.refusals for attempt in history.attempts.values() if ".86." in attempt.uid)
     await asyncio.to_thread(server.stop)
