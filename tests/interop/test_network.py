@@ -16,6 +16,9 @@ from pynetdicom import AE, build_role
 from pynetdicom.pdu_primitives import SOPClassExtendedNegotiation, UserIdentityNegotiation
 
 from pacslite.access import Access
+from pacslite.dataset.meta import encode_file_meta, private_information
+from pacslite.scu.client import Client
+from pacslite.scu.requestor import RequestorOptions
 from tests.support.exchange import identifier, send_instances
 from tests.support.instances import Instance, make_instance
 from tests.support.peers import Dcmtk
@@ -24,6 +27,7 @@ from tests.support.raw import command, p_data, pdv, user_item
 from tests.support.site import Site
 from tests.support.wire import (
     CT_IMAGE,
+    EXPLICIT_LITTLE,
     STUDY_ROOT_FIND,
     STUDY_ROOT_GET,
     STUDY_ROOT_MOVE,
@@ -226,6 +230,43 @@ async def test_several_sub_operations_are_outstanding_at_once(
     finally:
         await site.stop()
     assert sorted(bytes(sink.data) for sink in site.storage.sinks) == sorted(one.data for one in study)
+
+
+async def test_files_are_sent_several_at_once(tmp_path: Path) -> None:
+    """As SCU of C-STORE: a client that asks for a window, and a receiver that grants less."""
+    instances = [make_instance(n, seed=94, size=300_000) for n in range(9)]
+    for number, instance in enumerate(instances):
+        meta = encode_file_meta(
+            sop_class_uid=CT_IMAGE,
+            sop_instance_uid=instance.sop_instance_uid,
+            transfer_syntax_uid=EXPLICIT_LITTLE,
+            source_ae_title="",
+            private=private_information(len(instance.data), bytes(16)),
+        )
+        (tmp_path / f"{number}.dcm").write_bytes(meta + instance.data)
+    site = Site(operations=3)
+    await site.start()
+    site.storage.go = asyncio.Event()
+    try:
+        options = RequestorOptions(operations=5)
+        async with Client(f"PACSLITE@127.0.0.1:{site.port}", calling_ae_title="CT01", options=options) as client:
+            sending = asyncio.create_task(_statuses(client, tmp_path))
+            for _ in range(200):
+                if site.storage.running == 3:
+                    break
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
+            assert site.storage.running == 3
+            site.storage.go.set()
+            assert await sending == [0] * 9
+    finally:
+        await site.stop()
+    site.assert_clean()
+    assert sorted(bytes(sink.data) for sink in site.storage.sinks) == sorted(one.data for one in instances)
+
+
+async def _statuses(client: Client, folder: Path) -> list[int | None]:
+    return [result.status async for result in client.store([folder])]
 
 
 async def test_a_destination_that_vanishes_in_its_midst(

@@ -149,3 +149,14 @@ def test_vanished_peers_are_noticed_by_the_system() -> None:
     with socket.socket() as one:
         tune(one, 0)
         assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 0
+
+
+async def test_accepted_connections_are_tuned_too(site: Site) -> None:
+    """They inherit it from the socket that listens."""
+    async with await Wire.associate(site.port, CONTEXTS):
+        (connection,) = site.listener._connections
+        accepted = connection._socket
+        assert accepted is not None
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000

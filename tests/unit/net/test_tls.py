@@ -4,6 +4,7 @@ import asyncio
 import datetime as dt
 import logging
 import os
+import resource
 import socket
 import ssl
 import struct
@@ -18,11 +19,13 @@ from pacslite.access import Access, Remote
 from pacslite.dimse.messages import CommandField, request_command
 from pacslite.net.connection import Connection
 from pacslite.net.ended import ConnectFailed
+from pacslite.net.limits import LimitsOptions
 from pacslite.net.requestor import associate
 from pacslite.net.timeouts import Timeouts
 from pacslite.net.tls import Certificates, TlsError, TlsOptions, certificate_names, tls_problem
 from pacslite.upper_layer.items import PresentationContext
 from pacslite.upper_layer.pdu import AAssociateRQ
+from tests.support.raw import read_to_end
 from tests.support.site import Finder, MakeSite, Site
 from tests.support.wire import (
     CT_IMAGE,
@@ -272,8 +275,6 @@ async def test_frozen_handshakes_hold_nobody_up(make_site: MakeSite, files: File
 
 
 async def test_what_is_too_much_is_closed_before_its_handshake(make_site: MakeSite, files: Files) -> None:
-    from pacslite.net.limits import LimitsOptions
-
     site = await secure_site(make_site, Certificates(files.options()), limits=LimitsOptions(associations_per_host=1))
     waiting = [await asyncio.open_connection("127.0.0.1", site.port) for _ in range(110)]
     await asyncio.sleep(0.05)
@@ -338,6 +339,41 @@ async def test_a_peer_that_goes_away_without_close_notify(make_site: MakeSite, f
         await asyncio.sleep(0.01)
     assert site.listener.connections == 0
     wire.writer.transport.abort()
+
+
+async def test_descriptors_that_run_out_in_the_midst_of_a_burst(
+    make_site: MakeSite, files: Files, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Told once a second; who waits in the backlog is served when there are some again."""
+    site = await secure_site(make_site, Certificates(files.options()))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    context = client()
+    with socket.socket() as waiting:
+        waiting.setblocking(False)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (waiting.fileno() + 1, hard))
+            await asyncio.get_running_loop().sock_connect(waiting, ("127.0.0.1", site.port))
+            await asyncio.sleep(0.1)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert [record.message for record in caplog.records if record.levelname == "ERROR"] == ["cannot accept"]
+        async with asyncio.timeout(3):
+            assert await use(site.port, context)
+    await asyncio.sleep(0.02)
+
+
+async def test_a_handshake_of_ours_that_is_given_up(files: Files) -> None:
+    certificates = Certificates(files.options())
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await call(silent.getsockname()[1], certificates.client)
+        accepted, _ = silent.accept()
+        accepted.setblocking(False)
+        reader, writer = await asyncio.open_connection(sock=accepted)
+        async with asyncio.timeout(2):
+            await read_to_end(reader)  # our ClientHello, and then the end
+        writer.close()
 
 
 # reading the files again
