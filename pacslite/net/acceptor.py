@@ -121,7 +121,9 @@ class Acceptor:
             result, source, reason, why = admitted.result, admitted.source, admitted.reason, admitted.why
             if connection.over is None:
                 connection.reject(AAssociateRJ(result, source, reason), f"rejected: {why}")
-            _log_rejected(facts, result, source, reason, why)
+                _log_rejected(facts, result, source, reason, why)
+            else:
+                log.debug("no association", extra=facts | {"why": str(connection.over)})
             return await connection.wait_closed()
         try:
             await self._serve_established(connection, request, admitted, facts, draining)
@@ -223,15 +225,15 @@ class Acceptor:
         return count
 
     def _log_accepted(self, peer: Peer, request: AAssociateRQ, negotiated: Negotiated) -> None:
-        log.info(
-            "association accepted",
-            extra={
-                "assoc": peer.association_id,
-                "peer": str(peer),
-                "called": peer.called_ae_title,
-                "contexts": f"{len(negotiated.contexts)}/{len(request.presentation_contexts)}",
-            },
-        )
+        facts = {
+            "assoc": peer.association_id,
+            "peer": str(peer),
+            "called": peer.called_ae_title,
+            "contexts": f"{len(negotiated.contexts)}/{len(request.presentation_contexts)}",
+        }
+        if peer.user:
+            facts["user"] = peer.user
+        log.info("association accepted", extra=facts)
 
 
 def _log_rejected(facts: dict[str, object], result: int, source: int, reason: int, why: str) -> None:

@@ -28,7 +28,7 @@ from pacslite.net.inbox import Inbox
 from pacslite.net.outflow import Outflow
 from pacslite.net.sockets import tune
 from pacslite.net.timeouts import Timeouts
-from pacslite.net.timers import Artim, Silence, Waiting
+from pacslite.net.timers import Artim, Silence, Timer, Waiting
 from pacslite.net.tls import certificate_names
 from pacslite.upper_layer.association import Association
 from pacslite.upper_layer.events import (
@@ -199,11 +199,12 @@ class Connection(asyncio.BufferedProtocol):
         elif self.over is None:
             self.association.request_release()
             self._after_step()
-            timer = self._loop.call_later(self._timeouts.artim_seconds, self.abort, "no answer to our A-RELEASE-RQ")
+            timer = Timer(self._loop, partial(self.abort, "no answer to our A-RELEASE-RQ"))
+            timer.start(self._timeouts.artim_seconds)
             try:
                 await self.wait_closed()
             finally:
-                timer.cancel()
+                timer.stop()
         await self.wait_closed()
 
     def respond_release(self) -> None:

@@ -8,6 +8,7 @@ from pacslite.dimse.command import Value
 from pacslite.dimse.service import DataSetSource
 from pacslite.dimse.writer import Frames, command_frames, data_frames, message_frames
 from pacslite.net.ended import AssociationEnded
+from pacslite.net.timers import Timer
 from pacslite.upper_layer.association import Association
 from pacslite.upper_layer.machine import StateError
 
@@ -52,7 +53,7 @@ class Outflow:
         self._over: AssociationEnded | None = None
         self._sending: asyncio.Lock | None = None
         self._writable: asyncio.Future[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer = Timer(loop, self._look)
         self._written = 0  # bytes handed to the transport
         self._taken = 0  # of them taken by the peer, when the write timer last looked
         self.last_sent = loop.time()
@@ -79,9 +80,7 @@ class Outflow:
         """The transport is closed; whoever waits for it to take more waits no longer."""
         self._transport = None
         self._fd = -1
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._timer.stop()
         self.resume()
 
     def end(self, why: AssociationEnded) -> None:
@@ -206,13 +205,12 @@ class Outflow:
 
     def _watch(self, transport: asyncio.Transport) -> None:
         """Start the write timer, if it does not run."""
-        if self._timer is None and self._write_seconds:
+        if not self._timer and self._write_seconds:
             self._taken = self._written - transport.get_write_buffer_size()
-            self._timer = self._loop.call_later(self._write_seconds, self._look)
+            self._timer.start(self._write_seconds)
 
     def _look(self) -> None:
         """The write timer: has anything been taken since it was started?"""
-        self._timer = None
         transport = self._transport
         unsent = transport.get_write_buffer_size() if transport is not None else 0
         if not unsent:
@@ -220,6 +218,6 @@ class Outflow:
         taken = self._written - unsent
         if taken > self._taken:
             self._taken = taken
-            self._timer = self._loop.call_later(self._write_seconds, self._look)
+            self._timer.start(self._write_seconds)
         else:
             self._stuck()

@@ -6,6 +6,7 @@ import os
 import socket
 import ssl
 from collections.abc import Callable
+from functools import partial
 
 from pacslite.budget import Budget
 from pacslite.dimse.messages import Message
@@ -13,6 +14,7 @@ from pacslite.dimse.service import Request
 from pacslite.net.connection import Connection, receive_buffer
 from pacslite.net.ended import AssociationEnded, ConnectFailed
 from pacslite.net.timeouts import Timeouts
+from pacslite.net.timers import Timer
 from pacslite.net.tls import tls_problem
 from pacslite.upper_layer.association import Association
 from pacslite.upper_layer.pdu import AAssociateRQ
@@ -105,7 +107,8 @@ async def _connect(host: str, port: int, seconds: float) -> socket.socket:
 
 async def _await_answer(connection: Connection, seconds: float) -> None:
     assert connection.established is not None
-    timer = asyncio.get_running_loop().call_later(seconds, connection.abort, "no answer to our A-ASSOCIATE-RQ")
+    timer = Timer(asyncio.get_running_loop(), partial(connection.abort, "no answer to our A-ASSOCIATE-RQ"))
+    timer.start(seconds)
     try:
         await asyncio.shield(connection.established)
     except AssociationEnded as ended:
@@ -119,7 +122,7 @@ async def _await_answer(connection: Connection, seconds: float) -> None:
             await connection.wait_closed()
         raise
     finally:
-        timer.cancel()
+        timer.stop()
 
 
 def _reason(error: OSError) -> str:

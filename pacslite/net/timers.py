@@ -8,9 +8,48 @@ from typing import Protocol
 from pacslite.net.ended import AssociationAborted, AssociationEnded, DimseTimeout
 from pacslite.upper_layer.association import Association
 
-__all__ = ["Artim", "Silence", "Waiting", "Watched"]
+__all__ = ["Artim", "Silence", "Timer", "Waiting", "Watched"]
 
 _EVER = float("inf")
+_STALL_SECONDS = 1.0  # a timer that is so late tells of us and not of the peer
+
+
+class Timer:
+    """Calls back after some time.
+
+    When the process has been stopped (SIGSTOP, a suspended machine), all timers are due at once, and the loop asks
+    them before it reads what has arrived meanwhile: then there is a moment more.
+    """
+
+    __slots__ = ("_callback", "_due", "_handle", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+        self._loop = loop
+        self._callback = callback
+        self._due = 0.0
+        self._handle: asyncio.TimerHandle | None = None
+
+    def __bool__(self) -> bool:
+        """It runs."""
+        return self._handle is not None
+
+    def start(self, seconds: float) -> None:
+        """Run, from now and for ``seconds``."""
+        self.stop()
+        self._due = self._loop.time() + seconds
+        self._handle = self._loop.call_at(self._due, self._fire)
+
+    def stop(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def _fire(self) -> None:
+        self._handle = None
+        if self._loop.time() - self._due > _STALL_SECONDS:
+            self.start(_STALL_SECONDS)
+        else:
+            self._callback()
 
 
 class Artim:
@@ -20,13 +59,11 @@ class Artim:
         expired: Called when it expires.
     """
 
-    __slots__ = ("_expired", "_handle", "_loop", "_seconds", "_starts")
+    __slots__ = ("_seconds", "_starts", "_timer")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float, expired: Callable[[], None]) -> None:
-        self._loop = loop
         self._seconds = seconds
-        self._expired = expired
-        self._handle: asyncio.TimerHandle | None = None
+        self._timer = Timer(loop, expired)
         self._starts = 0
 
     def follow(self, association: Association) -> None:
@@ -34,14 +71,11 @@ class Artim:
         if not association.artim_running:
             self.stop()
         elif association.artim_starts != self._starts:
-            self.stop()
-            self._handle = self._loop.call_later(self._seconds, self._expired)
+            self._timer.start(self._seconds)
             self._starts = association.artim_starts
 
     def stop(self) -> None:
-        if self._handle is not None:
-            self._handle.cancel()
-            self._handle = None
+        self._timer.stop()
 
 
 class Waiting(Enum):
@@ -69,7 +103,7 @@ class Watched(Protocol):
 class Silence:
     """The limits on a peer's silence: in mid message, before a response, and when there is nothing to do.
 
-    One handle does for all, set anew only when it fires: arming a timer for every message would cost more than it.
+    One timer does for all, set anew only when it fires: arming a timer for every message would cost more than it.
 
     Args:
         dimse_seconds: For the rest of a message, or a response; 0 is no limit.
@@ -77,7 +111,7 @@ class Silence:
         too_long: Told that one was reached.
     """
 
-    __slots__ = ("_dimse_seconds", "_handle", "_idle_seconds", "_loop", "_too_long", "_watched")
+    __slots__ = ("_dimse_seconds", "_idle_seconds", "_loop", "_timer", "_too_long", "_watched")
 
     def __init__(
         self,
@@ -93,16 +127,14 @@ class Silence:
         self._dimse_seconds = dimse_seconds or _EVER
         self._idle_seconds = idle_seconds or _EVER
         self._too_long = too_long
-        self._handle: asyncio.TimerHandle | None = None
+        self._timer = Timer(loop, self._look)
 
     def start(self) -> None:
         self._look_again(_EVER)
 
     def stop(self) -> None:
         self._watched = None
-        if self._handle is not None:
-            self._handle.cancel()
-            self._handle = None
+        self._timer.stop()
 
     def _look(self) -> None:
         watched = self._watched
@@ -136,4 +168,4 @@ class Silence:
         """In ``left`` seconds, or when the shorter limit could be reached by what begins now."""
         seconds = min(left, self._dimse_seconds, self._idle_seconds)
         if seconds < _EVER:
-            self._handle = self._loop.call_later(seconds, self._look)
+            self._timer.start(seconds)

@@ -270,6 +270,22 @@ async def test_an_association_that_ends_with_unread_bytes_is_closed_all_the_same
     wire.close()
 
 
+# a process that was stopped
+
+
+async def test_a_stop_of_the_process_is_not_the_silence_of_its_peers(make_site: MakeSite) -> None:
+    """All timers are due when it goes on (SIGCONT); what had arrived meanwhile is read before anybody is judged."""
+    site = await started(make_site, only(idle_seconds=SHORT, artim_seconds=SHORT, dimse_seconds=SHORT))
+    async with await Wire.associate(site.port, CONTEXTS) as wire:
+        _, late = await asyncio.open_connection("127.0.0.1", site.port)
+        echo = p_data(pdv(1, 3, command(0x0030, sop_class=VERIFICATION)))
+        wire.writer.write(echo)
+        late.write(associate_request(CONTEXTS, "PACSLITE", "LATE", 16384))
+        time.sleep(1.3)  # as SIGSTOP: the loop does not run
+        assert (await wire.receive()).number(0x0900) == 0
+        late.close()
+
+
 # as requestor
 
 
