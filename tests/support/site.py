@@ -59,6 +59,7 @@ class Storage:
     go: asyncio.Event | None = None  # handling waits for it
     fail: Callable[[], None] | None = None  # called in handle
     refuse: bool = False  # in begin
+    make_sink: Callable[[], Sink] = Sink
     sinks: list[Sink] = field(default_factory=list)
     stored: list[str] = field(default_factory=list)
     running: int = 0
@@ -72,7 +73,7 @@ class Storage:
     def begin(self, _: Request) -> DataSetSink:
         if self.refuse:
             raise Refused("no room")
-        self.sinks.append(Sink())
+        self.sinks.append(self.make_sink())
         return self.sinks[-1]
 
     async def handle(self, request: Request, reply: Reply) -> None:

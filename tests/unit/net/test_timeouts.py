@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ from tests.support.raw import (
     read_pdu,
     read_to_end,
 )
-from tests.support.site import Finder, MakeSite, Site
+from tests.support.site import Finder, MakeSite, Sink, Site
 from tests.support.wire import (
     CT_IMAGE,
     EXPLICIT_LITTLE,
@@ -274,16 +275,32 @@ async def test_an_association_that_ends_with_unread_bytes_is_closed_all_the_same
 
 
 async def test_a_stop_of_the_process_is_not_the_silence_of_its_peers(make_site: MakeSite) -> None:
-    """All timers are due when it goes on (SIGCONT); what had arrived meanwhile is read before anybody is judged."""
-    site = await started(make_site, only(idle_seconds=SHORT, artim_seconds=SHORT, dimse_seconds=SHORT))
-    async with await Wire.associate(site.port, CONTEXTS) as wire:
-        _, late = await asyncio.open_connection("127.0.0.1", site.port)
+    """All timers are due when it goes on (SIGCONT); what had arrived meanwhile is read before anybody is judged.
+
+    Stopped, as most likely, while it works on what it has read: then the loop asks its timers first.
+    """
+    site = await started(make_site, only(idle_seconds=4 * SHORT))
+
+    class Stopped(Sink):
+        def write(self, view: memoryview) -> None:
+            time.sleep(2)
+
+    site.storage.make_sink = Stopped
+    loop = asyncio.get_running_loop()
+    with socket.socket() as one:
+        one.setblocking(False)
+        await loop.sock_connect(one, ("127.0.0.1", site.port))
+        await loop.sock_sendall(one, associate_request(CONTEXTS, "PACSLITE", "ONE", 16384))
+        assert (await loop.sock_recv(one, 4096))[:1] == b"\x02"
+        other = await Wire.associate(site.port, CONTEXTS)
         echo = p_data(pdv(1, 3, command(0x0030, sop_class=VERIFICATION)))
-        wire.writer.write(echo)
-        late.write(associate_request(CONTEXTS, "PACSLITE", "LATE", 16384))
-        time.sleep(1.3)  # as SIGSTOP: the loop does not run
-        assert (await wire.receive()).number(0x0900) == 0
-        late.close()
+        meanwhile = threading.Timer(0.5, one.send, [echo])
+        meanwhile.start()
+        await other.store(CT_IMAGE, "1.2.3", b"abcd")
+        assert (await loop.sock_recv(one, 4096))[:1] == b"\x04"
+        meanwhile.join()
+    await other.release()
+    other.close()
 
 
 # as requestor
