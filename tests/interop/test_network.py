@@ -59,6 +59,42 @@ async def _logged(server: Pacslite, before: int, words: str) -> str:
     raise AssertionError(f"{words!r} is not in {server.text()[before:]}")
 
 
+# who may what
+
+
+async def test_peers_may_what_their_entry_says(new_server: ServerFactory) -> None:
+    """Several titles of ours; title, address and permissions of theirs; nobody else, this machine included."""
+    server = new_server(server={"called_ae_titles": ["OLDPACS"]}, access={"unknown_peers": "nobody"})
+    server.remotes = [
+        {"ae_title": "CT01", "host": "127.0.0.1", "allow": ["echo", "store"]},
+        {"ae_title": "WARD", "host": "127.0.0.0/8", "allow": ["find"]},
+        {"ae_title": "FAR", "host": "192.0.2.1"},
+    ]
+    instance = make_instance(1, seed=93)
+    key = identifier("STUDY", StudyInstanceUID=instance.study_uid)
+
+    async def statuses(calling: str, called: str) -> tuple[int, int, int]:
+        async with await Wire.associate(server.port, CONTEXTS, calling=calling, called=called) as wire:
+            stored = (await wire.store(CT_IMAGE, instance.sop_instance_uid, instance.data)).status
+            await wire.start_query(STUDY_ROOT_FIND, key)
+            found = [answer async for answer in wire.answers()][-1].status
+            return await wire.echo(), stored, found
+
+    async with server.running():
+        for called in ("PACSLITE", "OLDPACS"):
+            assert await statuses("CT01", called) == (0, 0, 0x0124)
+            assert await statuses("WARD", called) == (0x0124, 0x0124, 0)
+        for calling, called, codes in (
+            ("CT01", "OTHER", (1, 1, 7)),
+            ("FAR", "PACSLITE", (1, 1, 3)),
+            ("ct01", "PACSLITE", (1, 1, 3)),
+            ("WIRE", "PACSLITE", (1, 1, 3)),
+        ):
+            with pytest.raises(RejectedError) as caught:
+                await statuses(calling, called)
+            assert caught.value.codes == codes
+
+
 # users
 
 
