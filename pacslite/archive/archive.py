@@ -26,6 +26,7 @@ from pacslite.archive.keys import Level
 from pacslite.archive.lock import DataDirLock
 from pacslite.archive.options import StorageOptions
 from pacslite.archive.outcome import Stored
+from pacslite.archive.phonetic import name_sounds
 from pacslite.archive.record import check_uid
 from pacslite.archive.recovery import Recovered, Recovery
 from pacslite.archive.reference import InstanceRef
@@ -91,6 +92,7 @@ class Archive:
             on_stored=self._on_stored,
         )
         self._settler.start(self._recovery.revive)
+        self._warming = loop.run_in_executor(None, name_sounds, "Warm^Up")  # imports: not while a first object waits
 
     def _open(self) -> None:
         self.options.data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
@@ -112,6 +114,7 @@ class Archive:
 
     async def stop(self) -> None:
         """Finish what is being stored, settle it, close. Who still writes to an object aborts it before."""
+        await self._warming
         await self._ingest.stop()
         await asyncio.get_running_loop().run_in_executor(None, self._close)
 

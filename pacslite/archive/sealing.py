@@ -29,6 +29,8 @@ log = logging.getLogger("pacslite.archive")
 
 Pieces = list[bytes | bytearray]
 
+_WORTH_WAKING = 256 << 10  # bytes; for less of one object alone, waking the disk early costs more than it hides
+
 
 class Complete(NamedTuple):
     """An object of which all bytes are there; ``pieces`` are those that are not in its file yet."""
@@ -101,7 +103,8 @@ class Sealer:
         known = self._look_up(group, done)
         for complete in group:
             if complete.incoming.sop_instance_uid in known:
-                self._attempt(complete, known[complete.incoming.sop_instance_uid], written, done)
+                row = known[complete.incoming.sop_instance_uid]
+                self._attempt(complete, row, written, done, in_company=len(group) > 1)
         synced = [each for each in written if self._sync(each, done)]
         if done:
             self._call(self._finish, done)
@@ -119,10 +122,16 @@ class Sealer:
             return {}
 
     def _attempt(
-        self, complete: Complete, known: InstanceRow | None, written: list[_Written], done: list[Result]
+        self,
+        complete: Complete,
+        known: InstanceRow | None,
+        written: list[_Written],
+        done: list[Result],
+        *,
+        in_company: bool,
     ) -> None:
         try:
-            outcome = self._write(complete.incoming, complete.pieces, known)
+            outcome = self._write(complete.incoming, complete.pieces, known, in_company=in_company)
         except Exception as problem:  # whatever it is, the waiter must hear of it
             _discard(complete.incoming)
             done.append(Result(complete.incoming, _told(problem)))
@@ -133,7 +142,9 @@ class Sealer:
             _discard(complete.incoming)
             done.append(Result(complete.incoming, outcome))
 
-    def _write(self, incoming: Incoming, pieces: Pieces, known: InstanceRow | None) -> _Written | Stored:
+    def _write(
+        self, incoming: Incoming, pieces: Pieces, known: InstanceRow | None, *, in_company: bool
+    ) -> _Written | Stored:
         """Write the rest and the header, scan, and say what the row is; or that there is nothing to store."""
         if incoming.error is not None:
             raise incoming.error
@@ -152,7 +163,7 @@ class Sealer:
             file = incoming.file
             file.append(pieces)
             file.write_header(incoming.header(digest))
-        if self._syncs:
+        if self._syncs and (in_company or file.size >= _WORTH_WAKING):
             file.begin_writeback()
         record = _record(incoming, pieces)
         record.data_set_offset = file.size - incoming.stored_length

@@ -21,7 +21,6 @@ from pacslite.archive.instances.layout import SUFFIX, InstancePath
 __all__ = ["FilesystemStore"]
 
 _WRITEBACK_STEP = 1 << 20  # hand this much to the disk at a time while the object still arrives
-_WORTH_WAKING = 256 << 10  # for less, the hint costs more than it hides
 _WRITEBACK_LAG = 16 << 20  # and let no more than this pile up: the last sync of a large object stays short
 
 
@@ -56,8 +55,6 @@ class _IncomingFile:
 
     def begin_writeback(self) -> None:
         """Wake the disk; the caller has something to compute before it syncs."""
-        if self.size - self._begun < _WORTH_WAKING:
-            return
         self._operations.start_writeback(self._fd, self._begun, 0)
         self._begun = self.size
 
