@@ -12,7 +12,6 @@ import pytest
 from pacslite.net.limits import LimitsOptions
 from pacslite.net.listener import Endpoint
 from pacslite.net.sockets import listening_sockets, tune
-from tests.support.raw import read_to_end
 from tests.support.site import MakeSite, Site
 from tests.support.wire import CT_IMAGE, VERIFICATION, Context, Wire, associate_request
 
@@ -69,9 +68,10 @@ async def test_the_same_port_again_at_once(make_site: MakeSite) -> None:
     first = make_site()
     await first.start()
     wire = await Wire.associate(first.port, CONTEXTS)
-    await first.stop()
-    await read_to_end(wire.reader)
+    stopping = asyncio.create_task(first.stop())
+    assert (await wire.reader.readexactly(10))[:1] == b"\x07"
     wire.close()
+    await stopping
     again = make_site()
     again.ports = await again.listener.start([Endpoint("127.0.0.1", first.port)])
     async with await Wire.associate(again.port, CONTEXTS) as wire:
