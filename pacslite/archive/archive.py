@@ -40,6 +40,9 @@ from pacslite.errors import PacsliteError
 __all__ = ["Archive", "ArchiveUnusable"]
 
 
+_WARM_UP_SECONDS = 0.5  # then what a first patient needs is imported: neither the start nor its first sender waits
+
+
 class ArchiveUnusable(PacsliteError):
     """The data directory cannot be used; the message says why."""
 
@@ -92,7 +95,7 @@ class Archive:
             on_stored=self._on_stored,
         )
         self._settler.start(self._recovery.revive)
-        self._warming = loop.run_in_executor(None, name_sounds, "Warm^Up")  # imports: not while a first object waits
+        self._warming = loop.call_later(_WARM_UP_SECONDS, loop.run_in_executor, None, name_sounds, "Warm^Up")
 
     def _open(self) -> None:
         self.options.data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
@@ -114,7 +117,7 @@ class Archive:
 
     async def stop(self) -> None:
         """Finish what is being stored, settle it, close. Who still writes to an object aborts it before."""
-        await self._warming
+        self._warming.cancel()
         await self._ingest.stop()
         await asyncio.get_running_loop().run_in_executor(None, self._close)
 

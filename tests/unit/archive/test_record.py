@@ -1,0 +1,152 @@
+"""What is taken from a header: the columns of each level, and what is kept beside them."""
+
+import struct
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pacslite.archive.kept import decode_kept, encode_kept
+from pacslite.archive.keys import KEYS, Level
+from pacslite.archive.record import Record, columns_of, make_record
+from pacslite.dataset.scan import (
+    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
+    EXPLICIT_VR_BIG_ENDIAN,
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    scan_header,
+)
+from tests.support.wire import CT_IMAGE, encode_elements
+
+CLASS = CT_IMAGE.encode() + b"\0" * (len(CT_IMAGE) % 2)
+BASIC = [
+    (0x00080016, "UI", CLASS),
+    (0x00080018, "UI", b"1.2.3.4\0"),
+    (0x0020000D, "UI", b"1.2\0"),
+    (0x0020000E, "UI", b"1.2.3\0"),
+]
+Elements = list[tuple[int, str, bytes]]
+
+
+def _encode(elements: Elements, syntax: str) -> bytes:
+    if syntax in {EXPLICIT_VR_LITTLE_ENDIAN, DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN}:
+        data = encode_elements(sorted(elements))
+        if syntax == EXPLICIT_VR_LITTLE_ENDIAN:
+            return data
+        deflate = zlib.compressobj(wbits=-15)
+        return deflate.compress(data) + deflate.flush()
+    out = bytearray()
+    for tag, vr, value in sorted(elements):
+        if syntax == IMPLICIT_VR_LITTLE_ENDIAN:
+            out += struct.pack("<HHI", tag >> 16, tag & 0xFFFF, len(value)) + value
+        else:
+            swapped = value[::-1] if vr == "US" else value
+            out += struct.pack(">HH2sH", tag >> 16, tag & 0xFFFF, vr.encode(), len(value)) + swapped
+    return bytes(out)
+
+
+def _record(elements: Elements, syntax: str = EXPLICIT_VR_LITTLE_ENDIAN) -> Record:
+    scan = scan_header(_encode(BASIC + elements, syntax), syntax)
+    return make_record(
+        scan,
+        sop_class_uid=CT_IMAGE,
+        sop_instance_uid="1.2.3.4",
+        transfer_syntax_uid=syntax,
+        source_ae_title="SENDER",
+    )
+
+
+def _columns(record: Record, level: Level) -> dict[str, object]:
+    upper = record.upper()
+    values = (upper.patient, upper.study, upper.series, record.image)[level]
+    return dict(zip(columns_of(level), values, strict=True))
+
+
+@pytest.mark.parametrize(
+    "syntax",
+    [
+        EXPLICIT_VR_LITTLE_ENDIAN,
+        IMPLICIT_VR_LITTLE_ENDIAN,
+        EXPLICIT_VR_BIG_ENDIAN,
+        DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
+    ],
+)
+def test_every_encoding_gives_the_same_columns(syntax: str) -> None:
+    record = _record(
+        [
+            (0x00100010, "PN", b"Doe^Jane"),
+            (0x00100020, "LO", b"ID 7"),
+            (0x00200013, "IS", b"12"),
+            (0x00280010, "US", b"\x00\x02"),
+            (0x00280011, "US", b"\x01\x00"),
+            (0x00080023, "DA", b"20240131"),
+        ],
+        syntax,
+    )
+    image = _columns(record, Level.IMAGE)
+    assert (image["rows_"], image["columns_"], image["instance_number_key"]) == (512, 1, 12)
+    assert (image["content_date_key"], image["image_type"]) == ("20240131", None)
+    patient = _columns(record, Level.PATIENT)
+    assert (patient["patient_name"], patient["patient_id"]) == ("Doe^Jane", "ID 7")
+    assert record.upper().identity == "ID 7\\"
+
+
+@pytest.mark.parametrize(
+    ("charset", "raw", "name"),
+    [
+        (b"ISO_IR 100", "Müller".encode("latin-1"), "Müller"),
+        (b"ISO_IR 192", "山田^太郎".encode(), "山田^太郎"),
+        (b"GB18030 ", "王^小东".encode("gb18030"), "王^小东"),
+        (b"\\ISO 2022 IR 87", b"Yamada^Tarou=\x1b$B;3ED\x1b(B^\x1b$BB@O:\x1b(B", "Yamada^Tarou=山田^太郎"),
+    ],
+)
+def test_text_is_decoded(charset: bytes, raw: bytes, name: str) -> None:
+    even = (charset + b" " * (len(charset) % 2), raw + b" " * (len(raw) % 2))
+    record = _record([(0x00080005, "CS", even[0]), (0x00100010, "PN", even[1])])
+    assert _columns(record, Level.PATIENT)["patient_name"] == name
+
+
+def test_patient_without_an_id_is_one_of_the_study() -> None:
+    """Patient ID is Type 2: two unnamed patients are not one."""
+    assert _record([]).upper().identity == "1.2"
+    assert _record([(0x00100020, "LO", b"A "), (0x00100021, "LO", b"B ")]).upper().identity == "A\\B"
+
+
+@given(st.lists(st.tuples(st.sampled_from([k for k in KEYS if k.kind != "U"]), st.binary(max_size=40)), max_size=8))
+def test_any_bytes_are_survived(values: list[tuple[object, bytes]]) -> None:
+    elements = {key.tag: (key.tag, key.vr, value + b" " * (len(value) % 2)) for key, value in values}  # type: ignore[attr-defined]
+    elements.pop(0x00080016, None)
+    record = _record(list(elements.values()))
+    for level in Level:
+        assert len(_columns(record, level)) == len(columns_of(level))
+
+
+def _kept(elements: Elements, level: Level, syntax: str = EXPLICIT_VR_LITTLE_ENDIAN) -> bytes:
+    return encode_kept(scan_header(_encode(BASIC + elements, syntax), syntax), level)
+
+
+SLICE = (0x00181151, "IS", b"120 ")  # X-Ray Tube Current: of the image
+ID_TYPE = (0x00100022, "CS", b"TEXT")  # Type of Patient ID: of the patient
+MODEL = (0x00081090, "LO", b"Model")
+
+
+@pytest.mark.parametrize("syntax", [EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_BIG_ENDIAN])
+def test_elements_are_kept_as_received_at_their_level(syntax: str) -> None:
+    elements: Elements = [SLICE, ID_TYPE, (0x00080005, "CS", b"ISO_IR 100")]
+    for level, element in ((Level.IMAGE, SLICE), (Level.PATIENT, ID_TYPE)):
+        kept = decode_kept(_kept(elements, level, syntax))
+        assert kept.elements == _encode([element], syntax)
+        assert (kept.transfer_syntax_uid, kept.charsets) == (syntax, ("ISO_IR 100",))
+
+
+def test_columns_private_and_long_elements_are_not_kept() -> None:
+    long = (0x00181160, "UN", bytes(3000))
+    kept = decode_kept(_kept([SLICE, (0x00200013, "IS", b"12"), (0x00191010, "LO", b"mine"), long], Level.IMAGE))
+    assert kept.elements == encode_elements([SLICE])
+
+
+def test_what_is_kept_is_bounded() -> None:
+    many = [(0x00182000 + 2 * n, "LO", b"x" * 1000) for n in range(100)]
+    assert len(_kept(many, Level.IMAGE)) <= 16_384 + 300
+    assert decode_kept(_kept(many, Level.IMAGE)).elements == encode_elements(many[:16])
