@@ -85,6 +85,12 @@ def main(args: list[str] | None = None) -> None:
         for line in str(error).splitlines() or [type(error).__name__]:
             print(f"pacslite: {escape(line)}", file=sys.stderr)
         sys.exit(getattr(error, "exit_code", 1))
-    except BrokenPipeError:  # of "pacslite find ... | head": nobody is left to tell
+    except (OSError, sqlite3.Error) as error:
+        if isinstance(error, BrokenPipeError):  # of "pacslite find ... | head": nobody is left to tell
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        else:
+            print(f"pacslite: {escape(str(error))}", file=sys.stderr)
+        sys.exit(1)
+    except BrokenPipeErrorX:  # of "pacslite find ... | head": nobody is left to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -32,14 +32,15 @@ class FileSource:
     thread. Where the file system cannot say (tmpfs), its files are in memory anyway.
     """
 
-    __slots__ = ("_at", "_buffer", "_end", "_fd", "length")
+    __slots__ = ("_at", "_buffer", "_end", "_fd", "_pad", "length")
 
     def __init__(self, fd: int, offset: int, length: int, buffer: ReadBuffer | None = None) -> None:
         self._fd = fd
         self._at = offset
         self._end = offset + length
+        self._pad = length & 1  # a deflated data set of odd length leaves with one NUL more (PS3.5 §A.5)
         self._buffer = buffer if buffer is not None else ReadBuffer()
-        self.length = length
+        self.length = length + self._pad
 
     async def read(self, size: int, *, reuse: bool = False) -> memoryview:
         """The next ``size`` bytes; fewer only at the end, or where the file ends before its time.
@@ -47,16 +48,22 @@ class FileSource:
         Args:
             reuse: What earlier calls returned is no longer in use.
         """
-        view = self._buffer.take(min(size, self._end - self._at), reuse=reuse)
+        wanted = min(size, self._end - self._at)
+        pad = self._pad if self._at + wanted == self._end and wanted < size else 0
+        view = self._buffer.take(wanted + pad, reuse=reuse)
         done = 0
-        while done < len(view):
-            count = self._read_now(view[done:])
+        while done < wanted:
+            count = self._read_now(view[done:wanted])
             if count < 0:
-                count = await asyncio.to_thread(os.preadv, self._fd, [view[done:]], self._at)
+                count = await asyncio.to_thread(os.preadv, self._fd, [view[done:wanted]], self._at)
             if count == 0:
                 break
             done += count
             self._at += count
+        if pad and done == wanted:
+            view[done] = 0
+            self._pad = 0
+            done += 1
         return view[:done]
 
     def read_ahead(self) -> None:
