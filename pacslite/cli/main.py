@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 the peer or some items failed, 2 usage or configuration.
 
 import importlib
 import os
+import sqlite3
 import sys
 from typing import Any
 
@@ -90,7 +91,4 @@ def main(args: list[str] | None = None) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         else:
             print(f"pacslite: {escape(str(error))}", file=sys.stderr)
-        sys.exit(1)
-    except BrokenPipeErrorX:  # of "pacslite find ... | head": nobody is left to tell
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
