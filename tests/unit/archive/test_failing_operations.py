@@ -40,7 +40,7 @@ async def test_a_failing_call_is_told_and_leaves_nothing(
     async with archive_in(tmp_path, operations=operations, piece_bytes=65_536) as archive:
         await store(archive, make_instance(0))
         await _visible_are_readable(archive, [])  # SQLite keeps a descriptor of a connection that was closed in use
-        await asyncio.sleep(0.1)  # every disk thread opens its connection when it starts
+        await asyncio.sleep(0.4)  # every disk thread opens its connection when it starts
         descriptors = _descriptors()
         for number in range(1, 20):
             failing_at = operations.counts.get(call, 0) + number
