@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pacslite.dimse.command import Tag, encode_command
@@ -50,6 +50,7 @@ def pdvs(frames: Frames) -> Iterator[Fragment]:
             at = end
 
 
+@settings(deadline=None)
 @given(
     data=st.one_of(st.none(), st.binary(min_size=0, max_size=3000).map(lambda data: data[: len(data) & ~1])),
     maximum_length=st.sampled_from([0, 16, 64, 4096]),

@@ -1,6 +1,6 @@
 """Association limits answer with the standard's refusals (PS3.8 §9.3.4)."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pacslite.net.limits import Limits, LimitsOptions
@@ -80,6 +80,7 @@ def test_connections_have_room_to_be_told_that_they_are_too_many_and_no_more() -
     assert not any(unlimited.connect("h") for _ in range(1000))
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("gh"), st.sampled_from("AB"), st.booleans()), max_size=60))
 def test_counts_are_those_of_a_list_of_associations(steps: list[tuple[str, str, bool]]) -> None:
     """A model: the limits hold for the associations that exist, whatever came and went before."""
