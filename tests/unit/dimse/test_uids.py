@@ -1,7 +1,7 @@
 """The UIDs that we write by hand are those of PS3.6 Annex A."""
 
 import pytest
-from pydicom.uid import UID_dictionary
+from pydicom._uid_dict import UID_dictionary
 
 from pacslite.dimse import uids
 

@@ -12,7 +12,7 @@ from pacslite.log import TextFormatter
 from pacslite.net.identity import IdentityOptions, User
 from pacslite.net.limits import LimitsOptions
 from tests.support.raw import RELEASE_RQ, command, p_data, pdv, read_to_end, user_item
-from tests.support.site import Getter, MakeSite, Site
+from tests.support.site import Getter, MakeSite, Sink, Site
 from tests.support.wire import (
     CT_IMAGE,
     STUDY_ROOT_FIND,
@@ -433,3 +433,34 @@ async def test_draining_has_an_end(make_site: MakeSite) -> None:
         await storing
     wire.close()
     assert site.storage.running == 0
+
+
+async def test_a_fault_while_an_instance_is_begun_is_answered_after_it(site: Site) -> None:
+    """0110; its data set is read to its end, and the association goes on."""
+
+    def fail() -> Sink:
+        raise MemoryError
+
+    site.storage.make_sink = fail
+    async with await Wire.associate(site.port, CONTEXTS) as wire:
+        answer = await wire.store(CT_IMAGE, "1.2.3", bytes(500_000))
+        assert (answer.status, answer.comment) == (0x0110, "internal error: MemoryError")
+        assert await wire.echo() == 0
+
+
+async def test_the_same_request_again_has_the_same_answer_and_large_ones_are_not_kept(site: Site) -> None:
+    """Devices ask the same each time; a peer that invents requests must not fill our memory with them."""
+    for _ in range(3):
+        async with await Wire.associate(site.port, CONTEXTS) as wire:
+            assert wire.results == {1: 0, 3: 0, 5: 0}
+    assert len(site.acceptor._answers) == 1
+    for number in range(3):
+        syntaxes = [f"1.2.{number}.{at}" for at in range(100)]
+        contexts = [Context(2 * at + 1, CT_IMAGE, syntaxes) for at in range(128)]
+        async with await Wire.associate(site.port, contexts) as wire:
+            assert set(wire.results.values()) == {0}
+    assert len(site.acceptor._answers) == 1
+    for number in range(70):
+        async with await Wire.associate(site.port, CONTEXTS, calling=f"CT{number}") as wire:
+            assert wire.results == {1: 0, 3: 0, 5: 0}
+    assert len(site.acceptor._answers) <= 64
