@@ -1,23 +1,38 @@
 """One object on its way in: the sink that the fragments of a C-STORE go to."""
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import xxhash
 
 from pacslite.archive.instances.header import encode_header, header_size
 from pacslite.archive.instances.protocol import IncomingFile
 from pacslite.archive.outcome import StorageFailed, Stored
+from pacslite.archive.record import Record
 from pacslite.dataset.scan import DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, DataSetError, HeaderScanner
 from pacslite.errors import DimseError
 
-__all__ = ["Incoming", "IncomingOwner", "ReadFlow"]
+__all__ = ["Complete", "Incoming", "IncomingOwner", "Pieces", "Posted", "ReadFlow"]
 
 _SMALL_FRAGMENT = 8192  # smaller ones are gathered: a list of a million tiny pieces would cost more than their bytes
 _GATHERED = 65536
 _DEFLATED = DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN
 _NOT_IN_DATA_SETS = frozenset({b"\0\0", b"\2\0", b"\0\2"})  # groups 0000 and 0002, in either byte order
+
+
+Pieces = list[bytes | bytearray]
+
+
+class Complete(NamedTuple):
+    """An object of which all bytes are there; ``pieces`` are those that are not in its file yet."""
+
+    incoming: "Incoming"
+    pieces: Pieces
+
+
+Posted = Pieces | Complete | None  # more of an object, its end, or the end of its peer
 
 
 class ReadFlow(Protocol):
@@ -62,10 +77,14 @@ class Incoming:
         "length",
         "paused",
         "pending",
+        "posted",
+        "record",
         "scan",
         "sop_class_uid",
         "sop_instance_uid",
         "source_ae_title",
+        "streamed",
+        "streaming",
         "stripped",
         "transfer_syntax_uid",
         "waiter",
@@ -87,17 +106,21 @@ class Incoming:
         self.source_ae_title = source_ae_title
         self.length = 0  # bytes of the data set so far
         self._owner = owner
-        self._pieces: list[bytes | bytearray] = []
+        self._pieces: Pieces = []
         self._gathering = bytearray()
         # the ingest's, on the loop
         self.flow = flow
         self.pending = 0  # bytes held in memory and not handed to a disk thread
         self.paused = False
-        self.flushing = 0  # bytes a disk thread is writing; meanwhile it alone uses file, scan and digest
+        self.flushing = 0  # bytes that disk threads have
+        self.streamed = False  # it is handed on in pieces
         self.ended = False  # committed or aborted
         self.error: DimseError | None = None
         self.waiter: asyncio.Future[Stored] | None = None
-        # the disk threads'
+        # the disk threads', one at a time
+        self.posted: deque[Posted] = deque()
+        self.streaming = False  # a thread takes from it
+        self.record: Record | None = None
         self.file: IncomingFile | None = None
         self.scan: HeaderScanner | None = None
         self.digest: xxhash.xxh3_128 | None = None
@@ -143,7 +166,7 @@ class Incoming:
         self._owner.complete(self)
         return await self.waiter
 
-    def take_pieces(self) -> list[bytes | bytearray]:
+    def take_pieces(self) -> Pieces:
         """Hand the bytes over; the caller accounts for them."""
         pieces, self._pieces = self._pieces, []
         if self._gathering:
@@ -163,7 +186,7 @@ class Incoming:
             source_ae_title=self.source_ae_title,
         )
 
-    def strip_file_meta(self, pieces: list[bytes | bytearray]) -> list[bytes | bytearray]:
+    def strip_file_meta(self, pieces: Pieces) -> Pieces:
         """Take group 0002 away from the first pieces, which some devices send: it is no part of a data set.
 
         Source: PS3.10 §7.1, PS3.7 §6.3.1 (group 0000).

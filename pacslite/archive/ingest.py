@@ -10,21 +10,23 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from pacslite.archive.disk import DiskThreads, GroupThreads
-from pacslite.archive.incoming import Incoming
+from pacslite.archive.incoming import Complete, Incoming, Posted
 from pacslite.archive.index.writer import IndexWriter
 from pacslite.archive.instances.protocol import InstanceStore
 from pacslite.archive.options import StorageOptions
 from pacslite.archive.outcome import Stored
-from pacslite.archive.sealing import Complete, Result, Sealer
+from pacslite.archive.sealing import Result, Sealer
 from pacslite.archive.settle import Settler
 from pacslite.archive.space import SpaceGuard
 from pacslite.budget import Budget
-from pacslite.errors import DimseError
 
 __all__ = ["Ingest"]
 
 log = logging.getLogger("pacslite.archive")
 
+# An object that comes alone is begun while it arrives: its file is made and its header scanned by another processor.
+# With company the disk threads have work enough, and one write costs less than two.
+_EARLY = 96 << 10
 _MOST_AT_ONCE = 4  # small objects that one thread writes and syncs together: 16 senders on four threads
 
 
@@ -50,16 +52,16 @@ class Ingest:
         self._small = GroupThreads(
             "seal", options.disk_threads, self._sealer.seal, most=_MOST_AT_ONCE, prepare=index.open_reader
         )
-        self._large = DiskThreads(
-            "stream", options.stream_threads, prepare=index.open_reader
-        )  # a large object's sync delays no small one
+        # Threads of their own: a large object's sync delays no small one
+        self._large = DiskThreads("stream", options.stream_threads, prepare=index.open_reader)
         # SOP Instance UIDs being sealed, each with those who send the same and wait for the outcome
         self._in_flight: dict[str, deque[Incoming]] = {}
         self._idle = asyncio.Event()
         self._idle.set()
+        self._flushing = 0  # bytes of large objects that disk threads have
         self._on_stored = on_stored
 
-    # on the loop: receiving
+    # receiving
 
     def took(self, incoming: Incoming, size: int) -> None:
         """An object has grown: hand it on if it is large, stop its peer if the disk does not keep up."""
@@ -70,7 +72,11 @@ class Ingest:
             return
         pressed = budget.used > budget.limit
         if not incoming.flushing:
-            if pending >= self._options.piece_bytes or pressed:
+            if (
+                pending >= self._options.piece_bytes
+                or pressed
+                or (pending >= _EARLY and not self._in_flight and not self._flushing)
+            ):
                 self._flush(incoming)
         elif (
             (pressed or pending >= self._options.unflushed_bytes) and not incoming.paused and incoming.flow is not None
@@ -80,13 +86,15 @@ class Ingest:
 
     def complete(self, incoming: Incoming) -> None:
         """All bytes are there."""
-        if not incoming.flushing:
-            self._claim(incoming)
+        self._resume(incoming)
+        self._claim(incoming)
 
     def drop(self, incoming: Incoming) -> None:
         """The peer has gone."""
-        if not incoming.flushing:
-            self._discard(incoming)
+        self._resume(incoming)
+        self._forget(incoming)
+        if incoming.streamed:
+            self._post(incoming, None)
 
     async def stop(self) -> None:
         """Wait for what is being stored, then end the threads."""
@@ -95,53 +103,46 @@ class Ingest:
         await self._loop.run_in_executor(None, self._small.stop)
 
     def _flush(self, incoming: Incoming) -> None:
-        incoming.flushing = incoming.pending
+        size = incoming.pending
         incoming.pending = 0
-        self._space.take(incoming.flushing)
-        self._large.submit(self._sealer.write_pieces, incoming, incoming.take_pieces(), self._flushed)
+        incoming.flushing += size
+        self._flushing += size
+        self._space.take(size)
+        self._post(incoming, incoming.take_pieces())
 
-    def _flushed(self, incoming: Incoming, error: DimseError | None) -> None:
-        self._budget.give(incoming.flushing)
-        incoming.flushing = 0
-        if error is not None and incoming.error is None:
-            self._fail(incoming, error)
+    def _flushed(self, incoming: Incoming, size: int) -> None:
+        incoming.flushing -= size
+        self._flushing -= size
+        self._budget.give(size)
         if incoming.ended:
-            self._resume(incoming)
-            if incoming.waiter is None:
-                self._discard(incoming)
-            else:
-                self._claim(incoming)
             return
+        if incoming.error is not None:  # what still arrives is dropped
+            self._forget(incoming)
         pending = incoming.pending
         threshold = self._options.pressed_piece_bytes if self._budget.pressed else self._options.piece_bytes
         if pending >= threshold:
             self._flush(incoming)
-            if pending < self._options.unflushed_bytes and not self._budget.pressed:
-                self._resume(incoming)
-        else:
-            self._resume(incoming)
+            if pending >= self._options.unflushed_bytes or self._budget.pressed:
+                return
+        self._resume(incoming)
+
+    def _post(self, incoming: Incoming, item: Posted) -> None:
+        incoming.streamed = True
+        if self._sealer.post(incoming, item):
+            self._large.submit(self._sealer.stream, incoming, self._flushed)
 
     def _resume(self, incoming: Incoming) -> None:
         if incoming.paused and incoming.flow is not None:
             incoming.paused = False
             incoming.flow.resume_reading()
 
-    def _fail(self, incoming: Incoming, error: DimseError) -> None:
-        """Keep nothing more of an object that cannot be stored; its bytes go on arriving."""
-        incoming.error = error
+    def _forget(self, incoming: Incoming) -> None:
+        """Give back the memory of what was not handed on."""
         incoming.take_pieces()
         self._budget.give(incoming.pending)
         incoming.pending = 0
 
-    def _discard(self, incoming: Incoming) -> None:
-        incoming.take_pieces()
-        self._budget.give(incoming.pending)
-        incoming.pending = 0
-        if incoming.file is not None:
-            self._large.submit(incoming.file.discard)
-            incoming.file = None
-
-    # on the loop: one at a time for a SOP Instance UID
+    # one at a time for a SOP Instance UID
 
     def _claim(self, incoming: Incoming) -> None:
         """Seal now, or after those who came first with the same UID: what they leave decides what this one is."""
@@ -156,10 +157,10 @@ class Ingest:
     def _submit(self, incoming: Incoming) -> None:
         self._space.take(incoming.pending)
         complete = Complete(incoming, incoming.take_pieces())
-        if incoming.file is None:
-            self._small.put(complete)
+        if incoming.streamed:
+            self._post(incoming, complete)
         else:
-            self._large.submit(self._sealer.seal, [complete])
+            self._small.put(complete)
 
     def _finish(self, results: list[Result]) -> None:
         """A group is done: tell each, and let the next with the same UID go on."""
@@ -170,7 +171,7 @@ class Ingest:
             while waiting:
                 successor = waiting.popleft()
                 if successor.waiter is not None and successor.waiter.cancelled():
-                    self._discard(successor)
+                    self.drop(successor)
                     continue
                 self._submit(successor)
                 break

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
-from pacslite.archive.incoming import Incoming
+from pacslite.archive.incoming import Complete, Incoming, Pieces, Posted
 from pacslite.archive.index.removal import InstanceRow
 from pacslite.archive.index.writer import Entry, IndexWriter
 from pacslite.archive.instances.layout import InstancePath, instance_path
@@ -23,20 +23,11 @@ from pacslite.archive.record import Record, make_record
 from pacslite.archive.settle import Settler, Unsettled
 from pacslite.errors import DimseError
 
-__all__ = ["Complete", "Result", "Sealer"]
+__all__ = ["Result", "Sealer"]
 
 log = logging.getLogger("pacslite.archive")
 
-Pieces = list[bytes | bytearray]
-
 _WORTH_WAKING = 256 << 10  # bytes; for less of one object alone, waking the disk early costs more than it hides
-
-
-class Complete(NamedTuple):
-    """An object of which all bytes are there; ``pieces`` are those that are not in its file yet."""
-
-    incoming: Incoming
-    pieces: Pieces
 
 
 class Result(NamedTuple):
@@ -72,27 +63,53 @@ class Sealer:
         self._finish = finish
         self._syncs = options.durability == "full"
         self._loop = asyncio.get_running_loop()
+        self._posting = threading.Lock()
         self._lock = threading.Lock()
         self._ready: list[_Written] = []
         self._leading = False
 
     # streaming
 
-    def write_pieces(
-        self, incoming: Incoming, pieces: Pieces, flushed: Callable[[Incoming, DimseError | None], None]
-    ) -> None:
-        """Write what has arrived of a large object, behind the room for its header; ``flushed`` hears on the loop."""
-        error: DimseError | None = None
+    def post(self, incoming: Incoming, item: Posted) -> bool:
+        """On the loop: hand the next piece, or the end, of a streamed object on. True: ``stream`` is to be started."""
+        with self._posting:
+            incoming.posted.append(item)
+            start = not incoming.streaming
+            incoming.streaming = True
+            return start
+
+    def stream(self, incoming: Incoming, flushed: Callable[[Incoming, int], None]) -> None:
+        """Take what was posted of one object, in order, until there is no more; ``flushed`` hears on the loop."""
+        while True:
+            with self._posting:  # ends under the lock that posting tests it with: nothing is left behind
+                if not incoming.posted:
+                    incoming.streaming = False
+                    return
+                item = incoming.posted.popleft()
+            if item is None:
+                _discard(incoming)
+            elif isinstance(item, Complete):
+                self.seal([item])
+            else:
+                size = sum(map(len, item))
+                self._write_pieces(incoming, item)
+                del item
+                self._call(flushed, incoming, size)
+
+    def _write_pieces(self, incoming: Incoming, pieces: Pieces) -> None:
+        """Write behind the room for the header; an error is told when all has arrived."""
+        if incoming.error is not None:
+            return
         try:
             if incoming.file is None:
                 pieces = incoming.strip_file_meta(pieces)
                 incoming.file = self._store.create(incoming.header_size)
             incoming.file.append(pieces)
             incoming.digest_pieces(pieces)
-            incoming.scan_pieces(pieces)
-        except Exception as problem:  # whatever it is, the loop must hear of it
-            error = _told(problem)
-        self._call(flushed, incoming, error)
+            if incoming.scan_pieces(pieces).complete and incoming.record is None:
+                incoming.record = _record(incoming, [])
+        except Exception as problem:
+            incoming.error = _told(problem)
 
     # sealing
 
@@ -243,6 +260,8 @@ class Sealer:
 
 
 def _record(incoming: Incoming, pieces: Pieces) -> Record:
+    if incoming.record is not None:
+        return incoming.record
     scan = incoming.scan_pieces(pieces)
     if not scan.complete:
         scan.finish()
