@@ -97,7 +97,8 @@ async def test_power_cuts_under_load(disk: ForgetfulDisk, new_server: ServerFact
 async def test_less_durability_loses_and_says_so(tmp_path: Path, new_server: ServerFactory, durability: str) -> None:
     """The test of the test once more: without syncs the same cut loses what was acknowledged, and the judge sees it.
 
-    What is left is whole, and the archive serves it.
+    With "commit" what is left is whole, since files are synced before they are settled; "none" promises an orderly stop
+    only: the archive starts and serves, and bytes that the cut took are for ``check --deep`` to name.
     """
     disk = ForgetfulDisk(tmp_path / "power")
     try:
@@ -115,8 +116,9 @@ async def test_less_durability_loses_and_says_so(tmp_path: Path, new_server: Ser
         async with server.running():
             violations = judge(history, await observe(server.port))
         assert violations
-        assert all("was acknowledged and is not found" in violation for violation in violations), violations[:20]
-        await server.tool("check", "--deep", "--data-dir", server.data_dir)
+        if durability == "commit":
+            assert all("was acknowledged and is not found" in violation for violation in violations), violations[:20]
+            await server.tool("check", "--deep", "--data-dir", server.data_dir)
     finally:
         disk.destroy()
 

@@ -45,6 +45,10 @@ class Tour:
             if entry.name != ".set-up":
                 (folder / ".venv" / entry.name).symlink_to(entry)
         (folder / ".venv" / ".set-up").touch()  # the environment this test runs in is set up: make need not do it
+        # a reader's make is nobody's child: as one of "make test" it would print the folders it enters
+        self.environment = {
+            name: value for name, value in os.environ.items() if "MAKE" not in name and name != "MFLAGS"
+        }
         user = [] if os.geteuid() == 0 else ["--map-root-user"]
         self.network = subprocess.Popen(
             [need("unshare"), *user, "--net", "sh", "-c", "ip link set lo up && echo up && exec sleep 600"],
@@ -66,6 +70,7 @@ class Tour:
             text=True,
             timeout=50,
             check=False,
+            env=self.environment,
         )
         assert result.returncode == 0, f"$ {command}\n{result.stdout}"
         return result.stdout
@@ -82,6 +87,7 @@ class Tour:
                     stdout=output,
                     stderr=output,
                     start_new_session=True,
+                    env=self.environment,
                 )
             )
         port = 11112 if command.startswith("make serve") else int(shlex.split(command)[-2])

@@ -18,7 +18,7 @@ UNCONFIGURED = IdentityOptions({})
 
 
 def token(key: str = KEY, **claims: object) -> bytes:
-    return jwt.encode({"sub": "anna", "aud": "pacs", "exp": time.time() + 60} | claims, key, "HS256").encode()
+    return jwt.encode({"sub": "anna", "aud": "pacs", "exp": time.time() + 86_400} | claims, key, "HS256").encode()
 
 
 async def verify(options: IdentityOptions, item: UserIdentity | None) -> Identity | Refusal:
