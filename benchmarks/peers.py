@@ -91,7 +91,10 @@ def _pacslite(durability: str) -> Callable[[Site], Launch]:
         argv += ["--port", str(site.port), "--ae-title", "PACSLITE", "--log-level", "warning"]
         if site.sink_port:
             argv += ["--remote", f"SINK@127.0.0.1:{site.sink_port}"]
-        return Launch(argv, {"PACSLITE_STORAGE__DURABILITY": durability})
+        # the load comes from one address, and faster than one address may ask by default; the peers have no such limit
+        return Launch(
+            argv, {"PACSLITE_STORAGE__DURABILITY": durability, "PACSLITE_LIMITS__CONNECTIONS_PER_SECOND": "0"}
+        )
 
     return launch
 
