@@ -43,6 +43,7 @@ ROWS = (
     Row(StoreLoad("SR", 1, 1000), 2.2, 0.75),
     Row(StoreLoad("SR", 4, 600), 2.5, 0.6),
     Row(StoreLoad("64 MiB", 1, 8), 3.0, 1.0, memory_megabytes=100),
+    Row(StoreLoad("64 MiB", 4, 3), 0.0, 0.0),
     Row(StoreLoad("200 MB", 16, 1), 0.0, 0.0, memory_megabytes=256, servers=(*LARGE, FLOOR)),
 )
 
@@ -135,10 +136,11 @@ def _summary(done: Sequence[tuple[Row, Figures]]) -> str:
                 figures.median("pacslite none", "rate"),
                 figures.median("storescp", "rate"),
                 fast,
+                figures.ratio("pacslite", "dcmqrscp", "rate"),
                 figures.median(FLOOR, "rate"),
                 Target(row.floor).judge(share) if row.floor else share,
                 Target(row.memory_megabytes, below=True, unit=" MB").judge(memory) if row.memory_megabytes else memory,
             ]
         )
     columns = ["load", "durable/s", "Orthanc/s", "durable : Orthanc", "none/s", "storescp/s", "none : storescp"]
-    return table("C-STORE, summary", [*columns, "floor/s", "durable : floor", "memory MB"], lines)
+    return table("C-STORE, summary", [*columns, "durable : dcmqrscp", "floor/s", "durable : floor", "memory MB"], lines)
