@@ -11,7 +11,7 @@ from tests.support.exchange import decode_identifier, identifier, send_instances
 from tests.support.instances import Instance, make_instance
 from tests.support.processes import Pacslite
 from tests.support.storage_scp import StorageScp
-from tests.support.wire import STUDY_ROOT_MOVE, Answer, Context, Message, Wire
+from tests.support.wire import CT_IMAGE, STUDY_ROOT_MOVE, Answer, Context, Message, Wire
 
 COUNT = 6
 DESTINATION = "PYNETDICOM"  # a configured title and port; who listens there is the test's own
@@ -222,3 +222,82 @@ async def test_the_move_originator_is_named(
         await move(server, series)
     assert {(one.move_originator, one.move_message_id) for one in scp.received} == {("WIRE", 1)}
     assert [one.data for one in scp.received] == [instance.data for instance in series]
+
+
+class Choosy(StorageScp):
+    """Answers no presentation context of some SOP classes: not accepted (PS3.8 §9.3.3.2). Counts what it is offered."""
+
+    def __init__(self, port: int, refused: Sequence[str] = ()) -> None:
+        super().__init__(port)
+        self._refused = refused
+        self.offered: list[int] = []
+
+    async def _associate(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        header = await reader.readexactly(6)
+        body = await reader.readexactly(int.from_bytes(header[2:], "big"))
+        kept, at = body[:68], 68
+        count = 0
+        while at < len(body):
+            end = at + 4 + int.from_bytes(body[at + 2 : at + 4], "big")
+            item = body[at:end]
+            count += item[0] == 0x20
+            if item[0] != 0x20 or not any(uid.encode() in item for uid in self._refused):
+                kept += item
+            at = end
+        self.offered.append(count)
+        again = asyncio.StreamReader(limit=4 << 20)
+        again.feed_data(header[:2] + len(kept).to_bytes(4, "big") + kept)
+        asyncio.create_task(_pour(reader, again)).add_done_callback(lambda task: task.exception())
+        await super()._associate(again, writer)
+
+
+async def _pour(source: asyncio.StreamReader, target: asyncio.StreamReader) -> None:
+    while data := await source.read(65_536):
+        target.feed_data(data)
+    target.feed_eof()
+
+
+def of_class(number: int, seed: int) -> Instance:
+    """A slice that says it is of a private SOP class, as long as CT Image Storage's UID, so that it fits."""
+    uid = f"1.2.826.0.1.368004.8.{number:04d}"
+    assert len(uid) == len(CT_IMAGE)
+    instance = make_instance(number, seed=seed, size=64)
+    return replace(instance, data=instance.data.replace(CT_IMAGE.encode(), uid.encode()), sop_class_uid=uid)
+
+
+async def store_all(server: Pacslite, instances: Sequence[Instance]) -> None:
+    for start in range(0, len(instances), 100):
+        part = instances[start : start + 100]
+        contexts = [Context(2 * at + 1, one.sop_class_uid) for at, one in enumerate(part)]
+        async with await Wire.associate(server.port, contexts) as wire:
+            for context, one in zip(contexts, part, strict=True):
+                answer = await wire.store(
+                    one.sop_class_uid, one.sop_instance_uid, one.data, context_id=context.context_id
+                )
+                assert answer.status == 0, answer
+
+
+async def test_a_refused_context_costs_its_own_instances(server: Pacslite, destinations: Mapping[str, int]) -> None:
+    instances = [of_class(1000 + number, seed=32) for number in range(4)]
+    await store_all(server, instances)
+    async with Choosy(destinations[DESTINATION], refused=[instances[2].sop_class_uid]) as scp:
+        final = (await move(server, instances))[-1]
+    assert (final.status, final.completed, final.failed, final.warning) == (0xB000, 3, 1, 0)
+    assert final.identifier is not None
+    assert decode_identifier(final.identifier).FailedSOPInstanceUIDList == instances[2].sop_instance_uid
+    assert "no presentation context" in final.comment
+    assert len(scp.received) == 3
+
+
+async def test_more_pairs_than_an_association_can_carry_take_several(
+    server: Pacslite, destinations: Mapping[str, int]
+) -> None:
+    """PS3.8 §9.3.2.2: context IDs are odd and end at 255, so that an association has 128 at most."""
+    instances = [of_class(2000 + number, seed=33) for number in range(150)]
+    await store_all(server, instances)
+    async with Choosy(destinations[DESTINATION]) as scp:
+        final = (await move(server, instances))[-1]
+    assert (final.status, final.completed) == (0, 150)
+    assert {one.sop_class_uid for one in scp.received} == {one.sop_class_uid for one in instances}
+    assert len(scp.offered) >= 3
+    assert max(scp.offered) <= 128
