@@ -148,6 +148,10 @@ class Orthanc:
             raw = response.read()
         return json.loads(raw) if raw[:1] in (b"{", b"[", b'"') else raw
 
+    def delete(self, path: str) -> None:
+        request = urllib.request.Request(f"http://127.0.0.1:{self.http_port}{path}", method="DELETE")
+        urllib.request.urlopen(request, timeout=60).close()
+
     def instances(self) -> list[str]:
         """SOP Instance UIDs."""
         return [str(item["MainDicomTags"]["SOPInstanceUID"]) for item in self.rest("/instances?expand")]

@@ -1,0 +1,110 @@
+"""Compressed and uncompressed instances to every kind of receiver, whoever asks: the pixels are what was stored."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom import dcmread
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import UID
+
+from tests.support.corpus import CorpusFile
+from tests.support.exchange import send
+from tests.support.peers import Dcmtk, Orthanc, QrScp, StoreScp
+from tests.support.processes import Pacslite
+
+SAMPLES = ("CT_small.dcm", "MR_small_implicit.dcm", "JPGLosslessP14SV1_1s_1f_8b.dcm", "JPEG2000.dcm", "693_J2KR.dcm")
+
+
+@pytest.fixture(scope="module")
+def samples(server: Pacslite, corpus_by_name: Mapping[str, CorpusFile]) -> Sequence[CorpusFile]:
+    """Five studies, three of them compressed."""
+    files = [corpus_by_name[name] for name in SAMPLES]
+    answers = asyncio.run(send(server.port, files))
+    assert [answer.status for answer in answers] == [0] * len(files)
+    return files
+
+
+def assert_same_pixels(received: bytes | Path, file: CorpusFile) -> None:
+    got = dcmread(BytesIO(received) if isinstance(received, bytes) else received)
+    assert got.SOPInstanceUID == file.sop_instance_uid
+    arrays = []
+    for data_set in (got, dcmread(file.path)):
+        decoder = get_decoder(UID(data_set.file_meta.TransferSyntaxUID))
+        arrays.append(decoder.as_array(data_set, raw=True)[0])
+    assert np.array_equal(arrays[0], arrays[1]), file.name
+
+
+def move_words(file: CorpusFile) -> list[str]:
+    return ["-k", "QueryRetrieveLevel=STUDY", "-k", f"StudyInstanceUID={file.header().StudyInstanceUID}"]
+
+
+@pytest.mark.parametrize("number", range(len(SAMPLES)), ids=SAMPLES)
+async def test_to_storescp(
+    server: Pacslite, dcmtk: Dcmtk, storescp: StoreScp, samples: Sequence[CorpusFile], number: int
+) -> None:
+    storescp.clear()
+    file = samples[number]
+    called = ("-aec", server.ae_title, "-aem", "STORESCP", "127.0.0.1", server.port)
+    await dcmtk("movescu", "-S", *called, *move_words(file))
+    (path,) = storescp.files()
+    assert_same_pixels(path, file)
+
+
+@pytest.mark.parametrize("number", range(len(SAMPLES)), ids=SAMPLES)
+async def test_to_dcmqrscp(
+    server: Pacslite, dcmtk: Dcmtk, qrscp: QrScp, samples: Sequence[CorpusFile], number: int
+) -> None:
+    file = samples[number]
+    called = ("-aec", server.ae_title, "-aem", "QRSCP", "127.0.0.1", server.port)
+    await dcmtk("movescu", "-S", *called, *move_words(file))
+    arrived = [path for path in qrscp.files() if file.sop_instance_uid.encode() in path.read_bytes()]
+    assert len(arrived) == 1
+    assert_same_pixels(arrived[0], file)
+
+
+@pytest.mark.parametrize("number", range(len(SAMPLES)), ids=SAMPLES)
+async def test_to_orthanc_as_destination_and_as_requestor(
+    server: Pacslite, dcmtk: Dcmtk, orthanc: Orthanc, samples: Sequence[CorpusFile], number: int
+) -> None:
+    file = samples[number]
+
+    async def fetched() -> list[bytes]:
+        names = await asyncio.to_thread(orthanc.rest, "/instances?expand")
+        return [
+            await asyncio.to_thread(orthanc.rest, f"/instances/{item['ID']}/file")
+            for item in names
+            if item["MainDicomTags"]["SOPInstanceUID"] == file.sop_instance_uid
+        ]
+
+    called = ("-aec", server.ae_title, "-aem", "ORTHANC", "127.0.0.1", server.port)
+    await dcmtk("movescu", "-S", *called, *move_words(file))
+    (received,) = await fetched()
+    assert_same_pixels(received, file)
+
+    (name,) = await asyncio.to_thread(
+        orthanc.rest, "/tools/find", {"Level": "Instance", "Query": {"SOPInstanceUID": file.sop_instance_uid}}
+    )
+    await asyncio.to_thread(orthanc.delete, f"/instances/{name}")
+    question = {"Level": "Study", "Query": {"StudyInstanceUID": str(file.header().StudyInstanceUID)}}
+    created = await asyncio.to_thread(orthanc.rest, "/modalities/PACSLITE/query", question)
+    await asyncio.to_thread(orthanc.rest, f"{created['Path']}/retrieve", {"TargetAet": orthanc.ae_title})
+    (received,) = await fetched()
+    assert_same_pixels(received, file)
+
+
+@pytest.mark.parametrize(
+    ("number", "option"),
+    [(0, "+x="), (1, "+xi"), (2, "+xs"), (2, "+xi"), (3, "+xw"), (3, "+xi"), (4, "+xv"), (4, "+xi")],
+)
+async def test_by_getscu_as_stored_and_decompressed(
+    server: Pacslite, dcmtk: Dcmtk, samples: Sequence[CorpusFile], tmp_path: Path, number: int, option: str
+) -> None:
+    file = samples[number]
+    called = ("-aec", server.ae_title, "127.0.0.1", server.port)
+    await dcmtk("getscu", "-S", option, "+B", "-od", tmp_path, *called, *move_words(file))
+    (path,) = tmp_path.iterdir()
+    assert_same_pixels(path, file)
