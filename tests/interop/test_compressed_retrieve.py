@@ -7,16 +7,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import UID
+from pydicom.uid import UID, ExplicitVRLittleEndian
+from pynetdicom import AE, build_role, evt
 
 from tests.support.corpus import CorpusFile
 from tests.support.exchange import send
 from tests.support.peers import Dcmtk, Orthanc, QrScp, StoreScp
 from tests.support.processes import Pacslite
+from tests.support.wire import STUDY_ROOT_GET, STUDY_ROOT_MOVE
 
 SAMPLES = ("CT_small.dcm", "MR_small_implicit.dcm", "JPGLosslessP14SV1_1s_1f_8b.dcm", "JPEG2000.dcm", "693_J2KR.dcm")
+
+
+@pytest.fixture(scope="module")
+def settings() -> Mapping[str, Mapping[str, object]]:
+    """A destination of one test is another's in the next: no association is kept for it."""
+    return {"retrieve": {"reuse_seconds": 0}}
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +116,47 @@ async def test_by_getscu_as_stored_and_decompressed(
     await dcmtk("getscu", "-S", option, "+B", "-od", tmp_path, *called, *move_words(file))
     (path,) = tmp_path.iterdir()
     assert_same_pixels(path, file)
+
+
+@pytest.mark.parametrize("as_stored", [True, False])
+@pytest.mark.parametrize("number", range(len(SAMPLES)), ids=SAMPLES)
+def test_to_pynetdicom_by_move_and_by_get(
+    server: Pacslite, destinations: Mapping[str, int], samples: Sequence[CorpusFile], number: int, as_stored: bool
+) -> None:
+    file = samples[number]
+    syntax = file.transfer_syntax_uid if as_stored else str(ExplicitVRLittleEndian)
+    received: list[tuple[str, bytes]] = []
+
+    def on_store(event: evt.Event) -> int:
+        received.append((str(event.context.transfer_syntax), event.encoded_dataset()))
+        return 0
+
+    handlers: list[evt.EventHandlerType] = [(evt.EVT_C_STORE, on_store)]
+    keys = Dataset()
+    keys.QueryRetrieveLevel = "STUDY"
+    keys.StudyInstanceUID = file.header().StudyInstanceUID
+    ae = AE(ae_title="PYNETDICOM")
+    ae.add_supported_context(file.sop_class_uid, syntax)
+    ae.add_requested_context(STUDY_ROOT_MOVE)
+    ae.add_requested_context(STUDY_ROOT_GET)
+    ae.add_requested_context(file.sop_class_uid, syntax)
+    scp = ae.start_server(("127.0.0.1", destinations["PYNETDICOM"]), block=False, evt_handlers=handlers)
+    assert scp is not None
+    try:
+        association = ae.associate(
+            "127.0.0.1",
+            server.port,
+            ae_title=server.ae_title,
+            ext_neg=[build_role(file.sop_class_uid, scp_role=True)],
+            evt_handlers=handlers,
+        )
+        assert association.is_established
+        moved = [status.Status for status, _ in association.send_c_move(keys, "PYNETDICOM", STUDY_ROOT_MOVE)]
+        got = [status.Status for status, _ in association.send_c_get(keys, STUDY_ROOT_GET)]
+        assert (moved[-1], got[-1]) == (0, 0)
+        association.release()
+    finally:
+        scp.shutdown()
+    assert [one for one, _ in received] == [syntax, syntax]
+    for _, data in received:
+        assert_same_pixels(data, file)
