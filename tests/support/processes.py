@@ -6,6 +6,7 @@ A missing program fails the test that needs it and says what to install; nothing
 import asyncio
 import contextlib
 import os
+import random
 import re
 import shutil
 import signal
@@ -70,9 +71,13 @@ def need(program: str) -> str:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody has, from below those that the system gives to outgoing connections: none will take it."""
+    for _ in range(1000):
+        port = random.randint(15_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    pytest.fail("no free port between 15000 and 32000", pytrace=False)
 
 
 def wait_for_port(port: int, process: "subprocess.Popen[bytes]", *, seconds: float = 20) -> float:

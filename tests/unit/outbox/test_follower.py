@@ -41,11 +41,13 @@ class Following:
 
     def __init__(self, archive: Archive, clock: Clock) -> None:
         self.archive = archive
-        self.queue = Queue(Database(archive.options.data_dir / "outbox.sqlite"), clock=clock)
+        path = archive.options.data_dir / "outbox.sqlite"
+        self._followed = Queue(Database(path), clock=clock)  # the outbox thread's: a connection is for one thread
+        self.queue = Queue(Database(path), clock=clock)
         self._lookup = IndexLookup(archive.index_path)
         self._offload = Offload("outbox")
         self.woken = 0
-        self.follower = Follower(self.queue, self._lookup, self._offload, enqueued=self._wake)
+        self.follower = Follower(self._followed, self._lookup, self._offload, enqueued=self._wake)
 
     def _wake(self) -> None:
         self.woken += 1
@@ -53,6 +55,7 @@ class Following:
     async def close(self) -> None:
         await self._offload.stop()
         self._lookup.close()
+        self._followed.database.close()
         self.queue.database.close()
 
     def enqueued(self, state: str = "waiting") -> list[str]:
