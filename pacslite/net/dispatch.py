@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from pacslite.budget import Budget
 from pacslite.dimse.command import CommandSet
-from pacslite.dimse.messages import CommandField, Message, response_to
+from pacslite.dimse.messages import Message, response_to
 from pacslite.dimse.reader import BoundedBuffer, Discard
 from pacslite.dimse.service import Peer, Request, Service
 from pacslite.dimse.status import Status, is_failure, is_pending
@@ -133,9 +133,7 @@ class Dispatcher:
                 raise DuplicateInvocation(f"message {message.message_id} is still being performed")
             if service is None or message.command_field not in service.commands:
                 raise UnrecognizedOperation(f"{message.label} is no operation of SOP class {abstract_syntax}")
-            if message.sop_class_uid not in ("", abstract_syntax) and message.command_field != CommandField.C_STORE_RQ:
-                # C-STORE is judged by its data set: a sender that puts an instance on the context of another class
-                # loses nothing thereby
+            if message.sop_class_uid not in ("", abstract_syntax):
                 raise SopClassNotSupported(f"SOP class {message.sop_class_uid} on a context of {abstract_syntax}")
             if service.permission not in peer.allowed:
                 raise NotAuthorized(f"{peer.calling_ae_title} is not allowed to {service.permission}")

@@ -244,6 +244,22 @@ async def test_command_and_data_set_disagree(server: Pacslite, what: str) -> Non
         await _refused(wire, answer, 0xA900)
 
 
+async def test_store_of_another_class_than_its_context(server: Pacslite) -> None:
+    """PS3.7 §C.5.6, whether or not that class has a context of its own here: no file, no row."""
+    instance = make_instance(4, seed=6)
+    mr_image = "1.2.840.10008.5.1.4.1.1.4"
+    for contexts in (STORE, [*STORE, Context(5, mr_image)]):
+        async with await Wire.associate(server.port, contexts) as wire, logged_once(server, "0122"):
+            answer = await wire.store(mr_image, instance.sop_instance_uid, instance.data, context_id=1)
+            await _refused(wire, answer, 0x0122)
+    async with await Wire.associate(server.port, QUERY_CONTEXTS) as wire:
+        keys = {"StudyInstanceUID": instance.study_uid, "SeriesInstanceUID": instance.series_uid}
+        key = identifier("IMAGE", SOPInstanceUID=instance.sop_instance_uid, **keys)
+        assert await wire.find(STUDY_ROOT_FIND, key) == []
+    uid = instance.sop_instance_uid.encode()
+    assert not [path for path in server.data_dir.rglob("*") if path.is_file() and uid in path.read_bytes()]
+
+
 async def test_the_right_instance_is_stored_after_all_this(server: Pacslite) -> None:
     instance = make_instance(2, seed=6)
     await send_instances(server.port, [instance])

@@ -337,6 +337,9 @@ async def test_requests_that_cannot_be_performed(make_site: MakeSite) -> None:
         find = command(0x0020, sop_class=STUDY_ROOT_FIND, has_data=True)
         answer = await refused(wire, 5, find, 0x0124, b"\0" * 100)
         assert answer.comment == "WIRE is not allowed to find"
+        store = command(0x0001, sop_class="1.2.840.10008.5.1.4.1.1.4", sop_instance="1.2.3", has_data=True)
+        await refused(wire, 3, store, 0x0122, b"\0" * 100_000)  # an MR on the context of CT
+        assert not site.storage.sinks
         site.storage.refuse = True
         store = command(0x0001, sop_class=CT_IMAGE, sop_instance="1.2.3", has_data=True)
         await refused(wire, 3, store, 0xA700, b"\0" * 100_000)  # read to its end, then answered
