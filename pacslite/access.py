@@ -21,8 +21,8 @@ class Remote:
     """An application entity that we know.
 
     ``addresses`` are those that ``host`` stands for (IP addresses or networks; empty: any address). ``port`` is where
-    it listens, 0 if it never does. ``certificate_name`` must be in the certificate that it shows when it connects;
-    empty is not checked.
+    it listens, 0 if it never does. ``certificate_name`` must be in the certificate that it shows when it connects,
+    from this machine too; empty is not checked.
     """
 
     ae_title: str
@@ -90,13 +90,16 @@ class Access:
         if not self.any_called_ae_title and called_ae_title not in self.ae_titles:
             return Refusal(1, 1, 7, f"called AE title {called_ae_title!r} is not ours")
         address = _address(host)
+        refused = ""
         for remote, networks in self._by_title.get(calling_ae_title, ()):
             if not networks or (address is not None and any(address in network for network in networks)):
                 name = remote.certificate_name.lower()
-                if name and name not in (certificate_names or ()):
-                    shown = ", ".join(sorted(certificate_names or ())) or "none"
-                    return Refusal(1, 1, 3, f"{calling_ae_title!r} must have a certificate for {name!r}, has {shown}")
-                return Grant(EVERYTHING if self._is_loopback(address) else remote.allow, known=True)
+                if not name or name in (certificate_names or ()):
+                    return Grant(EVERYTHING if self._is_loopback(address) else remote.allow, known=True)
+                refused += f" or {name!r}" if refused else repr(name)
+        if refused:  # on this machine too: who claims a title that is somebody's must prove it
+            shown = ", ".join(sorted(certificate_names or ())) or "none"
+            return Refusal(1, 1, 3, f"{calling_ae_title!r} must have a certificate for {refused}, has {shown}")
         if self._is_loopback(address):
             return Grant(EVERYTHING, known=False)
         if self.unknown:

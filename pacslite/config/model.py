@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from pacslite.config.values import AETitle, AETitles, OptionalPath, split_peer
+from pacslite.config.values import AETitle, AETitles, OptionalPath, UtcOffset, split_peer
 
 __all__ = [
     "Access",
@@ -140,7 +140,8 @@ class Timeouts(Section):
         60,
         gt=0,
         le=86_400,
-        description="How long we wait for the response to a request of ours, on an association of ours.",
+        description="How long we wait for the rest of a message that has begun, or for the response to a request of "
+        "ours, while nothing comes.",
     )
     connect_seconds: float = Field(
         10, gt=0, le=600, description="How long a connection of ours may take to be established."
@@ -223,8 +224,18 @@ class Query(Section):
     max_results: int = Field(
         0, ge=0, description="Answers to one query at most; when there are more the last status is A700. 0 is no limit."
     )
+    require_upper_keys: bool = Field(
+        True,
+        description="Refuse (A900) what leaves out the unique key of a level above, as PS3.4 C.4.1.3.1 says for all who "
+        "did not negotiate relational queries. False answers them nevertheless, for old devices.",
+    )
     relational: bool = Field(True, description="Offer relational queries (PS3.4 C.5.1.1) to those who negotiate them.")
     fuzzy: bool = Field(True, description="Offer fuzzy matching of person names to those who negotiate it.")
+    timezone_offset: UtcOffset = Field(
+        "",
+        description='Offset from UTC, such as "+0100", of received dates and times that name none: counts where timezone '
+        "query adjustment is negotiated. Empty takes them to be in the timezone of who asks.",
+    )
 
 
 class Retrieve(Section):
@@ -372,7 +383,7 @@ class Remote(Section):
     allow: Permissions = Field(EVERYTHING, description="What it may ask of us.")
     tls: bool = Field(False, description="Speak TLS with it.")
     certificate_name: str = Field(
-        "", description="Name its certificate must carry when it connects; empty is not checked."
+        "", description="Name its certificate must carry when it connects, from this machine too; empty is not checked."
     )
 
     @model_validator(mode="before")

@@ -68,3 +68,25 @@ def test_only_who_listens_is_a_destination() -> None:
     assert ACCESS.destination("CT01") is CT
     assert ACCESS.destination("WARD") is None
     assert ACCESS.destination("NOBODY") is None
+
+
+@pytest.mark.parametrize("host", ["10.0.0.12", "127.0.0.1", "::1"])
+def test_a_certificate_that_is_configured_binds_wherever_the_peer_is(host: str) -> None:
+    """On this machine too: everybody there may do everything, but not under a title that must be proved."""
+    remotes = [
+        Remote("CT01", "x", addresses=("10.0.0.12", "127.0.0.0/8", "::1"), allow=frozenset({"store"}),
+               certificate_name=name)
+        for name in ("CT01.ward", "ct01.hospital")  # two for the time in which it is renewed under another name
+    ]  # fmt: skip
+    access = Access(("PACSLITE",), remotes=remotes)
+
+    def judge(names: set[str] | None) -> Grant | Refusal:
+        return access.admit(calling_ae_title="CT01", called_ae_title="PACSLITE", host=host, certificate_names=names)
+
+    for names in (None, set(), {"other.ward"}):
+        refusal = judge(names)
+        assert isinstance(refusal, Refusal)
+        assert (refusal.result, refusal.source, refusal.reason) == (1, 1, 3)
+        assert "'ct01.ward' or 'ct01.hospital'" in refusal.why
+    for name in ("ct01.ward", "ct01.hospital"):
+        assert isinstance(judge({"other.ward", name}), Grant)
