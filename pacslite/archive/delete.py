@@ -61,7 +61,11 @@ class Deleter:
         deleted = Deleted()
         while True:
             with self._settler.lock:  # nothing is settled to a path between its note and its removal
-                files = self._remove_rows(level, uid, deleted)
+                try:
+                    files = self._remove_rows(level, uid, deleted)
+                except BaseException:
+                    self._settler.noted()  # the rows may be gone: then their files go later
+                    raise
                 for path, unsettled in files:
                     self._unlink(path, unsettled)
                 if not files:

@@ -73,18 +73,14 @@ class Recovery:
 
     def revive(self) -> None:
         """Open a failed index again and index what it may have lost. Raises as ``start`` does: then try later."""
-        with self._index.lock:  # what is unsettled now was acknowledged
-            self._index.reopen()
-            for unsettled in self._settler.all():
-                fd = self._store.open_incoming(unsettled.name)
-                try:
-                    meta = read_header(fd)
-                    known = self._index.current(meta.sop_instance_uid)
-                    if known is None or known.digest != meta.digest:
-                        self._commit(Entry(read_record(fd, meta, verify=False), replaces=known is not None))
-                finally:
-                    os.close(fd)
-            self._index.cleanse()
+        with self._settler.lock, self._index.lock:  # what is unsettled now was acknowledged, or was to be deleted
+            try:
+                self._index.reopen()
+                self._index_again()
+                self._index.cleanse()
+            except BaseException as error:
+                self._index.fail(str(error))
+                raise
         log.warning("index works again")
 
     def adopt(self, path: InstancePath) -> None:
@@ -93,6 +89,30 @@ class Recovery:
             self._take_in(self._store.take_back(path), Recovered())
 
     # private
+
+    def _index_again(self) -> None:
+        deleted = {name for _, name, _ in self._index.notes()}
+        for unsettled in self._settler.all():
+            if f"incoming/{unsettled.name}" in deleted:  # its row is gone, and the deletion was not finished
+                self._settler.forget(unsettled)
+            elif (entry := self._lost_entry(unsettled)) is not None:
+                self._commit(entry)
+
+    def _lost_entry(self, unsettled: Unsettled) -> Entry | None:
+        """What the index is to be told of an acknowledged file; None if it knows, or nothing can be told."""
+        try:
+            fd = self._store.open_incoming(unsettled.name)
+            try:
+                meta = read_header(fd)
+                known = self._index.current(meta.sop_instance_uid)
+                if known is not None and known.digest == meta.digest:
+                    return None
+                return Entry(read_record(fd, meta, verify=False), replaces=known is not None)
+            finally:
+                os.close(fd)
+        except (FileNotFoundError, FileMetaError, DimseError) as error:  # one damaged file does not stop the archive
+            log.error("acknowledged file is damaged", extra={"file": unsettled.name, "error": str(error)})
+            return None
 
     def _drop_rows_without_files(self) -> int:
         """Where files are not synced before their rows, a power cut may leave the newest rows alone."""

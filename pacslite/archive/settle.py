@@ -11,11 +11,13 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from pacslite.archive.index.failures import IndexFull
 from pacslite.archive.index.writer import IndexWriter
 from pacslite.archive.instances.layout import InstancePath
 from pacslite.archive.instances.protocol import InstanceStore
 from pacslite.archive.notes import carry_out_notes
 from pacslite.archive.options import StorageOptions
+from pacslite.errors import DimseError
 
 __all__ = ["Settler", "Unsettled"]
 
@@ -116,7 +118,7 @@ class Settler:
         if not self._index.failed:
             try:
                 self.settle()
-            except (OSError, sqlite3.Error) as error:  # ``incoming`` keeps it for the next start
+            except (OSError, sqlite3.Error, DimseError) as error:  # ``incoming`` keeps it for the next start
                 log.error("settle", extra={"error": str(error)})
 
     def settle(self) -> None:
@@ -173,15 +175,17 @@ class Settler:
                 if self._index.failed:
                     revive()
                 self.settle()
-            except (OSError, sqlite3.Error) as error:
+            except Exception as error:  # whatever it is, the thread goes on: nobody else opens a failed index again
                 if _is_full(error):
                     log.warning("nothing is settled", extra={"error": str(error)})  # until there is room again
                 else:
-                    self._index.fail(str(error))
+                    self._index.fail(str(error) or type(error).__name__)
 
 
 def _is_full(error: Exception) -> bool:
     """No room is no failure of the disk: nothing was lost."""
+    if isinstance(error, IndexFull):
+        return True
     if isinstance(error, OSError):
         return error.errno in {errno.ENOSPC, errno.EDQUOT}
     return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL

@@ -18,6 +18,7 @@ from tests.support.instances import Instance
 
 __all__ = [
     "EXPLICIT_LITTLE_ENDIAN",
+    "BrokenConnection",
     "FailingOperations",
     "archive_in",
     "begin",
@@ -26,6 +27,7 @@ __all__ = [
     "read",
     "reference",
     "rows",
+    "sqlite_error",
     "store",
 ]
 
@@ -126,3 +128,42 @@ class FailingOperations(FileOperations):
             return call(*arguments)
 
         return made
+
+
+class BrokenConnection:
+    """Stands between the index's writer and a connection of it: statements fail while ``error`` is set.
+
+    Args:
+        statement: How the statements begin that fail.
+        after: Of them, so many still work.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, statement: str, *, after: int = 0) -> None:
+        self.error: sqlite3.Error | None = None
+        self.after = after
+        self._connection = connection
+        self._statement = statement
+
+    def execute(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
+        self._fail(sql)
+        return self._connection.execute(sql, *arguments)
+
+    def executemany(self, sql: str, *arguments: Any) -> sqlite3.Cursor:
+        self._fail(sql)
+        return self._connection.executemany(sql, *arguments)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def _fail(self, sql: str) -> None:
+        if self.error is not None and sql.startswith(self._statement):
+            if self.after == 0:
+                raise self.error
+            self.after -= 1
+
+
+def sqlite_error(code: int, text: str) -> sqlite3.OperationalError:
+    """As SQLite raises it."""
+    error = sqlite3.OperationalError(text)
+    error.sqlite_errorcode = code
+    return error

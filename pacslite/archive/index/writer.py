@@ -6,66 +6,31 @@ any thread; one lock orders all.
 """
 
 import logging
-import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from pacslite.archive.index.removal import InstanceRow, join_values, remove_rows
-from pacslite.archive.index.statements import Statement, Statements
+from pacslite.archive.index.connections import IndexConnections
+from pacslite.archive.index.failures import IndexFailure, IndexFull, PatientConflict
+from pacslite.archive.index.placing import Counts, Place, Places, add_sop_class
+from pacslite.archive.index.removal import InstanceRow, remove_rows
+from pacslite.archive.index.statements import Statements
 from pacslite.archive.keys import Level
 from pacslite.archive.options import StorageOptions
-from pacslite.archive.record import Record, SeriesKey, columns_of
+from pacslite.archive.record import Record, columns_of
 from pacslite.errors import DimseError
 
-__all__ = [
-    "Entry",
-    "IndexFailure",
-    "IndexFull",
-    "IndexWriter",
-    "InstanceRow",
-    "PatientConflict",
-    "Totals",
-    "join_values",
-]
+__all__ = ["Entry", "IndexFailure", "IndexFull", "IndexWriter", "PatientConflict", "Totals"]
 
 log = logging.getLogger("pacslite.archive")
 
 _PAGE = 4096
 _ROWS_AT_ONCE = 64
-# Of the writer's connection only: a transaction of one statement keeps the counts too.
-_COUNT_STORED = """
-CREATE TEMP TRIGGER count_stored AFTER INSERT ON main.instance BEGIN
-UPDATE series SET number_of_instances = number_of_instances + 1 WHERE id = new.series_fk;
-UPDATE study SET number_of_instances = number_of_instances + 1
-WHERE id = (SELECT study_fk FROM series WHERE id = new.series_fk);
-UPDATE patient SET number_of_instances = number_of_instances + 1
-WHERE id = (SELECT patient_fk FROM series JOIN study ON study.id = study_fk WHERE series.id = new.series_fk);
-UPDATE totals SET instances = instances + 1, bytes = bytes + new.data_set_offset + new.data_set_length WHERE id = 1;
-END
-"""
-_KNOWN_SERIES = 4096  # places remembered: 4 associations send from 4 series, 1,000 from 1,000
-
-
-class IndexFailure(DimseError):
-    """The index did not take the row."""
-
-
-class IndexFull(DimseError):
-    """No room for the row: refused, PS3.4 §B.2.3."""
-
-    status = 0xA700
-
-
-class PatientConflict(DimseError):
-    """The study belongs to another patient, and [storage] patient_conflict says reject."""
-
-    status = 0xC001  # cannot understand: PS3.4 §B.2.3 leaves Cxxx to us
 
 
 class Totals(NamedTuple):
@@ -88,33 +53,6 @@ class Entry:
     unlink: tuple[str, ...] = ()  # files that its row makes obsolete, below the data directory
 
 
-@dataclass(slots=True)
-class _Study:
-    id: int
-    patient_id: int
-    modalities: set[str]
-    sop_classes: set[str]
-
-
-class _Place(NamedTuple):
-    series_id: int
-    study: _Study
-
-
-@dataclass(slots=True)
-class _Counts:
-    """What a transaction adds to the totals, beside the instances: those the trigger counts."""
-
-    patients: int = 0
-    studies: int = 0
-    series: int = 0
-    instances: int = 0
-    bytes: int = 0
-
-    def __iter__(self) -> Iterator[int]:
-        return iter((self.patients, self.studies, self.series, self.instances, self.bytes))
-
-
 _Row = tuple[object, ...]
 
 
@@ -123,67 +61,25 @@ class IndexWriter:
 
     def __init__(self, path: Path, options: StorageOptions) -> None:
         self.lock = threading.RLock()
-        self._path = path
-        self._options = options
-        self._places: dict[SeriesKey, _Place] = {}
-        self._studies: dict[int, _Study] = {}
         self.failed = ""  # why nothing can be written
-        self._local = threading.local()
-        self._readers: list[sqlite3.Connection] = []
-        self._opened = 0  # times; the connection of a reader is as old as its number
+        self._options = options
+        self._places = Places(options.patient_conflict)
         self._uncheckpointed = 0  # rows since the last checkpoint
-        self._connection = self._open()
-        self._wal = self._open_wal()
-        self._checkpointer = self._connect()
+        self._connections = IndexConnections(path, options)
 
     # opening
-
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            self._path, isolation_level=None, check_same_thread=False, cached_statements=128, timeout=30
-        )
-        synchronous = "OFF" if self._options.durability == "none" else "NORMAL"
-        for pragma in (
-            "journal_mode=WAL",
-            f"synchronous={synchronous}",
-            "wal_autocheckpoint=0",
-            "foreign_keys=OFF",  # the writer keeps them; a check a row would be a lookup a row
-            f"cache_size=-{self._options.index_cache_bytes >> 10}",
-            "temp_store=MEMORY",
-        ):
-            connection.execute(f"PRAGMA {pragma}")
-        return connection
-
-    def _connect_to_write(self) -> sqlite3.Connection:
-        connection = self._connect()
-        connection.execute(_COUNT_STORED)
-        return connection
-
-    def _open(self) -> sqlite3.Connection:
-        connection = self._connect_to_write()
-        # writes, whatever was there: the log's file must exist to be synced
-        connection.execute(Statements.insert_totals.text, (1, 0, 0, 0, 0, 0))
-        connection.execute(Statements.add_to_totals.text, (0, 0, 0, 0, 0, 1))
-        return connection
-
-    def _open_wal(self) -> int:
-        # No lock of SQLite's is on this file, so closing a descriptor of ours takes none away.
-        return os.open(f"{self._path}-wal", os.O_RDONLY | os.O_CLOEXEC)
 
     def close(self) -> None:
         """Take the log into the index and close it. No other thread may be in a call."""
         with self.lock:
-            for reader in self._readers:
-                reader.close()
-            self._checkpointer.close()
+            self._connections.close_readers()
             try:
                 if not self.failed:
-                    self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                    self._connections.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             except sqlite3.Error as error:  # the log stays: it is read at the next start
                 log.warning("index log kept", extra={"error": str(error)})
             finally:
-                os.close(self._wal)
-                self._connection.close()
+                self._connections.close()
 
     def fail(self, reason: str) -> None:
         """Write nothing more until ``reopen``: after a failed sync a later one may say that all is well."""
@@ -196,19 +92,13 @@ class IndexWriter:
         """Begin anew after a failure; the caller indexes what is in ``incoming`` again, then calls ``cleanse``."""
         with self.lock:
             self._roll_back()
-            os.close(self._wal)
-            self._checkpointer.close()
-            self._connection.close()
-            self._opened += 1
-            self._connection = self._open()
-            self._wal = self._open_wal()
-            self._checkpointer = self._connect()
+            self._connections.reopen()
             self.failed = ""
 
     def cleanse(self) -> None:
         """Write the whole log into the index, sync that, and empty the log: nothing that failed is built upon."""
         with self.lock:
-            busy, _, _ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            busy, _, _ = self._connections.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             if busy:
                 log.warning("index log kept", extra={"reason": "readers"})
 
@@ -225,10 +115,9 @@ class IndexWriter:
                 return self._commit(entries)
             except sqlite3.Error as error:
                 self._roll_back()
-                code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-                if code == sqlite3.SQLITE_FULL:
+                if _code(error) == sqlite3.SQLITE_FULL:
                     return [IndexFull("index: disk is full")] * len(entries)
-                if code == sqlite3.SQLITE_IOERR:
+                if _code(error) == sqlite3.SQLITE_IOERR:
                     self.fail(str(error))
                     return [IndexFailure(f"index: {error}")] * len(entries)
                 if len(entries) == 1:
@@ -240,13 +129,14 @@ class IndexWriter:
         return [outcome for entry in entries for outcome in self.commit([entry])]
 
     def _commit(self, entries: Sequence[Entry]) -> list[DimseError | None]:
-        if (plain := self._plain_rows(entries)) is not None:
+        if len(entries) <= _ROWS_AT_ONCE and (plain := self._plain_rows(entries)) is not None:
             self._insert_instances(plain)
             self._uncheckpointed += len(plain)
             return [None] * len(plain)
-        execute = self._connection.execute
+        connection = self._connections.writer
+        execute = connection.execute
         execute("BEGIN IMMEDIATE")
-        counts = _Counts()
+        counts = Counts()
         rows: list[_Row] = []
         outcomes: list[DimseError | None] = []
         for entry in entries:
@@ -254,14 +144,12 @@ class IndexWriter:
             if entry.relocates:
                 self._remove_elsewhere(record.sop_instance_uid)
             try:
-                place = self._places.get(record.series_key) or self._find_place(record, counts)
+                place = self._places.known.get(record.series_key) or self._places.find(connection, record, counts)
             except DimseError as refusal:
                 outcomes.append(refusal)
                 continue
             outcomes.append(None)
-            if record.sop_class_uid not in place.study.sop_classes:
-                place.study.sop_classes.add(record.sop_class_uid)
-                self._write_sets(place.study)
+            add_sop_class(connection, place.study, record.sop_class_uid)
             row = _instance_row(record, place)
             for name in entry.unlink:
                 execute(Statements.insert_deleted_file.text, (name, record.sop_instance_uid))
@@ -278,10 +166,11 @@ class IndexWriter:
 
     def _plain_rows(self, entries: Sequence[Entry]) -> list[_Row] | None:
         """Rows of a group in which all is known but the instances themselves; None if there is more to do."""
+        known = self._places.known
         rows: list[_Row] = []
         for entry in entries:
             record = entry.record
-            place = self._places.get(record.series_key)
+            place = known.get(record.series_key)
             if place is None or record.sop_class_uid not in place.study.sop_classes or entry.replaces or entry.unlink:
                 return None
             rows.append(_instance_row(record, place))
@@ -294,97 +183,32 @@ class IndexWriter:
         """
         for start in range(0, len(rows), _ROWS_AT_ONCE):
             some = rows[start : start + _ROWS_AT_ONCE]
-            self._connection.execute(_insert_text(len(some)), [value for row in some for value in row])
+            self._connections.writer.execute(_insert_text(len(some)), [value for row in some for value in row])
 
-    def _find_place(self, record: Record, counts: _Counts) -> _Place:
-        """Look the series up, or make it, with its study and patient."""
-        execute = self._connection.execute
-        key = record.series_key
-        upper = record.upper()
-        found = execute(Statements.select_study.text, (key.study_instance_uid,)).fetchone()
-        if found is None:
-            study = self._insert_study(record, counts)
-        else:
-            study_id, patient_id, identity, modalities, sop_classes = found
-            if identity != upper.identity:
-                if self._options.patient_conflict == "reject":
-                    raise PatientConflict("study is stored under another Patient ID", offending=(0x00100020,))
-                log.warning("study under another patient kept", extra={"study": key.study_instance_uid})
-            study = self._studies.get(study_id) or _Study(study_id, patient_id, _split(modalities), _split(sop_classes))
-        self._studies[study.id] = study
-        found = execute(Statements.select_series.text, (study.id, key.series_instance_uid)).fetchone()
-        if found is not None:
-            series_id = found[0]
-        else:
-            values = dict(zip(columns_of(Level.SERIES), upper.series, strict=True))
-            series_id = self._insert(
-                Statements.insert_series, values | {"study_fk": study.id, "number_of_instances": 0}
-            )
-            execute(Statements.add_to_study.text, (1, 0, study.id))
-            execute(Statements.add_to_patient.text, (0, 1, 0, study.patient_id))
-            counts.series += 1
-            if upper.modality and upper.modality not in study.modalities:
-                study.modalities.add(upper.modality)
-                self._write_sets(study)
-        if len(self._places) >= _KNOWN_SERIES:
-            self._forget()
-            self._studies[study.id] = study
-        place = self._places[key] = _Place(series_id, study)
-        return place
-
-    def _insert_study(self, record: Record, counts: _Counts) -> _Study:
-        execute = self._connection.execute
-        upper = record.upper()
-        found = execute(Statements.select_patient.text, (upper.identity,)).fetchone()
-        if found is not None:
-            patient_id = found[0]
-        else:
-            values = dict(zip(columns_of(Level.PATIENT), upper.patient, strict=True))
-            values |= {"identity": upper.identity, **dict.fromkeys(_PATIENT_COUNTS, 0)}
-            patient_id = self._insert(Statements.insert_patient, values)
-            counts.patients += 1
-        values = dict(zip(columns_of(Level.STUDY), upper.study, strict=True))
-        values |= {"patient_fk": patient_id, "modalities": None, "sop_classes": None, **dict.fromkeys(_STUDY_COUNTS, 0)}
-        study_id = self._insert(Statements.insert_study, values)
-        execute(Statements.add_to_patient.text, (1, 0, 0, patient_id))
-        counts.studies += 1
-        return _Study(study_id, patient_id, set(), set())
-
-    def _replace(self, record: Record, place: _Place, row: _Row, counts: _Counts) -> bool:
+    def _replace(self, record: Record, place: Place, row: _Row, counts: Counts) -> bool:
         """Put ``row`` in the place of the one with its UID; False if there is none (deleted meanwhile)."""
-        known = _find(self._connection, record.sop_instance_uid)
+        known = _find(self._connections.writer, record.sop_instance_uid)
         if known is None or known.series_id != place.series_id:
             return False
-        self._connection.execute(Statements.update_instance.text, (*row, known.id))
+        self._connections.writer.execute(Statements.update_instance.text, (*row, known.id))
         counts.bytes += record.data_set_offset + record.data_set_length - known.size
         return True
 
     def _remove_elsewhere(self, sop_instance_uid: str) -> None:
         """Remove the row of an instance that comes back in another series. Alone in its transaction: places change."""
-        known = _find(self._connection, sop_instance_uid)
+        known = _find(self._connections.writer, sop_instance_uid)
         if known is not None:
-            self._connection.execute(
+            self._connections.writer.execute(
                 Statements.insert_deleted_file.text, (f"instances/{known.path}", known.sop_instance_uid)
             )
-            remove_rows(self._connection, [known])
-            self._forget()
-
-    def _write_sets(self, study: _Study) -> None:
-        self._connection.execute(
-            Statements.set_study_sets.text, (join_values(study.modalities), join_values(study.sop_classes), study.id)
-        )
-
-    def _insert(self, statement: Statement, values: Mapping[str, object]) -> int:
-        row_id = self._connection.execute(statement.text, statement.row(values)).lastrowid
-        if row_id is None:
-            raise IndexFailure("index gave no row id")
-        return row_id
+            remove_rows(self._connections.writer, [known])
+            self._places.forget()
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Write otherwise, alone; what is remembered of the rows is forgotten."""
         with self.lock:
-            self._forget()
+            self._places.forget()
             with self._alone() as connection:
                 yield connection
             self._uncheckpointed += 1
@@ -397,25 +221,25 @@ class IndexWriter:
 
     def look_up(self, sop_instance_uid: str) -> InstanceRow | None:
         """Find an instance by its UID, on a connection of the calling thread's own: it does not wait for a commit."""
-        return _find(self._reader(), sop_instance_uid)
+        return _find(self._connections.reader(), sop_instance_uid)
 
     def current(self, sop_instance_uid: str) -> InstanceRow | None:
         """Find an instance by its UID, whatever is being written; for rare questions from any thread."""
         with self.lock:
-            return _find(self._connection, sop_instance_uid)
+            return _find(self._connections.writer, sop_instance_uid)
 
     def look_up_all(self, sop_instance_uids: Sequence[str]) -> dict[str, InstanceRow | None]:
         """The same for several: mostly none of them is there, and one question says so."""
         found: dict[str, InstanceRow | None] = dict.fromkeys(sop_instance_uids)
         text = _are_there_text(len(sop_instance_uids))
-        for (uid,) in self._reader().execute(text, sop_instance_uids).fetchall():
+        for (uid,) in self._connections.reader().execute(text, sop_instance_uids).fetchall():
             found[uid] = self.look_up(uid)
         return found
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """A connection for long reading."""
-        connection = self._connect()
+        connection = self._connections.connect()
         try:
             yield connection
         finally:
@@ -430,12 +254,12 @@ class IndexWriter:
     def notes(self) -> list[tuple[int, str, str]]:
         """Files whose rows are gone and that may still be there: number of the note, name, SOP Instance UID."""
         with self.lock:
-            return self._connection.execute(Statements.select_deleted_files.text).fetchall()
+            return self._connections.writer.execute(Statements.select_deleted_files.text).fetchall()
 
     def last_note(self) -> int:
         """Number of the newest note."""
         with self.lock:
-            return int(self._connection.execute(Statements.select_last_deleted_file.text).fetchone()[0] or 0)
+            return int(self._connections.writer.execute(Statements.select_last_deleted_file.text).fetchone()[0] or 0)
 
     def drop_notes(self, last: int) -> None:
         """Their files are gone for good."""
@@ -445,7 +269,7 @@ class IndexWriter:
     def totals(self) -> Totals:
         """Give the archive's totals."""
         with self.lock:
-            return Totals(*self._connection.execute(Statements.select_totals.text).fetchone())
+            return Totals(*self._connections.writer.execute(Statements.select_totals.text).fetchone())
 
     # durability
 
@@ -453,8 +277,15 @@ class IndexWriter:
         """Return when all rows committed before the call survive a power cut.
 
         Our own fdatasync of the log: a checkpoint syncs it only if no reader holds it back.
+
+        Raises:
+            OSError: The index has failed.
         """
-        os.fdatasync(self._wal)
+        try:
+            self._connections.log.sync()
+        except OSError as error:
+            self.fail(str(error))
+            raise
 
     def checkpoint(self) -> bool:
         """Take the log into the index, synced; commits go on meanwhile.
@@ -466,61 +297,51 @@ class IndexWriter:
             rows, self._uncheckpointed = self._uncheckpointed, 0
         if not rows:
             return True
-        _, frames, taken = self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        complete = frames == taken
-        with self.lock:
-            if not complete:
-                self._uncheckpointed += rows
-            elif not self._uncheckpointed or frames * _PAGE > self._options.checkpoint_bytes:
-                self._restart_log()
-        return bool(complete)
+        frames, taken = 0, -1
+        try:
+            _, frames, taken = self._connections.checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        finally:
+            with self.lock:
+                if frames != taken:  # nor if it failed: the next one must not think that there is nothing to do
+                    self._uncheckpointed += rows
+                elif not self._uncheckpointed or frames * _PAGE > self._options.checkpoint_bytes:
+                    self._restart_log()
+        return bool(frames == taken)
 
     def _restart_log(self) -> None:
         """Let the log begin anew. Whoever writes first then syncs its header: here, and not in a commit."""
-        _, frames, taken = self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        _, frames, taken = self._connections.checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         if frames == taken:
-            self._checkpointer.execute(Statements.add_to_totals.text, (0, 0, 0, 0, 0, 1))
+            self._connections.checkpointer.execute(Statements.add_to_totals.text, (0, 0, 0, 0, 0, 1))
 
     # private
-
-    def _reader(self) -> sqlite3.Connection:
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is not None and self._local.opened == self._opened:
-            return connection
-        with self.lock:
-            if connection is not None:
-                self._readers.remove(connection)
-                connection.close()  # its own thread does it: it may be in use until now
-            connection = self._connect()
-            self._local.connection, self._local.opened = connection, self._opened
-            self._readers.append(connection)
-        return connection
 
     @contextmanager
     def _alone(self) -> Iterator[sqlite3.Connection]:
         """A transaction, the lock being held."""
         if self.failed:
             raise IndexFailure(f"index: {self.failed}")
-        self._connection.execute("BEGIN IMMEDIATE")
+        self._connections.writer.execute("BEGIN IMMEDIATE")
         try:
-            yield self._connection
-            self._connection.execute("COMMIT")
-        except BaseException:
+            yield self._connections.writer
+            self._connections.writer.execute("COMMIT")
+        except BaseException as error:
             self._roll_back()
+            if _code(error) == sqlite3.SQLITE_IOERR:
+                self.fail(str(error))
             raise
 
     def _roll_back(self) -> None:
-        self._forget()
-        if self._connection.in_transaction:
-            with suppress(sqlite3.Error):  # after an I/O error SQLite has rolled back by itself
-                self._connection.execute("ROLLBACK")
-
-    def _forget(self) -> None:
-        self._places.clear()
-        self._studies.clear()
+        self._places.forget()
+        self._connections.roll_back()
 
 
-def _instance_row(record: Record, place: _Place) -> _Row:
+def _code(error: BaseException) -> int:
+    """SQLite's primary result code; 0 if it is no error of SQLite's."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def _instance_row(record: Record, place: Place) -> _Row:
     return (
         place.series_id,
         *record.image,
@@ -553,10 +374,3 @@ def _find(connection: sqlite3.Connection, sop_instance_uid: str) -> InstanceRow 
 _FILE = ("transfer_syntax_uid", "data_set_offset", "data_set_length", "digest", "source_ae_title", "received_at")
 if Statements.insert_instance.names != ("series_fk", *columns_of(Level.IMAGE), *_FILE, "attributes"):
     raise AssertionError("statements.py is older than keys.py: run python -m pacslite.archive.index.definitions")
-
-_PATIENT_COUNTS = ("number_of_studies", "number_of_series", "number_of_instances")
-_STUDY_COUNTS = ("number_of_series", "number_of_instances")
-
-
-def _split(values: str | None) -> set[str]:
-    return set(values.split("\\")) if values else set()

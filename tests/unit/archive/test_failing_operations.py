@@ -13,7 +13,16 @@ from pacslite.archive.archive import Archive
 from pacslite.archive.outcome import OutOfResources, StorageFailed
 from pacslite.errors import DimseError
 from tests.support.instances import Instance, make_instance
-from tests.support.storing import FailingOperations, archive_in, files_in, read, rows, store
+from tests.support.storing import (
+    BrokenConnection,
+    FailingOperations,
+    archive_in,
+    files_in,
+    read,
+    rows,
+    sqlite_error,
+    store,
+)
 
 CALLS = ["create", "append", "write_at", "sync"]
 
@@ -123,42 +132,14 @@ async def test_files_that_cannot_be_settled_stay_readable(tmp_path: Path) -> Non
         assert all(read(archive, instance.sop_instance_uid) == instance.data for instance in instances)
 
 
-class _BrokenIndex:
-    """Stands between the writer and its connection: statements fail while ``error`` is set."""
-
-    def __init__(self, connection: sqlite3.Connection, statement: str) -> None:
-        self.error: sqlite3.Error | None = None
-        self._connection = connection
-        self._statement = statement
-
-    def execute(self, sql: str, *arguments: object) -> sqlite3.Cursor:
-        if self.error is not None and sql.startswith(self._statement):
-            raise self.error
-        return self._connection.execute(sql, *arguments)  # type: ignore[arg-type]
-
-    def executemany(self, sql: str, *arguments: object) -> sqlite3.Cursor:
-        if self.error is not None and sql.startswith(self._statement):
-            raise self.error
-        return self._connection.executemany(sql, *arguments)  # type: ignore[arg-type]
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._connection, name)
-
-
-def _sqlite_error(code: int, text: str) -> sqlite3.OperationalError:
-    error = sqlite3.OperationalError(text)
-    error.sqlite_errorcode = code
-    return error
-
-
 @pytest.mark.parametrize("statement", ["BEGIN", "INSERT", "UPDATE", "COMMIT"])
 async def test_full_disk_under_the_index(tmp_path: Path, statement: str) -> None:
     instances = [make_instance(n, series=n) for n in range(6)]
     async with archive_in(tmp_path) as archive:
         await store(archive, make_instance(99))
-        broken = _BrokenIndex(archive._index._connection, statement)
-        archive._index._connection = broken  # type: ignore[assignment]
-        broken.error = _sqlite_error(sqlite3.SQLITE_FULL, "database or disk is full")
+        broken = BrokenConnection(archive._index._connections.writer, statement)
+        archive._index._connections.writer = broken  # type: ignore[assignment]
+        broken.error = sqlite_error(sqlite3.SQLITE_FULL, "database or disk is full")
         refused = await asyncio.gather(*(store(archive, each) for each in instances), return_exceptions=True)
         assert [getattr(each, "status", each) for each in refused] == [0xA700] * 6
         assert len(files_in(tmp_path)) == 1
@@ -172,9 +153,9 @@ async def test_failed_index_is_opened_again_and_loses_nothing(tmp_path: Path) ->
     before = [make_instance(n, series=n) for n in range(4)]
     async with archive_in(tmp_path, settle_seconds=0.05) as archive:
         await asyncio.gather(*(store(archive, each) for each in before))
-        broken = _BrokenIndex(archive._index._connection, "INSERT")
-        archive._index._connection = broken  # type: ignore[assignment]
-        broken.error = _sqlite_error(sqlite3.SQLITE_IOERR_FSYNC, "disk I/O error")
+        broken = BrokenConnection(archive._index._connections.writer, "INSERT")
+        archive._index._connections.writer = broken  # type: ignore[assignment]
+        broken.error = sqlite_error(sqlite3.SQLITE_IOERR_FSYNC, "disk I/O error")
         with pytest.raises(DimseError) as raised:
             await store(archive, make_instance(50))
         assert raised.value.status == 0x0110

@@ -1,0 +1,183 @@
+"""The index fails, and while it is opened again something else fails too: nothing is lost, and it works again."""
+
+import asyncio
+import os
+import resource
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pacslite.archive.archive import Archive
+from pacslite.archive.index.failures import IndexFull
+from pacslite.archive.index.writer import Entry, IndexWriter
+from pacslite.archive.keys import Level
+from pacslite.archive.options import StorageOptions
+from pacslite.archive.record import make_record
+from pacslite.dataset.scan import scan_header
+from pacslite.errors import DimseError
+from tests.support.index import make_index
+from tests.support.instances import Instance, make_instance
+from tests.support.storing import (
+    EXPLICIT_LITTLE_ENDIAN,
+    BrokenConnection,
+    archive_in,
+    files_in,
+    read,
+    rows,
+    sqlite_error,
+    store,
+)
+
+
+@contextmanager
+def _descriptors_below(number: int) -> Iterator[None]:
+    """Whatever is opened from now on and would get this number or a higher one is refused: EMFILE."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (number, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def _until_it_works(archive: Archive) -> None:
+    for _ in range(250):
+        if not archive._index.failed:
+            return
+        await asyncio.sleep(0.02)
+    pytest.fail(f"the index is not opened again: {archive._index.failed}")
+
+
+async def test_index_is_opened_again_whatever_fails_meanwhile(tmp_path: Path) -> None:
+    """Each of the files that reopening opens cannot be opened in turn; descriptors of others are left alone."""
+    instances = [make_instance(n) for n in range(3)]
+    async with archive_in(tmp_path) as archive:
+        await asyncio.gather(*(store(archive, each) for each in instances))
+        archive._index.fail("sync failed")
+        others: list[int] = []
+        failures = 0
+        for allowed in range(3, 3 + len(os.listdir("/proc/self/fd")) + 20):  # noqa: PTH208
+            try:
+                with _descriptors_below(allowed):
+                    archive._recovery.revive()
+                break
+            except (OSError, sqlite3.Error):
+                failures += 1
+                assert archive._index.failed
+                if len(others) < 6:
+                    others.append(os.open("/dev/null", os.O_RDONLY))  # takes a number that was closed
+        assert failures > 3
+        assert not archive._index.failed
+        for fd in others:
+            os.close(fd)  # EBADF if it was taken for ours
+        assert (await store(archive, make_instance(9))).outcome == "stored"
+        assert all(read(archive, instance.sop_instance_uid) == instance.data for instance in instances)
+        assert (await archive.check(deep=True)).differences == []
+
+
+async def test_index_works_again_by_itself_when_descriptors_do(tmp_path: Path) -> None:
+    async with archive_in(tmp_path, settle_seconds=0.02) as archive:
+        await store(archive, make_instance(1))
+        with _descriptors_below(3):
+            archive._index.fail("sync failed")
+            await asyncio.sleep(0.2)
+            assert archive._index.failed
+        await _until_it_works(archive)
+        assert (await store(archive, make_instance(2))).outcome == "stored"
+        assert (await archive.check(deep=True)).differences == []
+
+
+@pytest.mark.parametrize("damage", ["torn", "gone"])
+async def test_damaged_file_does_not_keep_the_index_closed(tmp_path: Path, damage: str) -> None:
+    """An acknowledged file that is not settled yet was damaged from outside: the others are served."""
+    async with archive_in(tmp_path, settle_seconds=0.02, settle_files=1_000_000) as archive:
+        archive._index.fail("sync failed")
+        await _until_it_works(archive)
+        with archive._settler.lock:  # nothing is settled meanwhile
+            await store(archive, make_instance(1))
+            await store(archive, make_instance(2))
+            (first, _) = sorted((tmp_path / "incoming").glob("*.dcm"))
+            if damage == "gone":
+                first.unlink()
+            else:
+                os.truncate(first, 100)
+            archive._index.fail("sync failed")
+        await _until_it_works(archive)
+        assert read(archive, make_instance(2).sop_instance_uid) == make_instance(2).data
+        assert (await store(archive, make_instance(3))).outcome == "stored"
+        (difference,) = (await archive.check(deep=True)).differences
+        assert difference.name == make_instance(1).sop_instance_uid
+
+
+async def test_failed_checkpoint_settles_nothing(tmp_path: Path) -> None:
+    """No room for the checkpoint: nothing is settled then, nor the next time, until it has been taken."""
+    async with archive_in(tmp_path) as archive:
+        await store(archive, make_instance(1))
+        connections = archive._index._connections
+        broken = BrokenConnection(connections.checkpointer, "PRAGMA wal_checkpoint")
+        connections.checkpointer = broken  # type: ignore[assignment]
+        broken.error = sqlite_error(sqlite3.SQLITE_FULL, "database or disk is full")
+        for _ in range(2):
+            with pytest.raises(sqlite3.OperationalError):
+                await archive.settle()
+            assert [name.partition("/")[0] for name in files_in(tmp_path)] == ["incoming"]
+        broken.error = None
+        await archive.settle()
+        assert [name.partition("/")[0] for name in files_in(tmp_path)] == ["instances"]
+
+
+@pytest.mark.parametrize("settled", [False, True])
+async def test_deletion_whose_sync_fails(tmp_path: Path, settled: bool) -> None:
+    """The index fails with it, as after any failed sync; the deletion is finished when it works again."""
+    kept, gone = make_instance(1, series=1), make_instance(2, series=2)
+    async with archive_in(tmp_path) as archive:
+        await asyncio.gather(store(archive, kept), store(archive, gone))
+        if settled:
+            await archive.settle()
+        archive._index._connections.log.close()  # who syncs it is told of an error
+        with pytest.raises(OSError, match="log is closed"):
+            await archive.delete(Level.IMAGE, gone.sop_instance_uid)
+        assert archive._index.failed
+        archive._recovery.revive()
+        await archive.settle()
+        assert rows(tmp_path, "SELECT sop_instance_uid FROM instance") == [(kept.sop_instance_uid,)]
+        assert len(files_in(tmp_path)) == 1
+        assert read(archive, kept.sop_instance_uid) == kept.data
+        assert (await archive.check(deep=True)).differences == []
+
+
+def _entry(instance: Instance) -> Entry:
+    record = make_record(
+        scan_header(instance.data, EXPLICIT_LITTLE_ENDIAN),
+        sop_class_uid=instance.sop_class_uid,
+        sop_instance_uid=instance.sop_instance_uid,
+        transfer_syntax_uid=EXPLICIT_LITTLE_ENDIAN,
+        source_ae_title="TEST",
+    )
+    record.digest = bytes(16)
+    return Entry(record)
+
+
+@pytest.mark.parametrize("after", [0, 1, 2])
+def test_large_group_is_taken_whole_or_not(tmp_path: Path, after: int) -> None:
+    """Its rows need several statements: a disk that is full at the second leaves no row of the first."""
+    path = make_index(tmp_path, [])
+    writer = IndexWriter(path, StorageOptions(data_dir=tmp_path))
+    try:
+        assert writer.commit([_entry(make_instance(0))]) == [None]
+        broken = BrokenConnection(writer._connections.writer, "INSERT INTO instance", after=after)
+        writer._connections.writer = broken  # type: ignore[assignment]
+        broken.error = sqlite_error(sqlite3.SQLITE_FULL, "database or disk is full")
+        group = [_entry(make_instance(n, size=100)) for n in range(1, 151)]
+        outcomes: list[DimseError | None] = writer.commit(group)
+        assert all(isinstance(outcome, IndexFull) for outcome in outcomes)
+        assert writer.totals().instances == 1
+        broken.error = None
+        assert writer.commit(group) == [None] * 150
+        assert writer.totals().instances == 151
+    finally:
+        writer.close()
+    assert rows(tmp_path, "SELECT count(*) FROM instance") == [(151,)]
