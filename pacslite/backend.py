@@ -134,9 +134,11 @@ def _query_options(settings: Settings) -> QueryOptions:
         retrieve_ae_title=settings.server.ae_title,
         relational=query.relational,
         fuzzy=query.fuzzy,
+        require_upper_keys=query.require_upper_keys,
         strict=query.strict,
         match_unknown=query.match_unknown,
         maximum_results=query.max_results,
+        timezone_offset=query.timezone_offset,
     )
 
 

@@ -7,10 +7,20 @@ the requested character set if it has all their characters, else in UTF-8 (ISO_I
 from collections.abc import Callable, Sequence
 from struct import pack
 
-from pacslite.archive.criteria import AVAILABILITY, CHARSET, LEVEL, RETRIEVE_AE_TITLE, ItemMatch, Query, ReturnKey
+from pacslite.archive.criteria import (
+    AVAILABILITY,
+    CHARSET,
+    LEVEL,
+    RETRIEVE_AE_TITLE,
+    TIMEZONE,
+    ItemMatch,
+    Query,
+    ReturnKey,
+)
 from pacslite.archive.keys import COLUMN_OF_TAG, Key, Level, level_of
+from pacslite.archive.normalise import NUMBER_SIZES
 from pacslite.archive.sieve import Cell, KeptValues, item_acceptor
-from pacslite.dataset.charset import UTF_8, decode_text, encode_text
+from pacslite.dataset.charset import UTF_8, canonical_charsets, decode_text, encode_text
 from pacslite.dataset.decode import Attribute, Identifier
 from pacslite.dataset.element import IMPLICIT_VR_LITTLE_ENDIAN
 from pacslite.dataset.encode import IdentifierEncoder
@@ -32,6 +42,7 @@ class AnswerEncoder:
             LEVEL: ("CS", query.level.name.encode("ascii")),
             RETRIEVE_AE_TITLE: ("AE", query.options.retrieve_ae_title.encode("ascii", "replace")),
         }
+        constants |= {one.tag: (one.vr, one.text.encode("ascii", "replace")) for one in query.return_keys if one.text}
         keys = [one for one in query.return_keys if one.tag not in constants]
         if any(one.tag == AVAILABILITY for one in keys):
             constants[AVAILABILITY] = ("CS", b"ONLINE")  # what is in the index is on a disk of ours
@@ -43,23 +54,28 @@ class AnswerEncoder:
         self._with_charset = self._encoder.prepare([(tag, attributes[tag]) for tag in order])
         self._plain = self._encoder.prepare([(tag, attributes[tag]) for tag in order if tag != CHARSET])
         self._template: list[bytes | None] = [constants[tag][1] if tag in constants else None for tag in order]
+        if query.timezone and TIMEZONE in at:  # of what has no offset of its own
+            self._template[at[TIMEZONE]] = query.options.timezone_offset.encode("ascii") or None
         self._charset_at = at[CHARSET]
-        self._charsets = query.charsets
-        self._is_ascii_first = encode_text("~", "LO", query.charsets) == b"~"  # not so in JIS X 0201
+        self._charsets = canonical_charsets(query.charsets)  # what nobody knows is not announced
+        self._is_ascii_first = encode_text("~", "LO", self._charsets) == b"~"  # not so in JIS X 0201
         self._sequence_header = 8 if query.transfer_syntax_uid == IMPLICIT_VR_LITTLE_ENDIAN else 12
         self._texts: list[tuple[int, int, str]] = []  # place in the answer, place in the row, VR
         self._numbers: list[tuple[int, int]] = []
+        self._digits: list[tuple[int, int, str]] = []  # the same of numbers as text
         self._kept: list[tuple[int, ReturnKey]] = []
         self._fitting = {
             one.tag: item_acceptor(one.match) for one in query.kept_filters if isinstance(one.match, ItemMatch)
         }
         self.kept_tags: dict[Level, set[int]] = {}
         for one in keys:
-            key = COLUMN_OF_TAG.get(one.tag)
+            key = COLUMN_OF_TAG.get(one.tag) or one.key
             if key is not None:
                 place_in_row = place(key.level, key.column)
                 if isinstance(key, Key) and key.vr == "US":
                     self._numbers.append((at[one.tag], place_in_row))
+                elif key.vr in NUMBER_SIZES:
+                    self._digits.append((at[one.tag], place_in_row, key.vr))
                 else:
                     self._texts.append((at[one.tag], place_in_row, key.vr))
             elif one.tag not in constants:
@@ -72,13 +88,15 @@ class AnswerEncoder:
         for at, place in self._numbers:
             number = row[place]
             values[at] = pack("<H", number) if isinstance(number, int) and 0 <= number < 65536 else None
+        for at, place, vr in self._digits:
+            values[at] = _pack_digits(row[place], vr)
         charsets = self._charsets
         if not (self._is_ascii_first and self._fill_ascii(values, row)):
             charsets = self._fill_texts(values, row)
         if self._kept:
             charsets = self._fill_kept(values, row, kept, charsets)
         if charsets:
-            values[self._charset_at] = "\\".join(charsets).encode("ascii", "replace")
+            values[self._charset_at] = "\\".join(charsets).encode("ascii")
             encoded = self._with_charset.encode(values)
         else:
             del values[self._charset_at]
@@ -148,6 +166,15 @@ class AnswerEncoder:
             return recoded.value
         whole = self._encoder.sequence(key.tag, [self._encoder.identifier(item) for item in recoded.value])
         return whole[self._sequence_header :]
+
+
+def _pack_digits(cell: Cell, vr: str) -> bytes | None:
+    """Numbers that are joined by backslashes; they were read of values of that size, if not of that sign."""
+    if not isinstance(cell, str):
+        return None
+    size = NUMBER_SIZES[vr]
+    most = (1 << 8 * size) - 1
+    return b"".join((int(digits) & most).to_bytes(size, "little") for digits in cell.split("\\") if digits)
 
 
 def _recode(

@@ -113,7 +113,8 @@ class Query:
     """What to find and what to return.
 
     ``lower_filters`` are of levels below: an entity matches that has one that fits in all of them (relational queries).
-    ``unsupported_keys`` were asked for and are not returned: answers are FF01 (§C.4.1.1.4).
+    ``unsupported_keys`` were asked for and are not returned: answers are FF01 (§C.4.1.1.4). ``timezone``: timezone query
+    adjustment was negotiated, answers say of which zone they are.
     """
 
     level: Level
@@ -132,5 +133,6 @@ class Query:
 class RetrieveRequest:
     """Unique keys of ``level`` and above: all instances below what they name are wanted (§C.4.2.2.1)."""
 
+    timezone: bool = False
     level: Level
     filters: tuple[Filter, ...]

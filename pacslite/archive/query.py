@@ -48,7 +48,7 @@ def parse_query(
     """
     request = decode_identifier(identifier, transfer_syntax_uid)
     level = _level(request, model)
-    reader = _KeyReader(request, level, relational=relational, fuzzy=fuzzy, options=options)
+    reader = _KeyReader(request, level, relational=relational, fuzzy=fuzzy, timezone=timezone, options=options)
     for tag, attribute in request.items():
         if not tag & 0xFFFF or tag in _NEVER_KEYS:
             continue
@@ -57,7 +57,7 @@ def parse_query(
     if options.require_upper_keys and not relational:
         _require_upper_keys(filters, level, model)
     offset = _offset(request) if timezone else None
-    if timezone and all(one.tag != TIMEZONE for one in reader.return_keys):
+    if timezone and level > Level.PATIENT and all(one.tag != TIMEZONE for one in reader.return_keys):
         reader.return_keys.append(ReturnKey(TIMEZONE, "SH"))  # of what zone the dates and times of the answer are
     filters, moments = _combine(filters, datetime_matching=datetime_matching, offset=offset)
     return Query(
@@ -69,6 +69,7 @@ def parse_query(
         return_keys=tuple(sorted(reader.return_keys, key=_tag)),
         unsupported_keys=tuple(reader.unsupported_keys),
         charsets=request.charsets,
+        timezone=timezone,
         transfer_syntax_uid=transfer_syntax_uid,
         options=options,
     )
@@ -136,13 +137,14 @@ class _KeyReader:
     """Sorts the attributes of a request into filters, return keys and what is not supported."""
 
     def __init__(
-        self, request: Identifier, level: Level, *, relational: bool, fuzzy: bool, options: QueryOptions
+        self, request: Identifier, level: Level, *, relational: bool, fuzzy: bool, timezone: bool, options: QueryOptions
     ) -> None:
         self._charsets = request.charsets
         self._level = level
         self._relational = relational
         self._fuzzy = fuzzy
         self._strict = options.strict
+        self._timezone = timezone
         self.filters: list[Filter] = []
         self.lower_filters: list[Filter] = []
         self.kept_filters: list[KeptFilter] = []
@@ -160,7 +162,7 @@ class _KeyReader:
             self.unsupported_keys.append(tag)
             return None
         if level > self._level:
-            return self._below(tag, attribute, key)
+            return None if tag == TIMEZONE and self._timezone else self._below(tag, attribute, key)
         if isinstance(attribute.value, bytes) == (vr == "SQ") and attribute.value:
             raise IdentifierError(f"{_name(tag)} is of VR {vr}", offending=(tag,))
         items = attribute.value[0] if isinstance(attribute.value, list) and attribute.value else Identifier()

@@ -7,6 +7,7 @@ kept of the header. Queries on plain columns never come here.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from pacslite.archive.criteria import TIMEZONE, Filter, ItemMatch, MomentFilter, Query
+from pacslite.archive.extra import ExtraKey
 from pacslite.archive.kept import decode_kept
 from pacslite.archive.keys import KEY_OF_TAG, Level
 from pacslite.archive.matching import NUMBER_SIZES, ONE_VALUE_VRS, Between, Match, acceptor, is_exact
@@ -44,7 +45,7 @@ class KeptReader:
 def _read_kept(kept: bytes, tags: frozenset[int], values: KeptValues) -> None:
     syntax, charsets, elements = decode_kept(kept)
     try:
-        scan = scan_header(elements, syntax)
+        scan = scan_header(elements, syntax, detect=False)
     except DataSetError:
         return
     raw = b"".join(scan.raw(tag) for tag in sorted(tags & scan.elements.keys()))
@@ -109,10 +110,14 @@ _Test = Callable[[Attribute, Sequence[str]], bool]
 
 def _column_test(one: Filter, place: Callable[[Level, str], int], unknown: bool) -> Callable[[Sequence[Cell]], bool]:
     at = place(one.key.level, one.key.match)
-    accept = acceptor(one.match, multiple=one.key.multiple)
+    is_extra = isinstance(one.key, ExtraKey)  # then the row has the value, all values, as received
+    accept = acceptor(one.match, multiple=is_extra or one.key.multiple)
+    vr = one.key.vr
 
     def test(row: Sequence[Cell]) -> bool:
         value = row[at]
+        if is_extra and isinstance(value, str):
+            value = normalise(vr, value)
         return unknown if value is None else not isinstance(value, bytes) and accept(value)
 
     return test

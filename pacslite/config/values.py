@@ -1,12 +1,15 @@
 """Kinds of values in the configuration: AE titles, paths that may be empty, lists that may be one string."""
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator
 
-__all__ = ["AETitle", "AETitles", "OptionalPath", "split_peer"]
+__all__ = ["AETitle", "AETitles", "OptionalPath", "UtcOffset", "split_peer"]
+
+_OFFSET = re.compile(r"(?:\+(?:0\d|1[0-3])[0-5]\d|\+1400|-(?:0\d|1[01])[0-5]\d|-1200)?")
 
 
 def _ae_title(text: str) -> str:
@@ -19,6 +22,13 @@ def _ae_title(text: str) -> str:
     if not title.isascii() or not title.isprintable() or "\\" in title:
         raise ValueError("an AE title consists of printable ASCII characters without the backslash")
     return title
+
+
+def _utc_offset(text: str) -> str:
+    """PS3.3 §C.12.1.1.8: &ZZXX, from -1200 to +1400; -0000 is no offset."""
+    if not _OFFSET.fullmatch(text) or text == "-0000":
+        raise ValueError('an offset from UTC is hours and minutes as "+0100", from -1200 to +1400')
+    return text
 
 
 def _empty_path(value: Any) -> Any:
@@ -55,4 +65,5 @@ def split_peer(text: str) -> dict[str, Any]:
 
 AETitle = Annotated[str, AfterValidator(_ae_title)]
 OptionalPath = Annotated[Path | None, BeforeValidator(_empty_path)]
+UtcOffset = Annotated[str, AfterValidator(_utc_offset)]
 AETitles = Annotated[tuple[AETitle, ...], BeforeValidator(_split_words)]

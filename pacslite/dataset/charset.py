@@ -5,7 +5,7 @@ that announces nothing and is UTF-8 is read as such, Shift_JIS where JIS X 0201 
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from pacslite.dataset.names import fold_name, name_groups
 from pacslite.dataset.repertoire import (
@@ -26,7 +26,7 @@ from pacslite.dataset.repertoire import (
     find_repertoire,
 )
 
-__all__ = ["UTF_8", "answer_charset", "decode_text", "encode_text", "fold_name", "name_groups"]
+__all__ = ["UTF_8", "canonical_charsets", "decode_text", "encode_text", "fold_name", "name_groups"]
 
 _YEN, _OVERLINE = "\u00a5", "\u203e"
 
@@ -144,19 +144,6 @@ def _decode_pair(row: int, cell: int) -> str:
 
 
 # encoding
-
-
-def answer_charset(requested: Sequence[str], texts: Iterable[str]) -> tuple[str, ...]:
-    """Choose the sets of an answer: those requested if they represent all ``texts``, else UTF-8.
-
-    Terms come out as the standard writes them. Without a request, or with one that is not understood, there is nothing
-    to announce while all is ASCII (PS3.4 §C.4.1.1.3.2).
-    """
-    charsets = canonical_charsets(tuple(requested))
-    for text in texts:
-        if encode_text(text, "PN", charsets) is None:
-            return UTF_8
-    return charsets
 
 
 def encode_text(text: str, vr: str, charsets: Sequence[str]) -> bytes | None:

@@ -34,6 +34,7 @@ __all__ = [
     "decode_elements",
     "encode_command",
     "encode_elements",
+    "extended_negotiation",
 ]
 
 IMPLICIT_LITTLE, EXPLICIT_LITTLE = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
@@ -133,6 +134,12 @@ def _us(number: int) -> bytes:
 
 def _item(kind: int, body: bytes) -> bytes:
     return struct.pack(">BxH", kind, len(body)) + body
+
+
+def extended_negotiation(sop_class: str, information: bytes) -> bytes:
+    """SOP Class Extended Negotiation sub-item (PS3.7 §D.3.3.5), a user item of an association request."""
+    uid = sop_class.encode("ascii")
+    return struct.pack(">BxHH", 0x56, 2 + len(uid) + len(information), len(uid)) + uid + information
 
 
 def encode_command(elements: Mapping[int, bytes]) -> bytes:

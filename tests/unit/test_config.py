@@ -180,6 +180,8 @@ def test_variables_of_others_are_left_alone() -> None:
         ("[server]\nport = 65536", "allowed is 0 to 65535"),
         ("[storage]\ndurability = 'ful'", 'allowed is "full", "commit", "none"; nearest is full'),
         ("[query]\nstrict = 'perhaps'", "allowed is true or false"),
+        ("[query]\ntimezone_offset = '+1:00'", "query.timezone_offset = '+1:00': an offset from UTC is hours and"),
+        ("[query]\ntimezone_offset = '+1401'", "from -1200 to +1400"),
         ("[timeouts]\nartim_seconds = 0", "allowed is above 0 to 3600"),
         ('[server]\nae_title = "SEVENTEEN LETTERS"', "at most 16 characters, this one has 17"),
         ('[server]\nae_title = "    "', "not empty and not only spaces"),

@@ -329,6 +329,37 @@ async def test_dates_in_the_askers_timezone(tmp_path: Path, asked: dict[str, str
         assert answer["TimezoneOffsetFromUTC"] in {"+0100", "+0900"}
 
 
+async def test_answers_say_of_which_timezone_they_are(tmp_path: Path) -> None:
+    """§C.5.1.1: that of the instance, else that of the archive; nothing where neither is known, or nobody asked."""
+    day = {"StudyDate": "20240101", "StudyTime": "1200"}
+    path = make_index(tmp_path, [day | {"PatientID": "1", "TimezoneOffsetFromUTC": "-0500"}, day | {"PatientID": "2"}])
+    for options, default in ((QueryOptions(), ""), (QueryOptions(timezone_offset="+0100"), "+0100")):
+        answers = await ask(path, {"PatientID": "", "StudyDate": ""}, timezone=True, options=options)
+        assert {one["PatientID"]: one["TimezoneOffsetFromUTC"] for one in answers} == {"1": "-0500", "2": default}
+        answers = await ask(path, {"PatientID": "", "TimezoneOffsetFromUTC": ""}, options=options)
+        assert {one["PatientID"]: one["TimezoneOffsetFromUTC"] for one in answers} == {"1": "-0500", "2": ""}
+        answers = await ask(path, {"PatientID": "", "StudyDate": ""}, options=options)
+        assert all("TimezoneOffsetFromUTC" not in answer for answer in answers)
+
+
+@pytest.mark.parametrize("key", [{}, {"TimezoneOffsetFromUTC": "+0100"}])
+async def test_patients_have_no_timezone(tmp_path: Path, key: dict[str, str]) -> None:
+    """At PATIENT level there is no study that could name one: each patient is answered once."""
+    path = make_index(tmp_path, [{"PatientID": "1", "PatientBirthDate": "19700101"}, {"PatientID": "2"}])
+    how: dict[str, Any] = {
+        "model": "patient",
+        "level": "PATIENT",
+        "timezone": True,
+        "options": QueryOptions(strict=True),
+    }
+    answers = await ask(path, {"PatientID": "", **key}, **how)
+    assert answers == [
+        {"QueryRetrieveLevel": "PATIENT", "RetrieveAETitle": "PACSLITE", "PatientID": one} for one in ("1", "2")
+    ]
+    (answer,) = await ask(path, {"PatientID": "", "PatientBirthDate": "19700101", **key}, **how)
+    assert answer["PatientID"] == "1"
+
+
 FUZZY_NAMES = ["Schmidt^Hans", "Smith^John", "Müller^Jürgen", "Ivanov^Pyotr", "Иванов^Пётр", "Catherine^Zoe"]
 
 

@@ -74,6 +74,26 @@ async def test_ascii_needs_no_label(tmp_path: Path) -> None:
     assert answer["SpecificCharacterSet"] == "ISO_IR 100"
 
 
+@pytest.mark.parametrize(
+    ("asked", "name", "label"),
+    [
+        ("KLINGON", "Doe", None),  # what we do not know we do not announce
+        ("KLINGON", "Müller", "ISO_IR 192"),
+        ("ISO_IR 6", "Doe", None),  # a term that the standard does not have
+        ("ISO IR 100", "Müller", "ISO_IR 100"),
+        ("utf-8", "Müller", "ISO_IR 192"),
+        ("ISO 2022 IR 87", "Yamada=山田", "\\ISO 2022 IR 87"),
+        ("ISO_IR 13\\ISO_IR 87", "ﾔﾏﾀﾞ=山田", "ISO 2022 IR 13\\ISO 2022 IR 87"),
+        ("ISO_IR 13", "Doe~", "ISO_IR 192"),  # no tilde in JIS X 0201
+    ],
+)
+async def test_label_is_a_term_of_the_standard(tmp_path: Path, asked: str, name: str, label: str | None) -> None:
+    path = make_index(tmp_path, [{"SpecificCharacterSet": "ISO_IR 192", "PatientName": name}])
+    (answer,) = await ask(path, {"SpecificCharacterSet": asked, "PatientName": ""})
+    assert answer["PatientName"] == name
+    assert answer.get("SpecificCharacterSet") == label
+
+
 async def test_each_answer_is_labelled_by_itself(tmp_path: Path) -> None:
     path = make_index(
         tmp_path,
