@@ -226,15 +226,15 @@ class Query(Section):
     )
     require_upper_keys: bool = Field(
         True,
-        description="Refuse (A900) what leaves out the unique key of a level above, as PS3.4 C.4.1.3.1 says for all who "
-        "did not negotiate relational queries. False answers them nevertheless, for old devices.",
+        description="Refuse (A900) what leaves out the unique key of a level above, as PS3.4 C.4.1.3.1 says for all "
+        "who did not negotiate relational queries. False answers them nevertheless, for old devices.",
     )
     relational: bool = Field(True, description="Offer relational queries (PS3.4 C.5.1.1) to those who negotiate them.")
     fuzzy: bool = Field(True, description="Offer fuzzy matching of person names to those who negotiate it.")
     timezone_offset: UtcOffset = Field(
         "",
-        description='Offset from UTC, such as "+0100", of received dates and times that name none: counts where timezone '
-        "query adjustment is negotiated. Empty takes them to be in the timezone of who asks.",
+        description='Offset from UTC, such as "+0100", of received dates and times that name none: counts where '
+        "timezone query adjustment is negotiated. Empty takes them to be in the timezone of who asks.",
     )
 
 
