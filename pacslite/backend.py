@@ -46,7 +46,7 @@ class Backend:
         self._access = access
         self._pool = pool
         self._outbox: Outbox | None = None
-        self._archive = Archive(storage_options(settings), budget=Budget(settings.limits.total_bytes))
+        self._archive = Archive(storage_options(settings), budget=Budget(settings.limits.total_bytes // 2))
         self._reader = IndexReader(self._archive.index_path, connections=settings.index.read_connections)
         query_options = _query_options(settings)
         retrieve_options = _retrieve_options(settings)

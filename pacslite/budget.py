@@ -6,10 +6,11 @@ __all__ = ["Budget"]
 class Budget:
     """Counts bytes held in memory; for the event loop's thread only, so it needs no lock."""
 
-    __slots__ = ("limit", "used")
+    __slots__ = ("limit", "most", "used")
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit = limit_bytes
+        self.most = limit_bytes + limit_bytes // 4  # beyond it, it is exhausted
         self.used = 0
 
     @property

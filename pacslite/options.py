@@ -19,6 +19,7 @@ def storage_options(settings: Settings) -> StorageOptions:
         disk_threads=storage.disk_threads,
         piece_bytes=storage.piece_bytes,
         unflushed_bytes=settings.limits.association_bytes,
+        stall_seconds=settings.timeouts.stall_seconds,
         index_cache_bytes=settings.index.cache_bytes,
         checkpoint_bytes=settings.index.checkpoint_bytes,
     )

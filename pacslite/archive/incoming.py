@@ -147,6 +147,11 @@ class Incoming:
         self.pending += size
         self._owner.took(self, size)
 
+    @property
+    def held(self) -> int:
+        """Bytes in memory that no disk thread has."""
+        return self.pending
+
     def abort(self) -> None:
         """Forget the object; nothing of it remains. Does nothing once ``commit`` was called."""
         if not self.ended:

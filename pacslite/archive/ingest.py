@@ -13,6 +13,7 @@ from pacslite.archive.disk import DiskThreads, GroupThreads
 from pacslite.archive.incoming import Complete, Incoming, Posted
 from pacslite.archive.index.writer import IndexWriter
 from pacslite.archive.instances.protocol import InstanceStore
+from pacslite.archive.memory import MemoryExhausted, Stall
 from pacslite.archive.options import StorageOptions
 from pacslite.archive.outcome import Stored
 from pacslite.archive.sealing import Result, Sealer
@@ -59,6 +60,9 @@ class Ingest:
         self._idle = asyncio.Event()
         self._idle.set()
         self._flushing = 0  # bytes of large objects that disk threads have
+        self._holding: dict[Incoming, None] = {}  # those that arrive and of which something is not handed on
+        self._paused: dict[Incoming, None] = {}  # whose peers are not read from
+        self._stall = Stall(self._loop, options.stall_seconds, self._paused, self._refuse_who_waits)
         self._on_stored = on_stored
 
     # receiving
@@ -68,7 +72,11 @@ class Ingest:
         budget = self._budget
         budget.used += size
         pending = incoming.pending
+        if pending == size:
+            self._holding[incoming] = None
         if pending < self._options.pressed_piece_bytes:
+            if budget.used > budget.most:
+                self._relieve(incoming)
             return
         pressed = budget.used > budget.limit
         if not incoming.flushing:
@@ -78,31 +86,36 @@ class Ingest:
                 or (pending >= _EARLY and not self._in_flight and not self._flushing)
             ):
                 self._flush(incoming)
-        elif (
-            (pressed or pending >= self._options.unflushed_bytes) and not incoming.paused and incoming.flow is not None
-        ):
-            incoming.paused = True
-            incoming.flow.pause_reading()
+        elif pressed or pending >= self._options.unflushed_bytes:
+            self._pause(incoming)
 
     def complete(self, incoming: Incoming) -> None:
         """All bytes are there."""
         self._resume(incoming)
-        self._claim(incoming)
+        self._holding.pop(incoming, None)
+        if isinstance(incoming.error, MemoryExhausted) and incoming.waiter is not None:
+            incoming.waiter.set_exception(incoming.error)
+            self.drop(incoming)
+        else:
+            self._claim(incoming)
 
     def drop(self, incoming: Incoming) -> None:
         """The peer has gone."""
         self._resume(incoming)
+        self._holding.pop(incoming, None)
         self._forget(incoming)
         if incoming.streamed:
             self._post(incoming, None)
 
     async def stop(self) -> None:
         """Wait for what is being stored, then end the threads."""
+        self._stall.stop()
         await self._idle.wait()
         await self._loop.run_in_executor(None, self._large.stop)
         await self._loop.run_in_executor(None, self._small.stop)
 
     def _flush(self, incoming: Incoming) -> None:
+        self._holding.pop(incoming, None)
         size = incoming.pending
         incoming.pending = 0
         incoming.flushing += size
@@ -114,6 +127,7 @@ class Ingest:
         incoming.flushing -= size
         self._flushing -= size
         self._budget.give(size)
+        self._stall.progress()
         if incoming.ended:
             return
         if incoming.error is not None:  # what still arrives is dropped
@@ -124,6 +138,8 @@ class Ingest:
             self._flush(incoming)
             if pending >= self._options.unflushed_bytes or self._budget.pressed:
                 return
+        elif pending:
+            self._holding[incoming] = None
         self._resume(incoming)
 
     def _post(self, incoming: Incoming, item: Posted) -> None:
@@ -131,9 +147,19 @@ class Ingest:
         if self._sealer.post(incoming, item):
             self._large.submit(self._sealer.stream, incoming, self._flushed)
 
+    def _pause(self, incoming: Incoming) -> None:
+        if self._stall.stalled:
+            self._refuse(incoming)
+        elif not incoming.paused and incoming.flow is not None:
+            self._stall.watch()
+            incoming.paused = True
+            self._paused[incoming] = None
+            incoming.flow.pause_reading()
+
     def _resume(self, incoming: Incoming) -> None:
         if incoming.paused and incoming.flow is not None:
             incoming.paused = False
+            del self._paused[incoming]
             incoming.flow.resume_reading()
 
     def _forget(self, incoming: Incoming) -> None:
@@ -141,6 +167,28 @@ class Ingest:
         incoming.take_pieces()
         self._budget.give(incoming.pending)
         incoming.pending = 0
+
+    # when the budget is exhausted
+
+    def _relieve(self, incoming: Incoming) -> None:
+        """Write even the little that each object has: who begins objects and does not go on takes no memory."""
+        while self._holding:
+            one, _ = self._holding.popitem()
+            if one.error is None and not one.flushing:
+                self._flush(one)
+        self._pause(incoming)
+
+    def _refuse_who_waits(self) -> None:
+        """The disk has stalled: who waits for it to take more is refused, and the rest of the object dropped."""
+        log.error("storing refused", extra={"reason": f"disk has taken nothing for {self._options.stall_seconds:g} s"})
+        for incoming in [*self._paused]:
+            self._refuse(incoming)
+
+    def _refuse(self, incoming: Incoming) -> None:
+        incoming.error = MemoryExhausted("no memory left: the disk takes nothing")
+        self._holding.pop(incoming, None)
+        self._forget(incoming)
+        self._resume(incoming)
 
     # one at a time for a SOP Instance UID
 
@@ -164,6 +212,7 @@ class Ingest:
 
     def _finish(self, results: list[Result]) -> None:
         """A group is done: tell each, and let the next with the same UID go on."""
+        self._stall.progress()
         for incoming, outcome in results:
             self._budget.give(incoming.pending)
             incoming.pending = 0

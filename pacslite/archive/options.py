@@ -34,6 +34,7 @@ class StorageOptions:
     piece_bytes: int = _MEBIBYTE  # an object of less is written at once, when it is complete
     pressed_piece_bytes: int = 64 << 10  # the same while the process's byte budget is exceeded
     unflushed_bytes: int = 4 * _MEBIBYTE  # an association that holds more stops reading
+    stall_seconds: float = 60.0  # nothing was written for so long: who waits for it is refused
     settle_seconds: float = 1.0
     settle_files: int = 256
     checkpoint_bytes: int = 16 * _MEBIBYTE  # of write-ahead log, then the index takes it in

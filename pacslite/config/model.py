@@ -100,8 +100,9 @@ class Limits(Section):
         256 * MIB,
         ge=64 * MIB,
         le=1024 * 1024 * MIB,
-        description="Memory the process is to stay below. A quarter of it may hold what was received and is not yet "
-        "written; above that we stop reading.",
+        description="Memory that what is received may take. Half of it holds instances that are not yet written: above "
+        "that they are written earlier, and in smaller pieces, and we stop reading. A quarter holds identifiers and "
+        "unfinished PDUs: above that identifiers are answered A700.",
     )
     identifier_bytes: int = Field(
         MIB,
@@ -148,6 +149,13 @@ class Timeouts(Section):
     )
     tls_handshake_seconds: float = Field(
         10, gt=0, le=600, description="How long a TLS handshake may take, either side."
+    )
+    stall_seconds: float = Field(
+        60,
+        gt=0,
+        le=86_400,
+        description="A C-STORE whose peer we do not read from, because its bytes cannot be written, is answered A700 "
+        "when the disk has taken nothing for this long.",
     )
     drain_seconds: float = Field(
         30,

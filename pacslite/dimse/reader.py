@@ -39,6 +39,10 @@ class DataSetSink(Protocol):
 
     def write(self, view: memoryview) -> None: ...
 
+    @property
+    def held(self) -> int:
+        """Bytes of it in memory."""
+
     def abort(self) -> None:
         """The association ended in mid data set: nothing of it may remain."""
 
@@ -47,6 +51,7 @@ class Discard:
     """Reads a data set that is refused: PS3.4 §B.2.3 answers after the data set, not in its middle."""
 
     __slots__ = ()
+    held = 0
 
     def write(self, view: memoryview) -> None:
         """Forget it."""
@@ -78,7 +83,9 @@ class BoundedBuffer:
         self._problem = ""
         self._account: Account | None = None
 
-    def __len__(self) -> int:
+    @property
+    def held(self) -> int:
+        """Bytes kept."""
         return len(self._data)
 
     def charge(self, account: Account) -> None:

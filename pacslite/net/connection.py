@@ -70,7 +70,7 @@ class Connection(asyncio.BufferedProtocol):
         begin: Makes the ``Request`` of a request message, its sink opened; called as soon as its command set is there.
         connected: Called once when the transport is there.
         budget: What must be held until there is more of it: unfinished PDUs, identifiers (shared, bytes).
-        queue_bytes: Identifiers of requests that wait for their turn, at which we stop reading.
+        queue_bytes: Data sets, in memory, of requests that wait for their turn, at which we stop reading.
     """
 
     def __init__(

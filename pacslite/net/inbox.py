@@ -29,12 +29,12 @@ class Inbox:
     Args:
         begin: Makes the ``Request`` of a request message, its sink opened, as soon as its command set is there.
         flow: Stops the peer.
-        queue_bytes: Identifiers of requests that wait for their turn, at which we stop reading.
+        queue_bytes: Data sets, in memory, of requests that wait for their turn, at which we stop reading.
     """
 
     __slots__ = (
-        "_arriving", "_backlogged", "_begin", "_flow", "_loop", "_over", "_queue_bytes", "_queued", "_reader",
-        "_released", "_requests", "_response_data", "_waiter", "active", "exchanges",
+        "_arriving", "_backlogged", "_begin", "_flow", "_loop", "_over", "_queue_bytes", "_reader", "_released",
+        "_requests", "_response_data", "_waiter", "active", "exchanges",
     )  # fmt: skip
 
     def __init__(
@@ -54,7 +54,6 @@ class Inbox:
         self._arriving: Request | None = None
         self._response_data: BoundedBuffer | None = None
         self._requests: deque[Request] = deque()
-        self._queued = 0  # bytes of the identifiers in it
         self._backlogged = False
         self._waiter: asyncio.Future[None] | None = None
         self._released = False
@@ -122,7 +121,6 @@ class Inbox:
             self._waiter = self._loop.create_future()
             await self._waiter
         request = self._requests.popleft()
-        self._queued -= _identifier_bytes(request)
         if self._backlogged and not self._has_backlog():
             self._backlogged = False
             self._flow.resume_reading()
@@ -158,7 +156,6 @@ class Inbox:
             request = self._begin(message)
             self.active.setdefault(message.message_id, request)
         self._requests.append(request)
-        self._queued += _identifier_bytes(request)
         if not self._backlogged and self._has_backlog():
             self._backlogged = True
             self._flow.pause_reading()
@@ -177,13 +174,13 @@ class Inbox:
             self.exchanges.forget(message_id)
 
     def _has_backlog(self) -> bool:
-        return len(self._requests) >= _REQUEST_BACKLOG or self._queued > self._queue_bytes
+        requests = self._requests
+        if len(requests) < 2:  # as good as always, of a peer that waits for its answers
+            return False
+        held = sum(request.sink.held for request in requests if request.sink is not None)
+        return len(requests) >= _REQUEST_BACKLOG or held > self._queue_bytes
 
     def _wake(self) -> None:
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
-
-
-def _identifier_bytes(request: Request) -> int:
-    return len(request.sink) if isinstance(request.sink, BoundedBuffer) else 0

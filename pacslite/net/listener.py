@@ -45,7 +45,7 @@ class Listener:
         limits: Counts them.
         budget: Bytes that connections may hold, all together.
         maximum_length: Announced and enforced for P-DATA-TF PDUs, bytes.
-        queue_bytes: Identifiers that wait for their turn on one association, at which we stop reading from it.
+        queue_bytes: Data sets, in memory, that wait for their turn on one association, at which we stop reading.
     """
 
     def __init__(

@@ -54,6 +54,11 @@ class _File:
             except OSError as error:
                 self._error = error
 
+    @property
+    def held(self) -> int:
+        """Nothing: all is written at once."""
+        return 0
+
     def abort(self) -> None:
         self._file.close()
         self._partial.unlink(missing_ok=True)

@@ -42,6 +42,10 @@ class Sink:
     def write(self, view: memoryview) -> None:
         self.data += view
 
+    @property
+    def held(self) -> int:
+        return len(self.data)
+
     def abort(self) -> None:
         self.aborted = not self.taken
 

@@ -174,7 +174,7 @@ def test_what_a_buffer_keeps_is_booked_until_it_is_forgotten() -> None:
     for buffer in (first, second):
         buffer.charge(account)
         buffer.write(memoryview(b"abcdef"))
-    assert account.used == len(first) + len(second) == 12
+    assert account.used == first.held + second.held == 12
     second.write(memoryview(b"g"))  # there is no more: what it has is given back
     assert account.used == 6
     with pytest.raises(IdentifierTooLong, match="no memory left"):

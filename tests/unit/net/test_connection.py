@@ -481,13 +481,29 @@ async def test_64_requests_that_wait_stop_the_peer(site: Site) -> None:
     async with await Wire.associate(site.port, CONTEXTS) as wire:
         for number in range(300):
             store = command(0x0001, message_id=number, sop_class=CT_IMAGE, sop_instance="1.2.3", has_data=True)
-            wire.writer.write(p_data(pdv(3, 3, store), pdv(3, 2, bytes(60_000))))
+            wire.writer.write(p_data(pdv(3, 3, store), pdv(3, 2, bytes(16_000))))
         await asyncio.sleep(0.1)
         assert 64 <= len(site.storage.sinks) < 80  # those of one receive buffer may still come
         site.storage.go.set()
         for _ in range(300):
             assert (await wire.receive()).number(0x0900) == 0
     assert len(site.storage.stored) == 300
+
+
+async def test_instances_that_wait_are_bounded_by_their_bytes(make_site: MakeSite) -> None:
+    """Of a peer that sends on without waiting for its answers."""
+    site = make_site(queue_bytes=300_000)
+    await site.start()
+    site.storage.go = asyncio.Event()
+    async with await Wire.associate(site.port, CONTEXTS) as wire:
+        for number in range(1, 61):
+            store = command(0x0001, message_id=number, sop_class=CT_IMAGE, sop_instance="1.2.3", has_data=True)
+            wire.writer.write(p_data(pdv(3, 3, store), pdv(3, 2, bytes(100_000))))
+        await asyncio.sleep(0.2)
+        assert 300_000 < sum(sink.held for sink in site.storage.sinks) < 900_000  # and what one read may bring
+        site.storage.go.set()
+        for _ in range(60):
+            assert (await wire.receive()).number(0x0900) == 0
 
 
 async def test_identifiers_that_wait_are_bounded_by_their_bytes(make_site: MakeSite) -> None:
