@@ -228,9 +228,6 @@ class Forwarder:
                     batch.refusals_in_a_row += _is_of_the_destination(status)
             except PacsliteError as problem:
                 error = str(problem)
-            except OSError as problem:  # in the middle of a message, which nothing can end now
-                error = f"cannot be read: {problem.strerror or problem}"
-                connection.abort(error)
             if error:
                 batch.errors[error] += 1
                 batch.last_error = error

@@ -72,11 +72,15 @@ class InstanceSender:
         except (OSError, PacsliteError) as error:
             raise SubOperationFailed("not there any more") from error
         try:
+            if os.fstat(stored.fd).st_size < stored.data_set_offset + stored.data_set_length:
+                raise SubOperationFailed("its file is damaged")
             if self._transcoder is None or stored.transfer_syntax_uid == context.transfer_syntax:
                 source = FileSource(stored.fd, stored.data_set_offset, stored.data_set_length, buffer)
                 response = await invoker.invoke(context, self._command(invoker, instance), source)
             else:
                 response = await self._send_transcoded(invoker, context, instance, stored, buffer)
+        except OSError as error:  # of the disk: a lost connection is an AssociationEnded
+            raise SubOperationFailed(f"cannot be read: {error.strerror or error}") from error
         finally:
             os.close(stored.fd)
         if response.status != Status.SUCCESS:
