@@ -233,6 +233,7 @@ def _timeouts(settings: Settings) -> Timeouts:
     return Timeouts(
         artim_seconds=timeouts.artim_seconds,
         idle_seconds=timeouts.idle_seconds,
+        keepalive_seconds=timeouts.keepalive_seconds,
         write_seconds=timeouts.write_seconds,
         dimse_seconds=timeouts.dimse_seconds,
         connect_seconds=timeouts.connect_seconds,

@@ -134,6 +134,13 @@ class Timeouts(Section):
         le=604_800,
         description="An association without any byte or running operation is aborted after this; 0 is never.",
     )
+    keepalive_seconds: float = Field(
+        60,
+        ge=0,
+        le=32_767,
+        description="A connection on which nothing has come for this long is asked by TCP keep-alive whether its peer "
+        "is still there, four times; 0 is never.",
+    )
     write_seconds: float = Field(
         60, gt=0, le=86_400, description="A peer that takes none of what we send is aborted after this."
     )
@@ -195,8 +202,20 @@ class Storage(Section):
         description="Free space to leave on the disk: below it C-STORE is answered A700, all else goes on.",
     )
     max_bytes: int = Field(0, ge=0, description="Quota of all instances; above it C-STORE is answered A700. 0 is none.")
+    journal_bytes: int = Field(
+        64 * MIB,
+        ge=0,
+        le=1024 * MIB,
+        description="Size of the journal, a file in which instances up to 256 KiB are made durable at once, several by "
+        "one write, before their own files are synced together. 0: each file is synced by itself. Not made on a disk "
+        'with room for fewer than eight of it, and not needed unless durability is "full".',
+    )
     disk_threads: int = Field(
-        4, ge=1, le=64, description="Threads that write and sync. More help fast disks with several associations."
+        4,
+        ge=1,
+        le=64,
+        description="Threads that write and sync what does not go into the journal. More help fast disks with several "
+        "associations.",
     )
     piece_bytes: int = Field(
         MIB, ge=65_536, le=16 * MIB, description="Size of one write. Larger costs memory per association that stores."

@@ -121,7 +121,7 @@ class Connection(asyncio.BufferedProtocol):
         handle: socket.socket | None = transport.get_extra_info("socket")
         if handle is not None and handle.family != socket.AF_UNIX:
             if self.association.is_requestor:  # an accepted one has it from the socket that listens
-                tune(handle, self._timeouts.write_seconds)
+                tune(handle, self._timeouts)
             self._socket = handle
         if transport.get_extra_info("ssl_object") is not None:
             self.certificate_names = certificate_names(transport.get_extra_info("peercert") or {})

@@ -83,9 +83,7 @@ class Listener:
         loop = asyncio.get_running_loop()
         opened: list[list[socket.socket]] = []
         try:
-            opened.extend(
-                listening_sockets(endpoint.host, endpoint.port, self._timeouts.write_seconds) for endpoint in endpoints
-            )
+            opened.extend(listening_sockets(endpoint.host, endpoint.port, self._timeouts) for endpoint in endpoints)
         except OSError:
             for one in itertools.chain(*opened):
                 one.close()

@@ -4,14 +4,16 @@ import errno
 import os
 import socket
 
+from pacslite.net.timeouts import Timeouts
+
 __all__ = ["listening_sockets", "tune"]
 
 _BACKLOG = 4_096  # the system may allow less
-_KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
+_PROBES = 4  # of a peer that does not answer
 _NO_SUCH_FAMILY = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
-def listening_sockets(host: str, port: int, write_seconds: float) -> list[socket.socket]:
+def listening_sockets(host: str, port: int, timeouts: Timeouts) -> list[socket.socket]:
     """Listen on ``host``; empty is all addresses, IPv4 and IPv6, on one port where there are both.
 
     A port can be taken again at once after a restart, connections in TIME_WAIT notwithstanding, but never while
@@ -29,7 +31,7 @@ def listening_sockets(host: str, port: int, write_seconds: float) -> list[socket
             chosen = (address[0], port, *address[2:])
             try:
                 sockets.append(_listen(family, chosen))
-                tune(sockets[-1], write_seconds)
+                tune(sockets[-1], timeouts)
             except OSError as error:
                 if error.errno not in _NO_SUCH_FAMILY:
                     raise
@@ -45,14 +47,18 @@ def listening_sockets(host: str, port: int, write_seconds: float) -> list[socket
     return sockets
 
 
-def tune(connection: socket.socket, write_seconds: float) -> None:
+def tune(connection: socket.socket, timeouts: Timeouts) -> None:
     """Send at once, and let the system notice a peer that has vanished, idle or in mid transfer."""
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in _KEEPALIVE:
-        connection.setsockopt(socket.IPPROTO_TCP, option, value)
-    if write_seconds:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(int(write_seconds * 1000), 1))
+    if timeouts.keepalive_seconds:
+        idle = max(round(timeouts.keepalive_seconds), 1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, min(idle, 32_767))
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(min(idle, 300) // _PROBES, 1))
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES)
+    if timeouts.write_seconds:
+        milliseconds = max(int(timeouts.write_seconds * 1000), 1)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
 
 
 def _listen(family: int, address: tuple[object, ...]) -> socket.socket:

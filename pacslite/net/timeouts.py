@@ -11,6 +11,7 @@ class Timeouts:
 
     artim_seconds: float = 30.0  # association request or transport close awaited
     idle_seconds: float = 600.0  # established, nothing outstanding, nothing received
+    keepalive_seconds: float = 60.0  # silence, before the system asks whether the peer is still there
     write_seconds: float = 60.0  # bytes to send, none taken by the peer
     dimse_seconds: float = 120.0  # the rest of a message, or the response to a request of ours
     connect_seconds: float = 10.0  # TCP connect

@@ -53,6 +53,9 @@ _PACKAGES = {
     "mkfs.ext4": "e2fsprogs",
     "mkfs.xfs": "xfsprogs",
     "losetup": "mount",
+    "ip": "iproute2",
+    "unshare": "util-linux",
+    "nsenter": "util-linux",
 }
 _SBIN = ("/usr/sbin", "/sbin")
 # Names of patients and doctors that the tests send: none may stand in a log above DEBUG
@@ -294,7 +297,11 @@ class ServerFactory:
         self.made: list[Pacslite] = []
 
     def __call__(self, data_dir: Path | None = None, **settings: Mapping[str, object]) -> Pacslite:
-        """A server that is not started yet; keyword arguments are tables of its configuration."""
+        """A server that is not started yet; keyword arguments are tables of its configuration.
+
+        Its journal is small: quick to make for every test, and often full, so that both ways of syncing run.
+        """
+        settings["storage"] = {"journal_bytes": 1 << 20} | dict(settings.get("storage", {}))
         log = self._base / f"server{len(self.made)}.log"
         pacslite = Pacslite(data_dir or self._base / f"data{len(self.made)}", log, settings=settings)
         self.made.append(pacslite)

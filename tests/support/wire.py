@@ -5,6 +5,7 @@ It shares no line with the server, knows exactly what it sends and hands back re
 
 import asyncio
 import contextlib
+import socket
 import struct
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -204,9 +205,13 @@ class Wire:
         maximum_length: int = 1 << 20,
         host: str = "127.0.0.1",
         user_items: bytes = b"",
+        sock: socket.socket | None = None,
     ) -> Self:
-        """Connect and negotiate; raises ``RejectedError`` or ``AbortedError``."""
-        reader, writer = await asyncio.open_connection(host, port, limit=4 << 20)
+        """Connect (or take ``sock``, which is) and negotiate; raises ``RejectedError`` or ``AbortedError``."""
+        if sock is not None:
+            reader, writer = await asyncio.open_connection(sock=sock, limit=4 << 20)
+        else:
+            reader, writer = await asyncio.open_connection(host, port, limit=4 << 20)
         wire = cls(reader, writer, contexts)
         try:
             writer.write(associate_request(contexts, called, calling, maximum_length, user_items))

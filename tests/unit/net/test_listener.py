@@ -12,6 +12,7 @@ import pytest
 from pacslite.net.limits import LimitsOptions
 from pacslite.net.listener import Endpoint
 from pacslite.net.sockets import listening_sockets, tune
+from pacslite.net.timeouts import Timeouts
 from tests.support.site import MakeSite, Site
 from tests.support.wire import CT_IMAGE, VERIFICATION, Context, Wire, associate_request
 
@@ -36,7 +37,7 @@ async def test_all_addresses_share_one_port(make_site: MakeSite) -> None:
     for host in ("127.0.0.1", "::1"):
         async with await Wire.associate(site.port, CONTEXTS, host=host) as wire:
             assert await wire.echo() == 0
-    everywhere = listening_sockets("", 0, 60.0)
+    everywhere = listening_sockets("", 0, Timeouts())
     families = {one.family for one in everywhere}
     ports = {one.getsockname()[1] for one in everywhere}
     for one in everywhere:
@@ -84,7 +85,7 @@ async def test_a_port_that_is_taken_is_told(site: Site, make_site: MakeSite) -> 
         await other.listener.start([Endpoint("127.0.0.1", 0), Endpoint("127.0.0.1", site.port)])
     assert caught.value.errno == errno.EADDRINUSE
     with pytest.raises(OSError, match=r"192\.0\.2\.1 port 0: Cannot assign requested address"):
-        listening_sockets("192.0.2.1", 0, 60.0)
+        listening_sockets("192.0.2.1", 0, Timeouts())
 
 
 async def test_connections_beyond_all_measure_are_closed_and_told_once(
@@ -141,13 +142,15 @@ async def test_descriptors_that_run_out_come_back(make_site: MakeSite, few_descr
 def test_vanished_peers_are_noticed_by_the_system() -> None:
     """Keep-alive for idle associations, a user timeout for bytes that nobody acknowledges."""
     with socket.socket() as one:
-        tune(one, 12.5)
+        tune(one, Timeouts(write_seconds=12.5, keepalive_seconds=40))
         assert one.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
         assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
-        assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
+        assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 40
+        assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) == 10
         assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 12_500
     with socket.socket() as one:
-        tune(one, 0)
+        tune(one, Timeouts(write_seconds=0, keepalive_seconds=0))
+        assert one.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0
         assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 0
 
 
