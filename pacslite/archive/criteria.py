@@ -7,7 +7,8 @@ of how answers are encoded (answer.py).
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from pacslite.archive.keys import Key, Level, Maintained
+from pacslite.archive.extra import AnyKey, ExtraKey, ExtraKeys
+from pacslite.archive.keys import Key, Level
 from pacslite.archive.matching import Between, Match
 from pacslite.dataset.decode import Identifier
 
@@ -51,6 +52,7 @@ class QueryOptions:
         match_unknown: A key that is empty in the archive matches whatever is asked (§C.2.2.1.2).
         maximum_results: Answers after which a query is ended with A700; 0, no limit.
         timezone_offset: ``+0100`` style, of stored dates and times that name none; empty, they are taken as asked.
+        extra_keys: What else is a key, changing while the archive serves.
     """
 
     retrieve_ae_title: str = "PACSLITE"
@@ -61,12 +63,13 @@ class QueryOptions:
     match_unknown: bool = False
     maximum_results: int = 0
     timezone_offset: str = ""
+    extra_keys: ExtraKeys = field(default_factory=ExtraKeys, compare=False)
 
 
 class Filter(NamedTuple):
     """A key with a column, and what is asked of it."""
 
-    key: Key | Maintained
+    key: AnyKey
     match: Match
 
 
@@ -101,11 +104,17 @@ class KeptFilter(NamedTuple):
 
 
 class ReturnKey(NamedTuple):
-    """An attribute to return; ``items`` is what is asked of a sequence, empty for all of it."""
+    """An attribute to return; ``items`` is what is asked of a sequence, empty for all of it.
+
+    Of an attribute that stands in no column of archive/keys.py, ``key`` is what makes it a key all the same; ``text``
+    is the same in all answers, as a private creator is.
+    """
 
     tag: int
     vr: str
     items: Identifier = Identifier()
+    key: ExtraKey | None = None
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +133,7 @@ class Query:
     kept_filters: tuple[KeptFilter, ...] = ()
     return_keys: tuple[ReturnKey, ...] = ()
     unsupported_keys: tuple[int, ...] = ()
+    timezone: bool = False
     charsets: tuple[str, ...] = ()
     transfer_syntax_uid: str = "1.2.840.10008.1.2"
     options: QueryOptions = field(default_factory=QueryOptions)
@@ -133,6 +143,5 @@ class Query:
 class RetrieveRequest:
     """Unique keys of ``level`` and above: all instances below what they name are wanted (§C.4.2.2.1)."""
 
-    timezone: bool = False
     level: Level
     filters: tuple[Filter, ...]

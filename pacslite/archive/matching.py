@@ -11,8 +11,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from pacslite.archive.keys import Key, Maintained
-from pacslite.archive.normalise import normalise, normalise_date, normalise_datetime, normalise_name, time_bounds
+from pacslite.archive.extra import AnyKey, ExtraKey
+from pacslite.archive.normalise import (
+    NUMBER_SIZES,
+    ONE_VALUE_VRS,
+    normalise,
+    normalise_date,
+    normalise_datetime,
+    normalise_name,
+    time_bounds,
+)
 from pacslite.archive.phonetic import words_and_codes
 from pacslite.dataset.decode import IdentifierError
 
@@ -35,8 +43,6 @@ __all__ = [
 ]
 
 WILDCARD_VRS = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"})  # §C.2.2.2.4
-ONE_VALUE_VRS = frozenset({"LT", "ST", "UT", "UR"})  # PS3.5 §6.4: a backslash is a character of the text
-NUMBER_SIZES = {"US": 2, "SS": 2, "UL": 4, "SL": 4, "UV": 8, "SV": 8}
 _MOST_VALUES = 64  # in a list other than of UIDs
 _LONGEST_PATTERN = 4096  # SQLite takes 50,000 bytes; nothing in a header that is searched is as long as this
 
@@ -141,13 +147,13 @@ def acceptor(match: Match, *, multiple: bool) -> Callable[[str | int | None], bo
     return accepts
 
 
-def is_exact(key: Key | Maintained, match: Match) -> bool:
+def is_exact(key: AnyKey, match: Match) -> bool:
     """Does a comparison of the column say all? Otherwise it finds a little too much, and ``acceptor`` decides."""
     match match:
         case Like():
             return not key.multiple
         case NameLike():
-            return False  # stars end with their component group
+            return isinstance(key, ExtraKey)  # stars end with their component group, which there has a row of its own
         case Sounds(words):
             return key.keyword == "PatientName" and all(codes for _, codes in words)
         case Either(matches):

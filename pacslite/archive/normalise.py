@@ -14,6 +14,8 @@ from pacslite.dataset.charset import fold_name
 
 __all__ = [
     "NORMALISERS",
+    "NUMBER_SIZES",
+    "ONE_VALUE_VRS",
     "normalise",
     "normalise_date",
     "normalise_datetime",
@@ -23,6 +25,9 @@ __all__ = [
     "normalise_time",
     "time_bounds",
 ]
+
+NUMBER_SIZES = {"US": 2, "SS": 2, "UL": 4, "SL": 4, "UV": 8, "SV": 8}
+ONE_VALUE_VRS = frozenset({"LT", "ST", "UT", "UR"})  # PS3.5 §6.4: a backslash is a character of the text
 
 _DATE = re.compile(r"(\d{4})(\d\d)(\d\d)|(\d{4})\.(\d\d)\.(\d\d)")  # PS3.5 Table 6.2-1; dots: ACR-NEMA 300
 _TIME = re.compile(r"(\d\d)(?::?(\d\d)(?::?(\d\d)(?:\.(\d{1,6}))?)?)?")  # colons: ACR-NEMA 300

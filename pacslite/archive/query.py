@@ -18,7 +18,8 @@ from pacslite.archive.criteria import (
     RetrieveRequest,
     ReturnKey,
 )
-from pacslite.archive.keys import COLUMN_OF_TAG, KEY_OF_TAG, KEYS, UNIQUE_KEY, Key, Level, Maintained, level_of
+from pacslite.archive.extra import AnyKey, ExtraKey, is_private
+from pacslite.archive.keys import COLUMN_OF_TAG, KEY_OF_TAG, KEYS, UNIQUE_KEY, Key, Level, level_of
 from pacslite.archive.matching import NUMBER_SIZES, Between, Match, OneOf, is_exact, parse_match, tag_text
 from pacslite.archive.timezone import parse_offset
 from pacslite.dataset.charset import decode_text
@@ -68,8 +69,8 @@ def parse_query(
         kept_filters=tuple(reader.kept_filters),
         return_keys=tuple(sorted(reader.return_keys, key=_tag)),
         unsupported_keys=tuple(reader.unsupported_keys),
-        charsets=request.charsets,
         timezone=timezone,
+        charsets=request.charsets,
         transfer_syntax_uid=transfer_syntax_uid,
         options=options,
     )
@@ -143,8 +144,10 @@ class _KeyReader:
         self._level = level
         self._relational = relational
         self._fuzzy = fuzzy
-        self._strict = options.strict
         self._timezone = timezone
+        self._strict = options.strict
+        self._extra_keys = options.extra_keys
+        self._request = request
         self.filters: list[Filter] = []
         self.lower_filters: list[Filter] = []
         self.kept_filters: list[KeptFilter] = []
@@ -155,7 +158,11 @@ class _KeyReader:
         if tag == AVAILABILITY:  # §C.4.1.1.3.1: in answers only
             self.return_keys.append(ReturnKey(tag, "CS"))
             return None
-        key = COLUMN_OF_TAG.get(tag)
+        if is_private(tag) and tag & 0xFFFF < 0x100 and self._extra_keys.has_creator(tag >> 16, self._creator(tag)):
+            self.return_keys.append(ReturnKey(tag, "LO", text=self._creator(tag)))
+            return None
+        extra = None if tag in COLUMN_OF_TAG else self._extra_key(tag)
+        key: AnyKey | None = COLUMN_OF_TAG.get(tag) or extra
         level = key.level if key else level_of(tag)
         vr = key.vr if key else vr_of(tag) or "UN"
         if key is None and not _is_kept(tag, vr):
@@ -166,7 +173,7 @@ class _KeyReader:
         if isinstance(attribute.value, bytes) == (vr == "SQ") and attribute.value:
             raise IdentifierError(f"{_name(tag)} is of VR {vr}", offending=(tag,))
         items = attribute.value[0] if isinstance(attribute.value, list) and attribute.value else Identifier()
-        self.return_keys.append(ReturnKey(tag, vr, items))
+        self.return_keys.append(ReturnKey(tag, vr, items, extra))
         if tag == TIMEZONE:
             return None  # it says how keys are meant
         match = self._match(tag, vr, attribute)
@@ -178,7 +185,7 @@ class _KeyReader:
             self.kept_filters.append(KeptFilter(tag, vr, level, match))
         return None
 
-    def _below(self, tag: int, attribute: Attribute, key: Key | Maintained | None) -> None:
+    def _below(self, tag: int, attribute: Attribute, key: AnyKey | None) -> None:
         """A key of a lower level: in a relational query it is matched, it has no one value to return."""
         self.unsupported_keys.append(tag)
         if self._relational and key is not None:
@@ -187,6 +194,18 @@ class _KeyReader:
                 self.lower_filters.append(Filter(key, match))
         elif self._strict and not self._relational:
             raise IdentifierError(f"{_name(tag)} is below level {self._level.name}", offending=(tag,))
+
+    def _extra_key(self, tag: int) -> ExtraKey | None:
+        """What the configuration made a key and all that is stored has by now."""
+        return self._extra_keys.find(tag, self._creator(tag) if is_private(tag) else "")
+
+    def _creator(self, tag: int) -> str:
+        """Who has the block of a private attribute in this request (PS3.5 §7.8.1); of a creator, itself."""
+        element = tag & 0xFFFF
+        attribute = self._request.get(tag & 0xFFFF0000 | (element >> 8 if element >= 0x1000 else element))
+        if attribute is None or not isinstance(attribute.value, bytes):
+            return ""
+        return attribute.value.decode("latin-1").strip(" \0")
 
     def _match(self, tag: int, vr: str, attribute: Attribute) -> Match | ItemMatch | None:
         if isinstance(attribute.value, list):
@@ -290,7 +309,7 @@ def _offset(request: Identifier) -> int | None:
 def _is_kept(tag: int, vr: str) -> bool:
     """May the attribute be among what is kept of a header?"""
     group = tag >> 16
-    return vr != "UN" and not group & 1 and group < 0x5000 and keyword_of(tag) is not None
+    return vr != "UN" and not group & 1 and group < 0x7FE0 and keyword_of(tag) is not None
 
 
 def _text(tag: int, vr: str, attribute: Attribute, charsets: tuple[str, ...]) -> str:

@@ -48,13 +48,12 @@ def _read_kept(kept: bytes, tags: frozenset[int], values: KeptValues) -> None:
         scan = scan_header(elements, syntax, detect=False)
     except DataSetError:
         return
-    raw = b"".join(scan.raw(tag) for tag in sorted(tags & scan.elements.keys()))
-    try:
-        decoded = decode_identifier(raw, syntax, max_depth=64, detect=False)
-    except IdentifierError:
-        return
-    for tag, attribute in decoded.items():
-        values[tag] = (attribute, charsets)
+    for tag in tags & scan.elements.keys():
+        try:
+            decoded = decode_identifier(scan.raw(tag), syntax, max_depth=64, detect=False)
+        except IdentifierError:
+            continue  # nobody can be shown what is in there; the others can
+        values |= {tag: (attribute, charsets) for tag, attribute in decoded.items()}
 
 
 class Sieve:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import BindParameter, Column, ColumnElement, FromClause, Select, bindparam
 from sqlalchemy.dialects import sqlite
 
-from pacslite.archive.index.drivers import TRIGRAMS
+from pacslite.archive.index.drivers import Through
 from pacslite.archive.index.predicates import PARENT, TABLES, Predicate
 from pacslite.archive.keys import Level
 
@@ -18,6 +18,7 @@ LIMIT = "limit"  # the bind parameter that is no value of a predicate
 
 _DIALECT = sqlite.dialect()
 _MOST_TEXTS = 512
+_FIRST_TABLE = re.compile(r"(\nFROM (?!extra_value AS v\b)\w+(?: AS \w+)?)")  # not of a subquery among the columns
 
 
 class Page(NamedTuple):
@@ -45,7 +46,7 @@ def compiled_page(
 ) -> Page:
     """The statement ``build`` makes of the conditions of ``predicates``; called only for a shape not seen lately.
 
-    ``index``: to be used for the first table.
+    ``index``: to be used for the first table that is joined.
     """
     key = (shape, *((one.shape, len(one.values)) for one in predicates))
     compiled = _texts.get(key)
@@ -59,11 +60,11 @@ def compiled_page(
     return Page(compiled.text, tuple(values[at] for at in compiled.order))
 
 
-def joined(start: Level, top: Level, base: Level, *, trigrams: bool = False) -> FromClause:
+def joined(start: Level, top: Level, base: Level, through: Through | None = None) -> FromClause:
     """Tables from ``top`` to ``base``, ``start`` first, then the levels above it, then those below."""
     tables: FromClause = TABLES[start]
-    if trigrams:
-        tables = TRIGRAMS.join(tables, TABLES[start].c.id == TRIGRAMS.c.rowid)
+    if through is not None:
+        tables = through.table.join(tables, TABLES[start].c.id == through.id)
     for level in reversed(Level):
         if top <= level < start:
             tables = tables.join(TABLES[level], TABLES[level].c.id == _parent(Level(level + 1)))
@@ -94,5 +95,5 @@ def _compile(
     order = tuple(places[name] if name in places else int(name[1:]) for name in names)
     text = str(compiled).replace(" JOIN ", " CROSS JOIN ")
     if index is not None:
-        text = re.sub(r"(\nFROM \w+)", rf"\1 INDEXED BY {index}", text, count=1)
+        text = re.sub(_FIRST_TABLE, rf"\1 INDEXED BY {index}", text, count=1)
     return _Compiled(text, order, tuple(compiled.params[name] for name in constants))

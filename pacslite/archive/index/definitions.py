@@ -27,7 +27,16 @@ from sqlalchemy import (
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql.compiler import SQLCompiler
 
-from pacslite.archive.index.schema import deleted_file, instance, patient, series, study, totals
+from pacslite.archive.index.schema import (
+    deleted_file,
+    extra_key,
+    extra_value,
+    instance,
+    patient,
+    series,
+    study,
+    totals,
+)
 from pacslite.archive.keys import UNIQUE_KEY, Level
 
 __all__ = ["compiled", "module_text"]
@@ -112,7 +121,66 @@ def _definitions() -> dict[str, ClauseElement]:
         ).order_by(deleted_file.c.id),
         "select_last_deleted_file": select(func.max(deleted_file.c.id)),
         "delete_deleted_files": delete(deleted_file).where(deleted_file.c.id <= bindparam("up_to")),
+        "select_extra_keys": select(*extra_key.columns).order_by(extra_key.c.id),
+        "insert_extra_key": _insert(extra_key),
+        "set_extra_key": update(extra_key)
+        .where(extra_key.c.id == of)
+        .values(state=bindparam("state"), position=bindparam("position")),
+        "delete_extra_key": delete(extra_key).where(extra_key.c.id == of),
+        "insert_extra_value": insert(extra_value).values(
+            {one.name: bindparam(one.name) for one in extra_value.columns}
+        ),
+        "select_extra_values": select(extra_value.c.place, extra_value.c.value, extra_value.c.form)
+        .where(extra_value.c.key_id == of, extra_value.c.owner == bindparam("owner"))
+        .order_by(extra_value.c.place),
+        "delete_extra_values": delete(extra_value).where(
+            extra_value.c.key_id == of, extra_value.c.owner == bindparam("owner")
+        ),
+        "select_extra_owners": select(extra_value.c.owner)
+        .where(extra_value.c.key_id == of, extra_value.c.owner > bindparam("after"))
+        .group_by(extra_value.c.owner)
+        .order_by(extra_value.c.owner)
+        .limit(bindparam("count"))
+        .offset(_NONE),
+        "delete_extra_values_up_to": delete(extra_value).where(
+            extra_value.c.key_id == of, extra_value.c.owner <= bindparam("owner")
+        ),
+        **{f"select_last_{level.name.lower()}": select(func.max(_TABLES[level].c.id)) for level in Level},
+        **{f"select_kept_of_{level.name.lower()}": _kept_page(level) for level in Level},
+        **{f"select_first_below_{level.name.lower()}": _first_below(level) for level in Level},
+        **{f"select_identity_of_{level.name.lower()}": _named(level) for level in Level},
     }
+
+
+def _identity(level: Level) -> ColumnElement[str]:
+    """What tells an entity from another that gets its id later."""
+    return patient.c.identity if level is Level.PATIENT else _TABLES[level].c[UNIQUE_KEY[level].column]
+
+
+def _kept_page(level: Level) -> ClauseElement:
+    """Entities in the order of their ids, with what is kept of their headers."""
+    table = _TABLES[level]
+    digest = table.c.digest if level is Level.IMAGE else literal_column("x''")
+    return (
+        select(table.c.id, _identity(level), digest, table.c.attributes)
+        .where(table.c.id > bindparam("after"), table.c.id <= bindparam("up_to"))
+        .order_by(table.c.id)
+        .limit(bindparam("count"))
+        .offset(_NONE)
+    )
+
+
+def _first_below(level: Level) -> ClauseElement:
+    """The instances below an entity, the first that came first: its values are theirs."""
+    column = {Level.PATIENT: study.c.patient_fk, Level.STUDY: series.c.study_fk, Level.SERIES: series.c.id}
+    return _first(_rows().where(column.get(level, instance.c.id) == bindparam("of")).order_by(instance.c.id))
+
+
+def _named(level: Level) -> ClauseElement:
+    """Is the entity still what it was when it was read?"""
+    table = _TABLES[level]
+    digest = table.c.digest if level is Level.IMAGE else literal_column("x''")
+    return select(_identity(level), digest).where(table.c.id == bindparam("of"))
 
 
 def _insert(table: Table) -> ClauseElement:

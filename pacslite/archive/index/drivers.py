@@ -11,9 +11,11 @@ from datetime import date, timedelta
 from functools import cache, partial
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, and_, column, not_, table, true
+from sqlalchemy import ColumnElement, FromClause, Integer, and_, column, not_, table, true
 
 from pacslite.archive.criteria import Filter, MomentFilter, Query
+from pacslite.archive.extra import AnyKey, ExtraKey
+from pacslite.archive.index import extras
 from pacslite.archive.index.predicates import (
     TABLES,
     Predicate,
@@ -27,12 +29,12 @@ from pacslite.archive.index.predicates import (
     unindexed,
 )
 from pacslite.archive.index.schema import has_second_group, has_third_group, second_group, third_group
-from pacslite.archive.keys import UNIQUE_KEY, Key, Level, Maintained
+from pacslite.archive.keys import UNIQUE_KEY, Level
 from pacslite.archive.matching import Between, Like, NameLike, OneOf, Sounds, acceptor
 
-__all__ = ["TRIGRAMS", "Branch", "choose_driver", "walks_of_values"]
+__all__ = ["Branch", "Through", "choose_driver", "walks_of_values"]
 
-TRIGRAMS = table("patient_name_trigram", column("rowid"), column("patient_name_trigram"))
+TRIGRAMS = table("patient_name_trigram", column("rowid", Integer), column("patient_name_trigram"))
 
 MODALITIES_IN_STUDY = 0x00080061
 _UNIQUE_TAGS = {UNIQUE_KEY[Level.STUDY].tag, UNIQUE_KEY[Level.IMAGE].tag}
@@ -40,13 +42,21 @@ _MOST_TRIGRAMS = 8  # of a pattern; rowids that have all of them are few, and ea
 _NO_DRIVER = 100
 
 
+class Through(NamedTuple):
+    """A table beside those of the levels that gives the ids of one: the walk begins there, in the order of ``id``."""
+
+    table: FromClause
+    id: ColumnElement[int]
+
+
 class Branch(NamedTuple):
     """A walk along an index of the table of ``level``.
 
     ``order``: in order of this expression, then of the id; None, of the id alone. ``low`` is where the walk begins,
     replaced by the place reached when it goes on; ``rest`` holds all along. ``along`` names the index where
-    the planner has a choice. ``reads_all``: nothing bounds it, it may read very much to find very little.
-    ``few_values``: the column has so few that a walk over each that fits (``walks_of_values``) is better.
+    the planner has a choice, ``through`` a table that comes before. ``reads_all``: nothing bounds it, it may read very
+    much to find very little. ``few_values``: the column has so few that a walk over each that fits
+    (``walks_of_values``) is better.
     """
 
     name: str
@@ -55,7 +65,7 @@ class Branch(NamedTuple):
     low: Predicate | None = None
     rest: tuple[Predicate, ...] = ()
     along: str | None = None
-    uses_trigrams: bool = False
+    through: Through | None = None
     reads_all: bool = False
     few_values: Filter | None = None
 
@@ -95,6 +105,8 @@ _RANK_OF_LIST = {
 
 def _of_filter(one: Filter) -> _Driver | None:
     key, match = one
+    if isinstance(key, ExtraKey):
+        return _of_extra(one, key)
     if not _is_indexed(key):
         return None
     col, name = column_of(key.level, key.match), f"{key.level}.{key.match}"
@@ -127,6 +139,64 @@ def _of_filter(one: Filter) -> _Driver | None:
             return walk
 
 
+_TRIGRAMS_FIRST = Through(TRIGRAMS, TRIGRAMS.c.rowid)
+_EXTRA_FIRST = Through(extras.DRIVER, extras.DRIVER.c.owner)
+_FEW_VALUED_VRS = frozenset({"AE", "AS", "CS", "DS", "IS", "SS", "US", "SL", "UL", "SV", "UV"})
+
+
+def _of_extra(one: Filter, key: ExtraKey) -> _Driver:
+    """Walk along the values of an extra key, in their order; a list, and fuzzy names, in the order of the entities."""
+    match = one.match
+    form, name = extras.DRIVER.c.form, f"extra {key.id}"
+    fits = extras.extra_condition(key, extras.DRIVER, match)
+    once = extras.named_once(key, extras.earlier_condition(key, match))
+    branch = Branch(name, key.level, form, None, (extras.of_key(key), fits, once), extras.ALONG, _EXTRA_FIRST)
+    is_selective = key.vr not in _FEW_VALUED_VRS
+    match match:
+        case OneOf(values):
+            once_needed = (once,) if len(values) > 1 else ()
+            found = branch._replace(order=None, rest=(extras.of_key(key), fits, *once_needed))
+            return _Driver(9 if is_selective else 42, one, (found,))
+        case Between(low, high):
+            low_end, rest = _ends(form, name, low, high)
+            walk = branch._replace(low=low_end or _begin(form, name), rest=(*branch.rest, *rest))
+            return _Driver(_rank_of_span(low, high) + 1, one, (walk,))
+        case Like((pattern,)) if prefix := literal_prefix(pattern):
+            low_end, rest = _prefixed(form, name, prefix, prefix_end(prefix))
+            return _Driver(
+                _rank_of_prefix(prefix) + 1, one, (branch._replace(low=low_end, rest=(*branch.rest, *rest)),)
+            )
+        case NameLike((groups,)) if any(groups) and all(map(literal_prefix, groups[_first(groups)])):
+            low, high = _span_of(groups[_first(groups)])
+            low_end, rest = _prefixed(form, name, low, high)
+            walk = branch._replace(low=low_end, rest=(*branch.rest, *rest))
+            return _Driver(_rank_of_prefix(low) + 1, one, (walk,))
+        case Sounds():
+            whole = branch._replace(order=None, rest=(extras.of_key(key), fits), along=None, reads_all=True)
+            return _Driver(62, one, (whole,))
+        case _:
+            return _Driver(61, one, (branch._replace(low=_begin(form, name), reads_all=True),))
+
+
+def _begin(col: ColumnElement[str], name: str) -> Predicate:
+    """Behind the rows that have no normal form."""
+    return between(col, name, "", None)
+
+
+def _first(groups: Sequence[Sequence[str]]) -> int:
+    return next(place for place, group in enumerate(groups) if group)
+
+
+def _span_of(patterns: Sequence[str]) -> tuple[str, str | None]:
+    """From where to where names, or component groups, stand that fit one of the patterns, each with a prefix."""
+    prefixes = [literal_prefix(pattern) for pattern in patterns]
+    ends = [
+        prefix_end(prefix) if prefix != pattern else f"{prefix}>"  # up to ``=``, that ends a group
+        for prefix, pattern in zip(prefixes, patterns, strict=True)
+    ]
+    return min(prefixes), None if None in ends else max(end for end in ends if end is not None)
+
+
 def walks_of_values(branch: Branch, values: Sequence[str]) -> tuple[Branch, ...]:
     """A walk for each of all ``values`` of the column that fits what ``few_values`` asks."""
     if branch.few_values is None:
@@ -154,16 +224,11 @@ def _of_moment(one: MomentFilter) -> _Driver:
 
 def _of_name(one: Filter, name: str, groups: Sequence[Sequence[str]], again: Predicate) -> _Driver | None:
     """Walk names that begin as the pattern does: the first group, then the others, each without what came before."""
-    at = next(place for place, group in enumerate(groups) if group)
+    at = _first(groups)
     prefixes = [literal_prefix(pattern) for pattern in groups[at]]
     if not all(prefixes):
         return None
-    low = min(prefixes)
-    ends = [
-        prefix_end(prefix) if prefix != pattern else f"{prefix}>"  # up to ``=``, that ends a group
-        for prefix, pattern in zip(prefixes, groups[at], strict=True)
-    ]
-    high = None if None in ends else max(end for end in ends if end is not None)
+    low, high = _span_of(groups[at])
     branches = []
     for place, (expression, _, exists) in enumerate(expressions := _groups_of(one.key.level, one.key.match)):
         if len(groups) > 1 and place != at:
@@ -215,10 +280,12 @@ def _elsewhere(name: str, earlier: Sequence[ColumnElement[str]], low: str, high:
 
 def _of_trigrams(one: Filter, words: str, again: Predicate, rank: int) -> _Driver:
     found = Predicate("trigrams", (words,), lambda binds: TRIGRAMS.c.patient_name_trigram.op("MATCH")(binds[0]))
-    return _Driver(rank, one, (Branch("trigrams", Level.PATIENT, None, None, (found, again), uses_trigrams=True),))
+    return _Driver(rank, one, (Branch("trigrams", Level.PATIENT, None, None, (found, again), through=_TRIGRAMS_FIRST),))
 
 
-def _unknown(key: Key | Maintained) -> Branch:
+def _unknown(key: AnyKey) -> Branch:
+    if isinstance(key, ExtraKey):
+        return Branch(f"unknown extra {key.id}", key.level, None, None, (extras.absent(key),), reads_all=True)
     col = column_of(key.level, key.match)
     absent = Predicate("absent", (), lambda _: col.is_(None))
     return Branch(f"unknown {key.level}.{key.match}", key.level, None, None, (absent,), _index_of(key))
@@ -241,11 +308,11 @@ def _prefixed(
     return between(col, name, low, None), rest
 
 
-def _is_indexed(key: Key | Maintained) -> bool:
+def _is_indexed(key: AnyKey) -> bool:
     return key.indexed
 
 
-def _index_of(key: Key | Maintained) -> str | None:
+def _index_of(key: AnyKey) -> str | None:
     """The index over the column; the one behind a uniqueness constraint has no name and no rival."""
     if key.tag in _UNIQUE_TAGS:
         return None

@@ -31,8 +31,9 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from pacslite.archive.criteria import Filter, MomentFilter
+from pacslite.archive.extra import AnyKey
 from pacslite.archive.index.schema import instance, patient, series, study
-from pacslite.archive.keys import Key, Level, Maintained
+from pacslite.archive.keys import Level
 from pacslite.archive.matching import Between, Either, Like, Match, NameLike, OneOf, Sounds
 
 __all__ = [
@@ -40,12 +41,17 @@ __all__ = [
     "TABLES",
     "Build",
     "Predicate",
+    "all_of",
+    "any_of",
+    "between",
     "column_of",
     "condition",
     "filter_predicate",
+    "like_any",
     "literal_prefix",
     "lower_predicate",
     "moment_predicate",
+    "one_of",
     "plain_column_of",
     "prefix_end",
     "unindexed",
@@ -127,7 +133,7 @@ def moment_predicate(one: MomentFilter, *, unknown: bool) -> Predicate:
                 lambda b: (date < b[0]) | ((date == b[1]) & (time <= b[2])),
             )
         )
-    predicate = _all(parts)
+    predicate = all_of(parts)
     shape = (one.date.tag, unknown, predicate.shape)
     build = predicate.build
     if not unknown:
@@ -135,15 +141,10 @@ def moment_predicate(one: MomentFilter, *, unknown: bool) -> Predicate:
     return Predicate(shape, predicate.values, lambda binds: or_(build(binds), date.is_(None), time.is_(None)))
 
 
-def lower_predicate(level: Level, filters: Sequence[Filter]) -> Predicate:
-    """One of what is below an entity of ``level`` fits in all of ``filters``."""
-    bottom = max(one.key.level for one in filters)
+def lower_predicate(level: Level, bottom: Level, conditions: Sequence[Predicate]) -> Predicate:
+    """One of what is below an entity of ``level``, down to ``bottom``, fits in all of ``conditions``."""
     below = [one for one in Level if level < one <= bottom]
-    conditions = [
-        condition(one.key, column_of(one.key.level, one.key.match), f"{one.key.level}.{one.key.match}", one.match)
-        for one in filters
-    ]
-    predicate = _all(conditions)
+    predicate = all_of(conditions)
     tables: FromClause = TABLES[below[0]]
     for one in below[1:]:
         tables = tables.join(TABLES[one], TABLES[one].c[PARENT[one]] == TABLES[Level(one - 1)].c.id)
@@ -155,7 +156,7 @@ def lower_predicate(level: Level, filters: Sequence[Filter]) -> Predicate:
     return Predicate(("lower", level, bottom, predicate.shape), predicate.values, build)
 
 
-def condition(key: Key | Maintained, col: ColumnElement[str], name: str, match: Match) -> Predicate:
+def condition(key: AnyKey, col: ColumnElement[str], name: str, match: Match) -> Predicate:
     """``match`` asked of a column."""
     match match:
         case OneOf(values):
@@ -165,11 +166,11 @@ def condition(key: Key | Maintained, col: ColumnElement[str], name: str, match: 
         case Between(low, high):
             return between(col, name, low, high)
         case NameLike(names):
-            return _any([_name_like(col, name, groups) for groups in names])
+            return any_of([_name_like(col, name, groups) for groups in names])
         case Sounds(words):
             return _sounds(key, col, name, words)
         case Either(matches):
-            return _any([condition(key, col, name, one) for one in matches])
+            return any_of([condition(key, col, name, one) for one in matches])
 
 
 def one_of(col: ColumnElement[str], name: str, values: Sequence[str | int]) -> Predicate:
@@ -224,9 +225,13 @@ def _contains(col: ColumnElement[str], name: str, values: Sequence[str | int]) -
 def _like(col: ColumnElement[str], name: str, patterns: Sequence[str], *, multiple: bool) -> Predicate:
     if multiple:  # a star spans values here: the sieve decides
         values = tuple(form for pattern in patterns for form in _around(glob(pattern), r"[\]"))
-    else:
-        values = tuple(glob(pattern) for pattern in patterns)
-    return _glob(col, name, values)
+        return _glob(col, name, values)
+    return like_any(col, name, patterns)
+
+
+def like_any(col: ColumnElement[str], name: str, patterns: Sequence[str]) -> Predicate:
+    """One value fits one of the patterns."""
+    return _glob(col, name, tuple(glob(pattern) for pattern in patterns))
 
 
 def _name_like(col: ColumnElement[str], name: str, groups: Sequence[Sequence[str]]) -> Predicate:
@@ -253,9 +258,7 @@ def glob(pattern: str) -> str:
     return re.sub(r"\*+", "*", pattern).replace("[", "[[]")
 
 
-def _sounds(
-    key: Key | Maintained, col: ColumnElement[str], name: str, words: Sequence[tuple[str, Sequence[str]]]
-) -> Predicate:
+def _sounds(key: AnyKey, col: ColumnElement[str], name: str, words: Sequence[tuple[str, Sequence[str]]]) -> Predicate:
     if key.keyword != "PatientName":
         return Predicate("any name", (), lambda _: true())
     sounds = patient.c.patient_name_sounds
@@ -271,15 +274,15 @@ def _sounds(
             )
         else:
             parts.append(Predicate("word", (word,), lambda binds: func.instr(col, binds[0]) > literal_column("0")))
-    predicate = _all(parts)
+    predicate = all_of(parts)
     return Predicate((name, predicate.shape), predicate.values, predicate.build)
 
 
-def _any(parts: Sequence[Predicate]) -> Predicate:
+def any_of(parts: Sequence[Predicate]) -> Predicate:
     return _joined("any", parts, lambda conditions: or_(*conditions))
 
 
-def _all(parts: Sequence[Predicate]) -> Predicate:
+def all_of(parts: Sequence[Predicate]) -> Predicate:
     return _joined("all", parts, lambda conditions: and_(true(), *conditions))
 
 

@@ -34,6 +34,8 @@ __all__ = [
     "HEAD",
     "SQLITE_NAME_SEARCH",
     "deleted_file",
+    "extra_key",
+    "extra_value",
     "has_second_group",
     "has_third_group",
     "instance",
@@ -131,6 +133,33 @@ deleted_file = Table(
     Column("name", Text, nullable=False),
     Column("sop_instance_uid", Text, nullable=False),
 )
+
+# Keys by configuration (archive/extra.py). Of what is stored when a key comes, entities up to id ``up_to`` are given
+# their values in the background, and ``position`` is the last that has them; later ones have them from the start.
+extra_key = Table(
+    "extra_key",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("tag", Integer, nullable=False),
+    Column("vr", Text, nullable=False),
+    Column("level", Integer, nullable=False),
+    Column("creator", Text, nullable=False),
+    Column("state", Text, nullable=False),  # building, complete, dropped (its values are still being removed)
+    Column("position", Integer, nullable=False),
+    Column("up_to", Integer, nullable=False),
+)
+# ``owner`` is the id of a patient, study, series or instance, as the key's level says
+extra_value = Table(
+    "extra_value",
+    metadata,
+    Column("key_id", Integer, primary_key=True, autoincrement=False),
+    Column("owner", Integer, primary_key=True, autoincrement=False),
+    Column("place", Integer, primary_key=True, autoincrement=False),
+    Column("value", Text),
+    Column("form", Text),
+    sqlite_with_rowid=False,  # so the index below ends with owner and place
+)
+Index("ix_extra_value_form", extra_value.c.key_id, extra_value.c.form)
 
 
 # Literals and not bound values: the planner finds an index over an expression only by the same text.

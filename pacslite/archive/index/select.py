@@ -11,11 +11,11 @@ from sqlalchemy import ColumnElement, Integer, Select, bindparam, func, select
 
 from pacslite.archive.criteria import Filter, Query
 from pacslite.archive.index.compiled import LIMIT, Page, compiled_page, joined
-from pacslite.archive.index.drivers import TRIGRAMS, Branch, choose_driver
+from pacslite.archive.index.drivers import Branch, choose_driver
+from pacslite.archive.index.extras import cell_of, predicate_of
 from pacslite.archive.index.predicates import (
     TABLES,
     Predicate,
-    filter_predicate,
     lower_predicate,
     moment_predicate,
     one_of,
@@ -41,11 +41,13 @@ class Selection:
         decided, self.branches = choose_driver(query)
         unknown = query.options.match_unknown
         self._filters = [
-            (one.key.level, filter_predicate(one, unknown=unknown)) for one in query.filters if one is not decided
+            (one.key.level, predicate_of(one, unknown=unknown)) for one in query.filters if one is not decided
         ]
         self._filters += [(one.date.level, moment_predicate(one, unknown=unknown)) for one in query.moments]
         if query.lower_filters:
-            self._filters.append((query.level, lower_predicate(query.level, query.lower_filters)))
+            bottom = max(one.key.level for one in query.lower_filters)
+            below = [predicate_of(one, unknown=False) for one in query.lower_filters]
+            self._filters.append((query.level, lower_predicate(query.level, bottom, below)))
         self._cells: dict[tuple[Level, str], int] = {}
 
     def place(self, level: Level, column: str) -> int:
@@ -93,14 +95,18 @@ class Selection:
             top = min([branch.level, *(level for level, _ in self._cells), *(level for level, _ in self._filters)])
             levels = [level for level in Level if branch.level <= level <= base]
             ids = {level: TABLES[level].c.id for level in levels}
-            trigrams = branch.uses_trigrams and is_walk
+            through = branch.through if is_walk else None
             ordered = [branch.order] if branch.order is not None else []
             behind: list[ColumnElement[Any]] = [ids[level] for level in levels if is_walk or level > start]
-            if trigrams:  # FTS5 sorts by nothing else; below each rowid the index on the foreign key is in order
-                behind = [TRIGRAMS.c.rowid]
+            if through is not None:  # it sorts by nothing else; below each id the index on the foreign key is in order
+                behind = [through.id]
+            elif (
+                branch.through is not None and ordered
+            ):  # not joined: the value is what it was, the first of ``_behind``
+                ordered = [bindparam("v0").label("value")]
             return (
-                select(*(TABLES[level].c[name] for level, name in self._cells), *ordered, *ids.values())
-                .select_from(joined(start, top, base, trigrams=trigrams))
+                select(*(cell_of(level, name) for level, name in self._cells), *ordered, *ids.values())
+                .select_from(joined(start, top, base, through))
                 .where(*conditions)
                 .order_by(*(ordered if way is None or way.beyond else ()), *behind)
                 .limit(bindparam(LIMIT, type_=Integer))
@@ -130,9 +136,14 @@ def _behind(branch: Branch, way: Way, cursor: Sequence[object]) -> Predicate:
     own: ColumnElement[Any] = TABLES[way.level].c.id
     if at:
         parent = TABLES[Level(way.level - 1)].c.id
-        return Predicate("below", (ids[at - 1], ids[at]), lambda binds: (parent == binds[0]) & (own > binds[1]))
-    if branch.uses_trigrams:
-        own = TRIGRAMS.c.rowid
+        value = cursor[:1] if order is not None and branch.through is not None else ()
+        return Predicate(
+            ("below", len(value)),
+            (*value, ids[at - 1], ids[at]),
+            lambda binds: (parent == binds[-2]) & (own > binds[-1]),
+        )
+    if branch.through is not None:
+        own = branch.through.id
     if order is None:
         return Predicate("after", (ids[0],), lambda binds: own > binds[0])
     if way.beyond:

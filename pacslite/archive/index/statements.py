@@ -339,3 +339,126 @@ class Statements:
         "DELETE FROM deleted_file WHERE deleted_file.id <= ?",
         ("up_to",),
     )
+    select_extra_keys = Statement(
+        "SELECT extra_key.id, extra_key.tag, extra_key.vr, extra_key.level, extra_key.creator, "
+        "extra_key.state, extra_key.position, extra_key.up_to FROM extra_key ORDER BY extra_key.id",
+        (),
+    )
+    insert_extra_key = Statement(
+        "INSERT INTO extra_key (tag, vr, level, creator, state, position, up_to) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        ("tag", "vr", "level", "creator", "state", "position", "up_to"),
+    )
+    set_extra_key = Statement(
+        "UPDATE extra_key SET state=?, position=? WHERE extra_key.id = ?",
+        ("state", "position", "of"),
+    )
+    delete_extra_key = Statement(
+        "DELETE FROM extra_key WHERE extra_key.id = ?",
+        ("of",),
+    )
+    insert_extra_value = Statement(
+        "INSERT INTO extra_value (key_id, owner, place, value, form) VALUES (?, ?, ?, ?, ?)",
+        ("key_id", "owner", "place", "value", "form"),
+    )
+    select_extra_values = Statement(
+        "SELECT extra_value.place, extra_value.value, extra_value.form FROM extra_value WHERE "
+        "extra_value.key_id = ? AND extra_value.owner = ? ORDER BY extra_value.place",
+        ("of", "owner"),
+    )
+    delete_extra_values = Statement(
+        "DELETE FROM extra_value WHERE extra_value.key_id = ? AND extra_value.owner = ?",
+        ("of", "owner"),
+    )
+    select_extra_owners = Statement(
+        "SELECT extra_value.owner FROM extra_value WHERE extra_value.key_id = ? AND extra_value.owner > ? "
+        "GROUP BY extra_value.owner ORDER BY extra_value.owner LIMIT ? OFFSET 0",
+        ("of", "after", "count"),
+    )
+    delete_extra_values_up_to = Statement(
+        "DELETE FROM extra_value WHERE extra_value.key_id = ? AND extra_value.owner <= ?",
+        ("of", "owner"),
+    )
+    select_last_patient = Statement(
+        "SELECT max(patient.id) AS max_1 FROM patient",
+        (),
+    )
+    select_last_study = Statement(
+        "SELECT max(study.id) AS max_1 FROM study",
+        (),
+    )
+    select_last_series = Statement(
+        "SELECT max(series.id) AS max_1 FROM series",
+        (),
+    )
+    select_last_image = Statement(
+        "SELECT max(instance.id) AS max_1 FROM instance",
+        (),
+    )
+    select_kept_of_patient = Statement(
+        "SELECT patient.id, patient.identity, x'', patient.attributes FROM patient WHERE patient.id > ? "
+        "AND patient.id <= ? ORDER BY patient.id LIMIT ? OFFSET 0",
+        ("after", "up_to", "count"),
+    )
+    select_kept_of_study = Statement(
+        "SELECT study.id, study.study_instance_uid, x'', study.attributes FROM study WHERE study.id > ? "
+        "AND study.id <= ? ORDER BY study.id LIMIT ? OFFSET 0",
+        ("after", "up_to", "count"),
+    )
+    select_kept_of_series = Statement(
+        "SELECT series.id, series.series_instance_uid, x'', series.attributes FROM series WHERE series.id "
+        "> ? AND series.id <= ? ORDER BY series.id LIMIT ? OFFSET 0",
+        ("after", "up_to", "count"),
+    )
+    select_kept_of_image = Statement(
+        "SELECT instance.id, instance.sop_instance_uid, instance.digest, instance.attributes FROM "
+        "instance WHERE instance.id > ? AND instance.id <= ? ORDER BY instance.id LIMIT ? OFFSET 0",
+        ("after", "up_to", "count"),
+    )
+    select_first_below_patient = Statement(
+        "SELECT instance.id, instance.sop_instance_uid, instance.data_set_offset + "
+        "instance.data_set_length AS anon_1, series.id AS id_1, series.series_instance_uid, study.id AS "
+        "id_2, study.study_instance_uid, study.patient_fk, instance.digest FROM instance JOIN series ON "
+        "instance.series_fk = series.id JOIN study ON series.study_fk = study.id WHERE study.patient_fk = "
+        "? ORDER BY instance.id LIMIT ? OFFSET 0",
+        ("of", "count"),
+    )
+    select_first_below_study = Statement(
+        "SELECT instance.id, instance.sop_instance_uid, instance.data_set_offset + "
+        "instance.data_set_length AS anon_1, series.id AS id_1, series.series_instance_uid, study.id AS "
+        "id_2, study.study_instance_uid, study.patient_fk, instance.digest FROM instance JOIN series ON "
+        "instance.series_fk = series.id JOIN study ON series.study_fk = study.id WHERE series.study_fk = "
+        "? ORDER BY instance.id LIMIT ? OFFSET 0",
+        ("of", "count"),
+    )
+    select_first_below_series = Statement(
+        "SELECT instance.id, instance.sop_instance_uid, instance.data_set_offset + "
+        "instance.data_set_length AS anon_1, series.id AS id_1, series.series_instance_uid, study.id AS "
+        "id_2, study.study_instance_uid, study.patient_fk, instance.digest FROM instance JOIN series ON "
+        "instance.series_fk = series.id JOIN study ON series.study_fk = study.id WHERE series.id = ? "
+        "ORDER BY instance.id LIMIT ? OFFSET 0",
+        ("of", "count"),
+    )
+    select_first_below_image = Statement(
+        "SELECT instance.id, instance.sop_instance_uid, instance.data_set_offset + "
+        "instance.data_set_length AS anon_1, series.id AS id_1, series.series_instance_uid, study.id AS "
+        "id_2, study.study_instance_uid, study.patient_fk, instance.digest FROM instance JOIN series ON "
+        "instance.series_fk = series.id JOIN study ON series.study_fk = study.id WHERE instance.id = ? "
+        "ORDER BY instance.id LIMIT ? OFFSET 0",
+        ("of", "count"),
+    )
+    select_identity_of_patient = Statement(
+        "SELECT patient.identity, x'' FROM patient WHERE patient.id = ?",
+        ("of",),
+    )
+    select_identity_of_study = Statement(
+        "SELECT study.study_instance_uid, x'' FROM study WHERE study.id = ?",
+        ("of",),
+    )
+    select_identity_of_series = Statement(
+        "SELECT series.series_instance_uid, x'' FROM series WHERE series.id = ?",
+        ("of",),
+    )
+    select_identity_of_image = Statement(
+        "SELECT instance.sop_instance_uid, instance.digest FROM instance WHERE instance.id = ?",
+        ("of",),
+    )

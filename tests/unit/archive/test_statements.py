@@ -23,7 +23,7 @@ def test_text_is_that_of_the_definitions() -> None:
 
 
 # the whole table is one row, or is read in the order of its ids
-SCANS = {"select_totals", "select_deleted_files", "select_newest"}
+SCANS = {"select_extra_keys", "select_totals", "select_deleted_files", "select_newest"}
 
 
 @pytest.mark.parametrize("name", sorted(WRITTEN))
