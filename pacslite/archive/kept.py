@@ -1,10 +1,15 @@
 """Header elements kept beside the columns, so that a query returns them without opening a file.
 
-A kept value is: one byte, the encoding (0 implicit VR little endian, 1 explicit little endian, 2 explicit big endian);
-one byte, the length of Specific Character Set as received, and that text; then the elements, raw, ascending.
+A kept value is: one byte, the encoding (0 implicit VR little endian, 1 explicit little endian, 2 explicit big endian;
+80H added where the elements are deflated); one byte, the length of Specific Character Set as received, and that text;
+then the elements, raw, ascending.
+
+All public attributes of a header are kept, but for values over 64 KiB, which the scanner passes over: no VR with a
+16-bit length reaches that, so they are bulk data in sequences and binary VRs (contours, lookup tables, documents).
 """
 
-from collections.abc import Collection
+import zlib
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from pacslite.archive.keys import KEY_OF_TAG, Level, level_of
@@ -20,13 +25,18 @@ __all__ = ["Kept", "decode_kept", "encode_kept"]
 
 _SYNTAXES = (IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_BIG_ENDIAN)
 _TAGS: dict[Level, tuple[int, ...]] = {
-    Level.PATIENT: tuple(sorted(PATIENT_MODULES)),
-    Level.STUDY: tuple(sorted(STUDY_MODULES)),
-    Level.SERIES: tuple(sorted(SERIES_MODULES)),
+    level: tuple(sorted(modules.keys() - KEY_OF_TAG.keys()))
+    for level, modules in (
+        (Level.PATIENT, PATIENT_MODULES),
+        (Level.STUDY, STUDY_MODULES),
+        (Level.SERIES, SERIES_MODULES),
+    )
 }
-_VALUE_LIMIT = 2048  # of an element at IMAGE level; larger ones are tables and overlays, which no query asks for
-_TOTAL_LIMIT = 16384
-_UPPER_TOTAL_LIMIT = 65536  # a patient, study or series has one
+_LIMIT = (
+    1 << 20
+)  # of a level of an instance: a thousand times what a slice has; only who wants to fill the index meets it
+_PLAIN_LIMIT = 8192  # more is functional groups, overlays or a report, and shrinks to a tenth; a slice has 500 bytes
+_DEFLATED = 0x80
 _CHARSET = 0x00080005
 
 
@@ -40,17 +50,14 @@ class Kept(NamedTuple):
 
 def encode_kept(scan: HeaderScanner, level: Level) -> bytes:
     """Collect what belongs to ``level`` and stands in no column."""
-    if level is Level.IMAGE:
-        raws = _image_elements(scan, scan.elements.keys())
-        limit = _TOTAL_LIMIT
-    else:
-        raws = [raw for tag in _TAGS[level] if tag not in KEY_OF_TAG and (raw := scan.raw(tag))]
-        limit = _UPPER_TOTAL_LIMIT
-    elements = b"".join(raws)
-    if len(elements) > limit:
-        elements = _within(raws, limit)
+    elements = scan.raw_many(_image_tags(scan) if level is Level.IMAGE else _TAGS[level])
+    if len(elements) > _LIMIT:
+        elements = _within_limit(scan, _image_tags(scan) if level is Level.IMAGE else _TAGS[level])
     charset = (scan.get(_CHARSET) or b"")[:255]
     code = (2 if scan.big_endian else 1) if scan.explicit else 0
+    if len(elements) > _PLAIN_LIMIT:
+        code |= _DEFLATED
+        elements = zlib.compress(elements, 1)
     return bytes((code, len(charset))) + charset + elements
 
 
@@ -59,28 +66,30 @@ def decode_kept(value: bytes) -> Kept:
     start = 2 + value[1]
     charset = value[2:start].decode("ascii", "replace")
     charsets = tuple(part.strip(" \0") for part in charset.split("\\")) if charset else ()
-    return Kept(_SYNTAXES[value[0]], charsets, value[start:])
+    elements = value[start:]
+    if value[0] & _DEFLATED:
+        elements = zlib.decompress(elements)
+    return Kept(_SYNTAXES[value[0] & ~_DEFLATED], charsets, elements)
 
 
 _UPPER = frozenset(PATIENT_MODULES) | frozenset(STUDY_MODULES) | frozenset(SERIES_MODULES)
 _NOT_KEPT = _UPPER | frozenset(KEY_OF_TAG) | {_CHARSET}
 
 
-def _image_elements(scan: HeaderScanner, tags: Collection[int]) -> list[bytes]:
-    raw = scan.raw
-    wanted = [tag for tag in tags if not tag & 0x10000 and tag not in _NOT_KEPT]  # odd groups are private
-    wanted.sort()
-    return [element for tag in wanted if len(element := raw(tag)) <= _VALUE_LIMIT]
+def _image_tags(scan: HeaderScanner) -> list[int]:
+    return sorted(tag for tag in scan.elements if not tag & 0x10000 and tag not in _NOT_KEPT)  # odd groups are private
 
 
-def _within(raws: list[bytes], limit: int) -> bytes:
-    kept: list[bytes] = []
-    for raw in raws:
-        limit -= len(raw)
-        if limit < 0:
+def _within_limit(scan: HeaderScanner, tags: Iterable[int]) -> bytes:
+    """The shortest elements, as many as may be kept."""
+    kept: list[int] = []
+    left = _LIMIT
+    for size, tag in sorted((len(scan.raw(tag)), tag) for tag in tags):
+        left -= size
+        if left < 0:
             break
-        kept.append(raw)
-    return b"".join(kept)
+        kept.append(tag)
+    return scan.raw_many(sorted(kept))
 
 
 if any(level_of(tag) is Level.IMAGE for tag in _UPPER):

@@ -1,12 +1,15 @@
 """What an answer holds: what was asked, as it was received, and nothing else (PS3.4 §C.4.1.1.3.2, §C.2.2.1.3)."""
 
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pacslite.archive.query import QueryOptions
-from tests.support.index import EXPLICIT, IMPLICIT, ask, find, make_index, parse, reading, uid
+from pacslite.dataset.decode import decode_identifier
+from pacslite.dataset.dictionary import tag_of
+from tests.support.index import EXPLICIT, IMPLICIT, ask, encode, find, make_index, parse, reading, uid
 
 BIG_ENDIAN = "1.2.840.10008.1.2.2"
 DEFLATED = "1.2.840.10008.1.2.1.99"
@@ -179,6 +182,49 @@ async def test_attributes_without_a_column_are_returned(tmp_path: Path) -> None:
     (answer,) = await ask(path, asked, level="IMAGE", relational=True)
     expected = {"QueryRetrieveLevel": "IMAGE", "RetrieveAETitle": "PACSLITE", **received, "GantryID": ""}
     assert answer == expected
+
+
+@pytest.mark.parametrize("stored_in", [IMPLICIT, EXPLICIT, BIG_ENDIAN])
+async def test_long_attributes_are_returned(tmp_path: Path, stored_in: str) -> None:
+    """Of any module: functional groups, waveforms, overlays, tables; only what exceeds 64 KiB is not kept."""
+    received: dict[str, Any] = {
+        "ImageComments": "long " * 1500,
+        "IconImageSequence": [{"Rows": 64, "RedPaletteColorLookupTableData": bytes(range(256)) * 100}],
+        "ContentSequence": [{"TextValue": f"finding {number} " * 20} for number in range(60)],
+        "WaveformSequence": [{"NumberOfWaveformSamples": 4, "WaveformData": bytes(5000)}],
+        "PerFrameFunctionalGroupsSequence": [
+            {"FrameContentSequence": [{"FrameAcquisitionNumber": number, "FrameComments": "x" * 40}]}
+            for number in range(500)
+        ],
+        "OverlayRows": 64,
+        "OverlayData": bytes(512),
+    }
+    sent = {keyword: value.strip() if isinstance(value, str) else value for keyword, value in received.items()}
+    path = make_index(tmp_path, [sent], stored_in)
+    asked = {keyword: [] if isinstance(value, list) else None for keyword, value in received.items()}
+    async with (
+        reading(path) as reader,
+        aclosing(reader.find(parse(asked, level="IMAGE", relational=True, transfer_syntax_uid=EXPLICIT))) as batches,
+    ):
+        (answer,) = [one async for batch in batches for one in batch]
+    identifier = decode_identifier(answer, EXPLICIT)
+    assert identifier[0x52009230] == decode_identifier(encode(sent), EXPLICIT)[0x52009230]
+    assert {tag for tag, (_, value) in identifier.items() if value} == {
+        0x00080052,
+        0x00080054,
+        *(tag_of(keyword) for keyword in received),
+    }
+
+
+async def test_attribute_that_cannot_be_read_hides_no_other(tmp_path: Path) -> None:
+    """A sequence nested beyond all sense is stored as it came; what stands beside it is returned."""
+    nested: list[dict[str, Any]] = [{"CodeValue": "X"}]
+    for _ in range(80):
+        nested = [{"ContentSequence": nested}]
+    path = make_index(tmp_path, [{"ContentSequence": nested, "ImageComments": "clear"}])
+    asked: dict[str, Any] = {"ContentSequence": [], "ImageComments": ""}
+    (answer,) = await ask(path, asked, level="IMAGE", relational=True)
+    assert (answer["ContentSequence"], answer["ImageComments"]) == ([], "clear")
 
 
 PROCEDURES: list[dict[str, Any]] = [

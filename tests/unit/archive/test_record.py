@@ -1,5 +1,6 @@
 """What is taken from a header: the columns of each level, and what is kept beside them."""
 
+import random
 import struct
 import zlib
 
@@ -140,13 +141,26 @@ def test_elements_are_kept_as_received_at_their_level(syntax: str) -> None:
         assert (kept.transfer_syntax_uid, kept.charsets) == (syntax, ("ISO_IR 100",))
 
 
-def test_columns_private_and_long_elements_are_not_kept() -> None:
-    long = (0x00181160, "UN", bytes(3000))
-    kept = decode_kept(_kept([SLICE, (0x00200013, "IS", b"12"), (0x00191010, "LO", b"mine"), long], Level.IMAGE))
+def test_columns_and_private_elements_are_not_kept() -> None:
+    kept = decode_kept(_kept([SLICE, (0x00200013, "IS", b"12"), (0x00191010, "LO", b"mine")], Level.IMAGE))
     assert kept.elements == encode_elements([SLICE])
 
 
+@pytest.mark.parametrize("syntax", [EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN])
+def test_long_elements_are_kept_and_take_little_room(syntax: str) -> None:
+    """Lookup tables, functional groups, overlays: whatever a query may ask for, up to what the scanner keeps."""
+    lookup_table = (0x00281201, "OW", bytes(range(256)) * 256)
+    too_long = (0x00281202, "OW", bytes(65_538))
+    overlay = (0x60003000, "OW", bytes(32_768))
+    value = _kept([SLICE, lookup_table, too_long, overlay], Level.IMAGE, syntax)
+    assert decode_kept(value).elements == _encode([SLICE, lookup_table, overlay], syntax)
+    assert len(value) < 10_000
+
+
 def test_what_is_kept_is_bounded() -> None:
-    many = [(0x00182000 + 2 * n, "LO", b"x" * 1000) for n in range(100)]
-    assert len(_kept(many, Level.IMAGE)) <= 16_384 + 300
-    assert decode_kept(_kept(many, Level.IMAGE)).elements == encode_elements(many[:16])
+    """Of a header made to fill the index the shortest elements are kept, those that a query asks for."""
+    noise = random.Random(7).randbytes(65_000)
+    many = [(0x00182000 + 2 * n, "UN", noise) for n in range(40)]
+    kept = decode_kept(_kept([SLICE, *many, (0x00201041, "DS", b"1.5 ")], Level.IMAGE))
+    assert len(kept.elements) <= 1 << 20
+    assert kept.elements == encode_elements([SLICE, *many[:16], (0x00201041, "DS", b"1.5 ")])
