@@ -16,6 +16,7 @@ def storage_options(settings: Settings) -> StorageOptions:
         patient_conflict=storage.patient_conflict,
         min_free_bytes=storage.min_free_bytes,
         max_bytes=storage.max_bytes,
+        journal_bytes=storage.journal_bytes,
         disk_threads=storage.disk_threads,
         piece_bytes=storage.piece_bytes,
         unflushed_bytes=settings.limits.association_bytes,

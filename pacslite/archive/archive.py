@@ -102,7 +102,11 @@ class Archive:
         self._lock = DataDirLock(self.options.data_dir)
         try:
             refuse_incomplete(self.options.data_dir)
-            self._store = FilesystemStore(self.options.data_dir, self._operations)
+            self._store = FilesystemStore(
+                self.options.data_dir,
+                self._operations,
+                journal_bytes=self.options.journal_bytes if self.options.durability == "full" else 0,
+            )
             upgrade_index(self.index_path)
             self._index = IndexWriter(self.index_path, self.options)
             self._index.cleanse()  # a log that is lost takes nothing with it but what ``incoming`` has too

@@ -28,7 +28,9 @@ log = logging.getLogger("pacslite.archive")
 # An object that comes alone is begun while it arrives: its file is made and its header scanned by another processor.
 # With company the disk threads have work enough, and one write costs less than two.
 _EARLY = 96 << 10
-_MOST_AT_ONCE = 4  # small objects that one thread writes and syncs together: 16 senders on four threads
+_MOST_AT_ONCE = 4  # objects that one thread writes and syncs together: 16 senders on four threads
+_QUICK = 256 << 10  # an object of more takes its thread long enough to leave the others to other threads
+_MOST_QUICK = 16  # the same of quick ones
 
 
 class Ingest:
@@ -50,6 +52,12 @@ class Ingest:
         self._options = options
         self._loop = asyncio.get_running_loop()
         self._sealer = Sealer(store, index, settler, options, self._finish)
+        self._store = store
+        self._syncs = options.durability == "full"
+        # For what one write makes durable, or none: one thread. A second would make the groups smaller, and two would
+        # wait for the interpreter more often than for the disk
+        self._quick = GroupThreads("quick", 1, self._sealer.seal, most=_MOST_QUICK, prepare=index.open_reader)
+        # Each with a file of its own to sync
         self._small = GroupThreads(
             "seal", options.disk_threads, self._sealer.seal, most=_MOST_AT_ONCE, prepare=index.open_reader
         )
@@ -113,6 +121,7 @@ class Ingest:
         await self._idle.wait()
         await self._loop.run_in_executor(None, self._large.stop)
         await self._loop.run_in_executor(None, self._small.stop)
+        await self._loop.run_in_executor(None, self._quick.stop)
 
     def _flush(self, incoming: Incoming) -> None:
         self._holding.pop(incoming, None)
@@ -207,6 +216,8 @@ class Ingest:
         complete = Complete(incoming, incoming.take_pieces())
         if incoming.streamed:
             self._post(incoming, complete)
+        elif incoming.length <= _QUICK and (not self._syncs or self._store.is_quick(incoming.length)):
+            self._quick.put(complete)
         else:
             self._small.put(complete)
 

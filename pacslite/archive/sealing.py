@@ -122,7 +122,7 @@ class Sealer:
             if complete.incoming.sop_instance_uid in known:
                 row = known[complete.incoming.sop_instance_uid]
                 self._attempt(complete, row, written, done, in_company=len(group) > 1)
-        synced = [each for each in written if self._sync(each, done)]
+        synced = self._sync(written, done) if self._syncs else written
         if done:
             self._call(self._finish, done)
         if synced:
@@ -204,16 +204,15 @@ class Sealer:
             return None, False
         return _stored("duplicate", incoming, record), False
 
-    def _sync(self, written: _Written, done: list[Result]) -> bool:
-        if not self._syncs:
-            return True
-        try:
-            written.file.sync()
-        except Exception as problem:  # the file is not to be trusted any more: no second attempt
-            written.file.discard()
-            done.append(Result(written.incoming, _told(problem)))
-            return False
-        return True
+    def _sync(self, written: list[_Written], done: list[Result]) -> list[_Written]:
+        synced: list[_Written] = []
+        for each, error in zip(written, self._store.sync([each.file for each in written]), strict=True):
+            if error is None:
+                synced.append(each)
+            else:  # the file is not to be trusted any more: no second attempt
+                each.file.discard()
+                done.append(Result(each.incoming, _told(error)))
+        return synced
 
     # committing
 

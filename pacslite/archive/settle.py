@@ -88,7 +88,7 @@ class Settler:
         """Their rows are committed: settle them some time."""
         with self._table:
             self._committed += unsettled
-            if len(self._committed) < self._options.settle_files:
+            if len(self._committed) < self._options.settle_files and not self._store.is_pressed:
                 return
         self._wanted.set()
 
@@ -148,7 +148,7 @@ class Settler:
                 carry_out_notes(self._store, self._index)
 
     def _make_rows_safe(self, batch: Sequence[Unsettled]) -> bool:
-        if batch and self._options.durability == "commit":
+        if self._store.must_sync or (batch and self._options.durability == "commit"):
             self._store.sync_all()  # files were not synced when they were acknowledged: now, all at once
         if self._index.checkpoint():
             return True
@@ -168,6 +168,10 @@ class Settler:
                 log.error("settle", extra=extra)
 
     def _run(self, revive: Callable[[], None]) -> None:
+        try:
+            self._store.prepare()
+        except OSError as error:
+            log.warning("no journal", extra={"error": str(error)})
         while not self._stopping:
             self._wanted.wait(self._options.settle_seconds)
             self._wanted.clear()

@@ -35,8 +35,9 @@ EXPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 
 
 def archive_in(directory: Path, *, operations: FileOperations | None = None, **options: Any) -> Archive:
-    """An archive that settles when it is told, or when it stops."""
-    options = {"settle_seconds": 600.0, "settle_files": 1_000_000, "min_free_bytes": 0} | options
+    """An archive that settles when it is told, or when it stops; without a journal unless told."""
+    defaults = {"settle_seconds": 600.0, "settle_files": 1_000_000, "min_free_bytes": 0, "journal_bytes": 0}
+    options = defaults | options
     return Archive(StorageOptions(data_dir=directory, **options), operations=operations)
 
 

@@ -15,6 +15,7 @@ if _sync_file_range is not None:
     _sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 _LIBC.syncfs.argtypes = (ctypes.c_int,)
 _IOV_MAX = 1024
+_DSYNC = getattr(os, "RWF_DSYNC", 0)  # Linux: the sync of this range only, in the same call
 
 
 class FileOperations:
@@ -26,6 +27,9 @@ class FileOperations:
 
     def open_file(self, directory: int, name: str) -> int:
         return os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory)
+
+    def open_to_write(self, directory: int, name: str) -> int:
+        return os.open(name, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=directory)
 
     def open_directory(self, directory: int, name: str) -> int:
         return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=directory)
@@ -47,6 +51,20 @@ class FileOperations:
         view = memoryview(data)
         while len(view) > (written := os.pwrite(fd, view, offset)):
             view, offset = view[written:], offset + written
+
+    def write_durably(self, fd: int, pieces: Sequence[bytes | bytearray], offset: int) -> None:
+        """Write all of ``pieces`` at ``offset``, and return when they are on the disk."""
+        buffers: Sequence[bytes | bytearray | memoryview] = pieces
+        while buffers:
+            group, buffers = buffers[:_IOV_MAX], buffers[_IOV_MAX:]
+            left = sum(map(len, group))
+            while (written := os.pwritev(fd, group, offset, _DSYNC)) < left:
+                offset += written
+                left -= written
+                group = _after(group, written)
+            offset += written
+        if not _DSYNC:
+            os.fdatasync(fd)
 
     def start_writeback(self, fd: int, offset: int, length: int) -> None:
         """Let the kernel begin to write a range, so that the sync at the end finds little to do. A hint only."""

@@ -1,12 +1,14 @@
 """Instances as PS3.10 files in a local file system.
 
-One object costs one create, one write and one fdatasync. No rename stands between a peer and its answer: the file
-proves itself by the length and digest in its header (dataset/meta.py), so a torn one is known at the next start, and on
-ext4, xfs and btrfs the fdatasync of a new file makes its name durable too. Names are opened component by component
-below a directory descriptor, without following symbolic links: what is planted in the tree is an error, not a way out.
+One object costs one create, one write, and one write to the journal (journal.py); a large one, and any while the
+journal has no room, an fdatasync of its file instead. No rename stands between a peer and its answer: the file proves
+itself by the length and digest in its header (dataset/meta.py), so a torn one is known at the next start, and on ext4,
+xfs and btrfs the fdatasync of a new file makes its name durable too. Names are opened component by component below a
+directory descriptor, without following symbolic links: what is planted in the tree is an error, not a way out.
 """
 
 import errno
+import logging
 import os
 import threading
 from collections.abc import Iterator, Sequence
@@ -16,23 +18,43 @@ from pathlib import Path
 from time import time_ns
 
 from pacslite.archive.instances.fileops import FileOperations
+from pacslite.archive.instances.journal import Journal, JournalRecord
 from pacslite.archive.instances.layout import SUFFIX, InstancePath
+from pacslite.archive.instances.protocol import IncomingFile
 
 __all__ = ["FilesystemStore"]
 
+log = logging.getLogger("pacslite.archive")
+
 _WRITEBACK_STEP = 1 << 20  # hand this much to the disk at a time while the object still arrives
 _WRITEBACK_LAG = 16 << 20  # and let no more than this pile up: the last sync of a large object stays short
+_JOURNALED = 256 << 10  # bytes of a file; a larger one gains less than the second writing of its bytes costs
+_JOURNALS_FREE = 8  # a disk with less room than this many journals is not made smaller by one
 
 
 class _IncomingFile:
     """A file in ``incoming/``. The header comes last if the object is streamed, first if it came complete."""
 
-    __slots__ = ("_begun", "_directory", "_fd", "_operations", "_waited", "name", "size")
+    __slots__ = (
+        "_begun",
+        "_directory",
+        "_fd",
+        "_journal",
+        "_operations",
+        "_waited",
+        "content",
+        "name",
+        "record",
+        "size",
+    )
 
-    def __init__(self, operations: FileOperations, directory: int, name: str, fd: int) -> None:
+    def __init__(self, operations: FileOperations, directory: int, name: str, fd: int, journal: Journal | None) -> None:
         self._operations = operations
         self._directory = directory
         self._fd = fd
+        self._journal = journal
+        self.content: Sequence[bytes | bytearray] | None = None  # all of it, if it is for the journal
+        self.record: int | None = None  # its position in the journal
         self._begun = 0  # writeback started up to here
         self._waited = 0  # and finished up to here
         self.name = name
@@ -44,7 +66,9 @@ class _IncomingFile:
 
     def append(self, pieces: Sequence[bytes | bytearray]) -> None:
         self._operations.append(self._fd, pieces)
-        self.size += sum(map(len, pieces))
+        added = sum(map(len, pieces))
+        self.content = pieces if self._journal is not None and not self.size and added <= _JOURNALED else None
+        self.size += added
         if self.size - self._begun >= _WRITEBACK_STEP:
             self._operations.start_writeback(self._fd, self._begun, self.size - self._begun)
             self._begun = self.size
@@ -55,8 +79,9 @@ class _IncomingFile:
 
     def begin_writeback(self) -> None:
         """Wake the disk; the caller has something to compute before it syncs."""
-        self._operations.start_writeback(self._fd, self._begun, 0)
-        self._begun = self.size
+        if self.content is None:
+            self._operations.start_writeback(self._fd, self._begun, 0)
+            self._begun = self.size
 
     def write_header(self, header: bytes) -> None:
         self._operations.write_at(self._fd, header, 0)
@@ -71,6 +96,8 @@ class _IncomingFile:
 
     def discard(self) -> None:
         try:
+            if self.record is not None and self._journal is not None:
+                self._journal.cancel(self.record)
             if self._fd >= 0:
                 self._operations.truncate(self._fd, 0)  # if the name comes back after a power cut, it proves nothing
             self._operations.unlink(self._directory, self.name)
@@ -81,9 +108,14 @@ class _IncomingFile:
 
 
 class FilesystemStore:
-    """``incoming/`` and ``instances/`` below one data directory."""
+    """``incoming/`` and ``instances/`` below one data directory, and the journal of what comes in.
 
-    def __init__(self, data_dir: Path, operations: FileOperations | None = None) -> None:
+    Args:
+        journal_bytes: Size of the journal that ``prepare`` makes; 0 for none. Whatever a stop left in a journal is
+            back in ``incoming/`` when this returns.
+    """
+
+    def __init__(self, data_dir: Path, operations: FileOperations | None = None, *, journal_bytes: int = 0) -> None:
         self.operations = operations or FileOperations()
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
         data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
@@ -92,20 +124,27 @@ class FilesystemStore:
         self._instances = self._make_root("instances")
         self.sync_names()
         # Numbers are not used again, whatever became of the files: a note of a removal must not fit a later file
-        last = max((int(name.removesuffix(SUFFIX)) for name in self.incoming()), default=0)
+        last = max(map(_number, self.incoming()), default=0)
         self._numbers = count(max(last + 1, time_ns() // 1000))
         self._lock = threading.Lock()  # makes directories against the removal of empty ones
+        self._journal_bytes = journal_bytes
+        self._syncing = threading.Lock()
+        self._distrusted = False  # a sync failed: files in ``incoming`` may be on the disk only in part
+        self._journal = self._open_journal()
 
     def close(self) -> None:
-        """Give the directory descriptors back."""
+        """Give the descriptors back."""
+        if self._journal is not None:
+            self._journal.close()
         for fd in (self._incoming, self._instances, self._data):
             os.close(fd)
 
     # incoming
 
     def create(self, header_size: int) -> _IncomingFile:
-        name = f"{next(self._numbers):020d}{SUFFIX}"
-        file = _IncomingFile(self.operations, self._incoming, name, self.operations.create(self._incoming, name))
+        name = _name(next(self._numbers))
+        fd = self.operations.create(self._incoming, name)
+        file = _IncomingFile(self.operations, self._incoming, name, fd, self._journal)
         if header_size:
             file.leave_room(header_size)
         return file
@@ -179,7 +218,7 @@ class FilesystemStore:
         self._remove_empty(path)
 
     def take_back(self, path: InstancePath) -> str:
-        name = f"{next(self._numbers):020d}{SUFFIX}"
+        name = _name(next(self._numbers))
         directory = self._open_directory(path)
         try:
             self.operations.rename(directory, path.name, self._incoming, name)
@@ -198,13 +237,131 @@ class FilesystemStore:
         for fd in (self._incoming, self._instances, self._data):
             self.operations.sync_directory(fd)
 
+    def sync(self, files: Sequence[IncomingFile]) -> list[OSError | None]:
+        outcomes: dict[str, OSError] = {}
+        journal = self._journal
+        small = [file for file in files if isinstance(file, _IncomingFile) and file.content is not None]
+        records: list[int] | None = None
+        if journal is not None and small:
+            try:
+                records = journal.append([(_number(f.name), f.size, f.content or ()) for f in small])
+            except OSError as error:
+                outcomes = dict.fromkeys((file.name for file in small), error)
+        for written, record in zip(small, records or (), strict=False):
+            written.record = record
+        in_journal = {file.name for file in small} if records is not None else outcomes.keys()
+        for file in files:
+            if file.name not in in_journal:
+                try:
+                    file.sync()
+                except OSError as error:
+                    outcomes[file.name] = error
+        for written in small:
+            written.content = None
+        return [outcomes.get(file.name) for file in files]
+
+    def is_quick(self, size: int) -> bool:
+        return self._journal is not None and size <= _JOURNALED
+
+    @property
+    def must_sync(self) -> bool:
+        return self._journal is not None and not self._journal.is_empty
+
+    @property
+    def is_pressed(self) -> bool:
+        return self._journal is not None and self._journal.half_full
+
     def sync_all(self) -> None:
-        self.operations.sync_filesystem(self._data)
+        with self._syncing:
+            journal = self._journal
+            mark = journal.mark() if journal is not None else 0
+            at_rest = journal is not None and journal.at_rest
+            try:
+                self.operations.sync_filesystem(self._data)
+            except OSError:
+                self._distrusted = True  # the kernel may forget what it could not write, and say well the next time
+                raise
+            if journal is None:
+                return
+            if self._distrusted:
+                self._write_again(journal, mark)
+                self._distrusted = False
+            if at_rest:  # every file is synced
+                self._journal = None
+                journal.remove()
+                log.warning("journal failed: from now on each file is synced by itself")
+            else:
+                journal.retire(mark)
+
+    def prepare(self) -> None:
+        with self._syncing:
+            if self._journal is not None or not self._journal_bytes:
+                return
+            free = self.free_bytes()
+            if free < _JOURNALS_FREE * self._journal_bytes:
+                log.info("no journal", extra={"free_bytes": free})
+                return
+            self._journal = Journal.create(self.operations, self._data, self._journal_bytes)
 
     def free_bytes(self) -> int:
         return self.operations.free_bytes(self._data)
 
     # private
+
+    def _open_journal(self) -> Journal | None:
+        """Give back what the journal holds; then it holds nothing."""
+        journal = Journal.open(self.operations, self._data)
+        if journal is None:
+            return None
+        found = 0
+        for record in journal.records():
+            self._lay(record)
+            found += 1
+        if found:
+            self.operations.sync_filesystem(self._data)
+            log.info("journal read", extra={"files": found})
+        if journal.size != self._journal_bytes:
+            journal.remove()
+            return None
+        journal.retire(journal.mark())
+        return journal
+
+    def _write_again(self, journal: Journal, mark: int) -> None:
+        """Write files once more from their records, in place: readers see the same bytes, what is gone stays gone."""
+        for record in journal.records(before=mark):
+            with suppress(FileNotFoundError):
+                fd = self.operations.open_to_write(self._incoming, _name(record.number))
+                try:
+                    self.operations.write_at(fd, record.content, 0)
+                    self.operations.sync(fd)
+                finally:
+                    self.operations.close(fd)
+
+    def _lay(self, record: JournalRecord) -> None:
+        """Make a file in ``incoming`` what its record says."""
+        name = _name(record.number)
+        if self._holds(name, record.content):
+            return
+        temporary = f"{name}.new"
+        with suppress(FileNotFoundError):
+            self.operations.unlink(self._incoming, temporary)
+        fd = self.operations.create(self._incoming, temporary)
+        try:
+            self.operations.append(fd, [record.content])
+            self.operations.sync(fd)
+        finally:
+            self.operations.close(fd)
+        self.operations.rename(self._incoming, temporary, self._incoming, name)
+
+    def _holds(self, name: str, content: bytes) -> bool:
+        try:
+            fd = self.open_incoming(name)
+        except FileNotFoundError:
+            return False
+        try:
+            return os.fstat(fd).st_size == len(content) and os.pread(fd, len(content), 0) == content
+        finally:
+            os.close(fd)
 
     def _make_root(self, name: str) -> int:
         with suppress(FileExistsError):
@@ -246,6 +403,14 @@ class FilesystemStore:
                             os.close(directory)
                 except OSError:
                     return  # not empty, or gone: both are well
+
+
+def _name(number: int) -> str:
+    return f"{number:020d}{SUFFIX}"
+
+
+def _number(name: str) -> int:
+    return int(name.removesuffix(SUFFIX))
 
 
 def _names(directory: int) -> list[str]:

@@ -36,7 +36,7 @@ class IncomingFile(Protocol):
         """Fill the room left at the start."""
 
     def sync(self) -> None:
-        """Return when bytes and name survive a power cut. After an error the file is not to be trusted, ever."""
+        """Return when bytes and name survive a power cut; ``InstanceStore.sync`` may know a quicker way."""
 
     def close(self) -> None:
         """Give the descriptor back; the file stays."""
@@ -50,6 +50,9 @@ class InstanceStore(Protocol):
 
     def create(self, header_size: int) -> IncomingFile:
         """Begin a file and leave room for a header."""
+
+    def sync(self, files: Sequence[IncomingFile]) -> list[OSError | None]:
+        """Return when bytes and names survive a power cut. After an error a file is not to be trusted, ever."""
 
     def settle(self, files: Sequence[tuple[str, InstancePath]]) -> list[OSError | None]:
         """Move incoming files to their places, over whatever is there; those that cannot be moved stay."""
@@ -81,8 +84,22 @@ class InstanceStore(Protocol):
     def sync_names(self) -> None:
         """Make the names of the archive's own files and directories durable."""
 
+    def prepare(self) -> None:
+        """Make what makes storing quick; takes its time, and nobody has to wait for it."""
+
+    def is_quick(self, size: int) -> bool:
+        """``sync`` makes many files of this size durable at once."""
+
+    @property
+    def must_sync(self) -> bool:
+        """``sync_all`` is to be called before files are settled: what ``sync`` did holds for ``incoming`` only."""
+
+    @property
+    def is_pressed(self) -> bool:
+        """``sync_all`` would make ``sync`` quick again."""
+
     def sync_all(self) -> None:
-        """Make every rename and removal so far durable."""
+        """Make every file, rename and removal so far durable."""
 
     def free_bytes(self) -> int:
         """What may still be written."""

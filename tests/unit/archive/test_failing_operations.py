@@ -25,15 +25,19 @@ from tests.support.storing import (
 )
 
 CALLS = ["create", "append", "write_at", "sync"]
+IN_JOURNAL = [*CALLS, "write_durably"]
 
 
 def _open_files(directory: Path) -> list[str]:
-    """Descriptors of instance files and directories; SQLite has its own ways with those of closed connections."""
+    """Descriptors of instance files and directories; SQLite has its own ways with those of closed connections, and a
+    journal that failed is closed for good.
+    """
     paths = []
     for link in Path("/proc/self/fd").iterdir():
         with suppress(OSError):
             paths.append(str(link.readlink()))
-    return sorted(path for path in paths if path.startswith(str(directory)) and "index.sqlite" not in path)
+    others = (str(directory / "index.sqlite"), str(directory / "journal"))
+    return sorted(path for path in paths if path.startswith(str(directory)) and not path.startswith(others))
 
 
 async def _visible_are_readable(archive: Archive, sent: list[Instance]) -> set[str]:
@@ -46,13 +50,14 @@ async def _visible_are_readable(archive: Archive, sent: list[Instance]) -> set[s
 
 @pytest.mark.parametrize(("error", "refusal"), [(errno.EIO, StorageFailed), (errno.ENOSPC, OutOfResources)])
 @pytest.mark.parametrize("size", [2000, 300_000], ids=["small", "streamed"])
-@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize(("call", "journal_bytes"), [*((c, 0) for c in CALLS), *((c, 1 << 20) for c in IN_JOURNAL)])
 async def test_a_failing_call_is_told_and_leaves_nothing(
-    tmp_path: Path, call: str, size: int, error: int, refusal: type[DimseError]
+    tmp_path: Path, call: str, size: int, error: int, refusal: type[DimseError], journal_bytes: int
 ) -> None:
     failing_at = 0
-    operations = FailingOperations(lambda name, count: error if name == call and count == failing_at else 0, CALLS)
-    async with archive_in(tmp_path, operations=operations, piece_bytes=65_536) as archive:
+    operations = FailingOperations(lambda name, count: error if name == call and count == failing_at else 0, IN_JOURNAL)
+    async with archive_in(tmp_path, operations=operations, piece_bytes=65_536, journal_bytes=journal_bytes) as archive:
+        archive._store.prepare()
         await store(archive, make_instance(0))
         descriptors = _open_files(tmp_path)
         for number in range(1, 20):
