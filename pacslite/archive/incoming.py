@@ -152,11 +152,20 @@ class Incoming:
         """Bytes in memory that no disk thread has."""
         return self.pending
 
+    def end(self) -> None:
+        """All of it has come: store it. Nobody need wake for that; ``commit`` gives the outcome."""
+        if not self.ended:
+            self.ended = True
+            self.waiter = asyncio.get_running_loop().create_future()
+            self._owner.complete(self)
+
     def abort(self) -> None:
-        """Forget the object; nothing of it remains. Does nothing once ``commit`` was called."""
+        """Forget the object; nothing of it remains. Once it has ended: nobody waits for the outcome."""
         if not self.ended:
             self.ended = True
             self._owner.drop(self)
+        elif self.waiter is not None:
+            self.waiter.cancel()
 
     async def commit(self) -> Stored:
         """Return once the instance is as safe as [storage] durability promises, and visible.
@@ -164,11 +173,9 @@ class Incoming:
         Raises:
             DimseError: It is not stored, and nothing of it remains. The comment says why.
         """
-        if self.ended:
+        self.end()
+        if self.waiter is None:
             raise StorageFailed("object was aborted")
-        self.ended = True
-        self.waiter = asyncio.get_running_loop().create_future()
-        self._owner.complete(self)
         return await self.waiter
 
     def take_pieces(self) -> Pieces:

@@ -43,6 +43,9 @@ class DataSetSink(Protocol):
     def held(self) -> int:
         """Bytes of it in memory."""
 
+    def end(self) -> None:
+        """The data set is complete."""
+
     def abort(self) -> None:
         """The association ended in mid data set: nothing of it may remain."""
 
@@ -55,6 +58,9 @@ class Discard:
 
     def write(self, view: memoryview) -> None:
         """Forget it."""
+
+    def end(self) -> None:
+        """It is forgotten."""
 
     def abort(self) -> None:
         """Nothing was kept."""
@@ -104,6 +110,9 @@ class BoundedBuffer:
             self._data += view
             if account is not None:
                 account.take(len(view))
+
+    def end(self) -> None:
+        """They wait for ``getvalue``."""
 
     def abort(self) -> None:
         """Forget the bytes."""
@@ -168,6 +177,7 @@ class MessageReader:
                 self._sink.write(fragment.data)
             if not fragment.is_last:
                 return None
+            self._sink.end()
             self._message = self._sink = None
             return message
         return self._feed_command(fragment)

@@ -59,6 +59,9 @@ class _File:
         """Nothing: all is written at once."""
         return 0
 
+    def end(self) -> None:
+        """``finish`` does the rest."""
+
     def abort(self) -> None:
         self._file.close()
         self._partial.unlink(missing_ok=True)

@@ -46,6 +46,9 @@ class Sink:
     def held(self) -> int:
         return len(self.data)
 
+    def end(self) -> None:
+        """``data`` is all of it."""
+
     def abort(self) -> None:
         self.aborted = not self.taken
 
