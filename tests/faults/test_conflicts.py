@@ -9,7 +9,16 @@ from tests.faults.checker import observe
 from tests.support.exchange import fetch, identifier, send_instances
 from tests.support.instances import Instance, make_instance
 from tests.support.processes import Pacslite, ServerFactory
-from tests.support.wire import CT_IMAGE, PATIENT_ROOT_FIND, STUDY_ROOT_GET, Answer, Context, Message, Wire
+from tests.support.wire import (
+    CT_IMAGE,
+    PATIENT_ROOT_FIND,
+    STUDY_ROOT_FIND,
+    STUDY_ROOT_GET,
+    Answer,
+    Context,
+    Message,
+    Wire,
+)
 
 
 async def _store(server: Pacslite, instance: Instance) -> Answer:
@@ -142,3 +151,46 @@ async def test_retrieve_is_the_same_for_many_readers(new_server: ServerFactory) 
         for received, final in results:
             assert final.status == 0
             assert {item.sop_instance_uid: item.data for item in received} == expected
+
+
+async def test_what_is_found_comes_back_at_once(new_server: ServerFactory) -> None:
+    """While four associations store: visible to C-FIND is retrievable by C-GET, and what is acknowledged is visible."""
+    server = new_server()
+    numbers = iter(range(400))
+    sent: dict[str, Instance] = {}
+    acknowledged: set[str] = set()
+    looked = 0
+
+    async def send() -> None:
+        async with await Wire.associate(server.port, [Context(1, CT_IMAGE)]) as wire:
+            for number in numbers:
+                instance = make_instance(number, seed=102, series=0, size=20_000 if number % 3 else 400_000)
+                sent[instance.sop_instance_uid] = instance
+                assert (await wire.store(CT_IMAGE, instance.sop_instance_uid, instance.data)).status == 0
+                acknowledged.add(instance.sop_instance_uid)
+
+    async def look() -> None:
+        nonlocal looked
+        contexts = [Context(1, STUDY_ROOT_FIND), Context(3, STUDY_ROOT_GET), Context(5, CT_IMAGE, scp_role=True)]
+        place = {"StudyInstanceUID": make_instance(0, seed=102).study_uid}
+        place["SeriesInstanceUID"] = make_instance(0, seed=102).series_uid
+        known: set[str] = set()
+        async with await Wire.associate(server.port, contexts) as wire:
+            while len(known) < 400:
+                promised = set(acknowledged)
+                rows = await wire.find(STUDY_ROOT_FIND, identifier("IMAGE", **place, SOPInstanceUID=""))
+                visible = {row[0x00080018].decode().rstrip("\0") for row in rows}
+                assert promised <= visible
+                for uid in list(visible - known)[:8]:
+                    (received,), answer = await wire.get(
+                        STUDY_ROOT_GET, identifier("IMAGE", **place, SOPInstanceUID=uid)
+                    )
+                    assert answer.status == 0
+                    assert received.data == sent[uid].data
+                    looked += 1
+                known |= visible
+
+    async with server.running(), asyncio.TaskGroup() as group:
+        for work in (send, send, send, send, look):
+            group.create_task(work())
+    assert looked > 20

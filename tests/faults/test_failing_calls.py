@@ -123,6 +123,40 @@ async def _recovers(archive: Archive) -> None:
     raise AssertionError(f"no store works any more: {answer}\n{archive.server.text()[-3000:]}")
 
 
+@pytest.mark.parametrize("disturbance", ["error=EIO", "signal=KILL"])
+@pytest.mark.parametrize("calls", [SYNCS, WRITES, NAMES], ids=lambda calls: calls[0])
+@pytest.mark.timeout(1200 if SOAK else 120)
+async def test_each_call_of_a_replacement(new_server: ServerFactory, calls: Sequence[str], disturbance: str) -> None:
+    """A refused one leaves the old bytes, one that was cut off the old ones or the new ones; settled or not."""
+    archive = Archive(new_server(storage={"min_free_bytes": 0, "duplicates": "replace"}), count(), {})
+    server = archive.server
+    server.expected = ["EIO", "rror", "disk"]
+    server.start()
+    await archive.must_store(archive.next())
+    for number in range(1, LIMIT, 1 if SOAK or calls == SYNCS else 3):
+        new = make_instance(0, seed=80, size=50_000 + 1_000 * number)
+        old = archive.promised[new.sop_instance_uid]
+        if number % 2:
+            await asyncio.sleep(1.2)  # the old one is settled, else it is in ``incoming``
+        with tracing(server.pid, calls=calls, inject=f"{disturbance}:when={number}") as trace:
+            answer = await archive.store(new)
+            await asyncio.sleep(0.02)
+        if server.process.poll() is not None:
+            server.start()
+        await _recovers(archive)
+        seen = (await observe(server.port)).content
+        if answer is None and seen[new.sop_instance_uid] == new.digest:
+            archive.promised[new.sop_instance_uid] = new.digest
+        assert seen == archive.promised, f"{answer} at call {number} of {calls}, was {old}\n{trace.raw}"
+        await archive.must_store(new)
+        if not trace.injected and answer is not None:
+            break
+    else:
+        raise AssertionError(f"{LIMIT} calls of {calls} in one replacement")
+    await asyncio.to_thread(server.stop)
+    await server.tool("check", "--deep", "--data-dir", server.data_dir)
+
+
 @pytest.mark.parametrize("calls", [SYNCS, WRITES, NAMES], ids=lambda calls: calls[0])
 @pytest.mark.timeout(1200 if SOAK else 120)
 async def test_killed_at_each_call_of_a_store(archive: Archive, calls: Sequence[str]) -> None:

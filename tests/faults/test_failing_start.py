@@ -1,4 +1,4 @@
-"""Every file call of a start that recovers and of a delete fails in turn, and in turn is the last one.
+"""Every file call of a start, of a delete and of a reindexing fails in turn, and in turn is the last one.
 
 Whatever happened, the next undisturbed start has every acknowledged instance, and what was deleted stays deleted.
 """
@@ -100,6 +100,97 @@ def _kill_traced(server: Pacslite) -> None:
     for child in children.read_text().split() if children.exists() else []:
         os.kill(int(child), 9)
     server.process.wait(10)
+
+
+@pytest.mark.timeout(1200 if SOAK else 180)
+@pytest.mark.parametrize("disturbance", DISTURBANCES)
+async def test_each_call_of_the_first_start(new_server: ServerFactory, tmp_path: Path, disturbance: str) -> None:
+    """The data directory is being made: the next start makes the rest of it."""
+    server = new_server()
+    server.expected = ["."]
+    instance = make_instance(1, seed=112, size=3_000)
+    for number in count(1, 1 if SOAK else 30):
+        assert number < 4 * LIMIT
+        shutil.rmtree(server.data_dir, ignore_errors=True)
+        trace = tmp_path / "trace"
+        server.prefix = _strace(trace, disturbance, number)
+        before = len(server.text())
+        server.launch()
+        ended = await _ends_before_it_serves(server, before)
+        _kill_traced(server)
+        reached = ended if disturbance == "signal=KILL" else _injected(trace)
+        assert "most recent call last" not in server.text()[before:].partition(" INFO ")[0]
+        server.prefix = ()
+        async with server.running():
+            await send_instances(server.port, [instance])
+            assert (await observe(server.port)).content == {instance.sop_instance_uid: instance.digest}
+        if not reached:
+            break
+    await server.tool("check", "--deep", "--data-dir", server.data_dir)
+
+
+async def test_order_of_a_deletion(new_server: ServerFactory, tmp_path: Path) -> None:
+    """Rows and notes are synced before the first file goes, the going of the last before the notes do."""
+    server = new_server()
+    instances = [make_instance(n, seed=113, size=2_000) for n in range(4)]
+    async with server.running():
+        await send_instances(server.port, instances)
+    trace = tmp_path / "trace"
+    strace = [
+        need("strace"),
+        "-f",
+        "-q",
+        "-yy",
+        "-o",
+        str(trace),
+        "-e",
+        f"trace={','.join(f'?{one}' for one in CALLS)}",
+    ]
+    words = ("delete", "--study", instances[0].study_uid, "--data-dir", str(server.data_dir))
+    await run(*strace, *server.command(*words))
+    lines = trace.read_text(errors="replace").splitlines()
+    removed = [at for at, line in enumerate(lines) if "unlinkat(" in line and ".dcm" in line]
+    assert len(removed) == len(instances), lines
+    log = [at for at, line in enumerate(lines) if re.search(r"sync\(\d+<[^>]*index.sqlite-wal>", line)]
+    assert any(at < removed[0] for at in log), lines
+    written = [at for at, line in enumerate(lines) if re.search(r"pwrite64\(\d+<[^>]*index.sqlite-wal>", line)]
+    assert max(at for at in written if at < removed[0]) < max(at for at in log if at < removed[0]), lines
+    synced = next(at for at, line in enumerate(lines) if at > removed[-1] and "syncfs(" in line)
+    assert not [at for at in written if removed[0] < at < synced], "the notes were dropped too early"
+
+
+@pytest.mark.timeout(1200 if SOAK else 180)
+@pytest.mark.parametrize("disturbance", DISTURBANCES)
+async def test_each_call_of_a_reindexing(new_server: ServerFactory, tmp_path: Path, disturbance: str) -> None:
+    """The server refuses what is half built and says what to do; the next run finishes it."""
+    server = new_server()
+    instances = [make_instance(n, seed=114, study=n % 2, series=n % 3, size=2_000) for n in range(12)]
+    promised = {item.sop_instance_uid: item.digest for item in instances}
+    async with server.running():
+        await send_instances(server.port, instances)
+    original = server.data_dir.with_name("original")
+    shutil.copytree(server.data_dir, original)
+    half = 0
+    for number in count(1, 1 if SOAK else 30):
+        assert number < 4 * LIMIT
+        shutil.rmtree(server.data_dir)
+        shutil.copytree(original, server.data_dir)
+        trace = tmp_path / "trace"
+        words = server.command("reindex", "--data-dir", str(server.data_dir))
+        done = await run(*_strace(trace, disturbance, number), *words, expect=range(-20, 256))
+        assert "most recent call last" not in done.output, done.output
+        if (server.data_dir / "index.sqlite.new").exists():
+            half += 1
+            server.launch()
+            assert await asyncio.to_thread(server.process.wait, 10) not in (0, -9)
+            assert "run pacslite reindex" in server.text()
+            await server.tool("reindex", "--data-dir", server.data_dir)
+        async with server.running():
+            assert (await observe(server.port)).content == promised, f"call {number}"
+        await server.tool("check", "--deep", "--data-dir", server.data_dir)
+        if done.code != -9 and not _injected(trace):
+            break
+    assert half
 
 
 @pytest.mark.timeout(1200 if SOAK else 180)

@@ -144,6 +144,40 @@ def _make_read_only(mounted: Path) -> None:
         (mounted / "probe").touch()
 
 
+@pytest.mark.parametrize("folder", ["incoming", "instances"])
+async def test_folder_that_may_not_be_written(small_disk: Path, new_server: ServerFactory, folder: str) -> None:
+    """Refused with status and comment, or stored and settled later; the server lives, and needs no help afterwards."""
+    server = new_server(small_disk / "data", storage={"min_free_bytes": 0})
+    server.expected = ALARMS
+    chattr = need("chattr")
+    async with server.running():
+        before = make_instance(1, seed=126)
+        await send_instances(server.port, [before])
+        while not list((server.data_dir / "instances").rglob("*.dcm")):
+            await asyncio.sleep(0.05)
+        subprocess.run([chattr, "+i", str(server.data_dir / folder)], check=True)  # root too: EPERM
+        try:
+            for size in (1_000, 300_000, 3_000_000):
+                answer = await _store(server, make_instance(size, seed=126, study=1, size=size))
+                if folder == "incoming":
+                    assert answer.status == 0x0110
+                    assert "EPERM" in answer.comment
+                else:
+                    assert answer.status == 0
+            await asyncio.sleep(1.5)
+            seen = await observe(server.port)
+            assert len(seen.content) == (1 if folder == "incoming" else 4)
+        finally:
+            subprocess.run([chattr, "-i", str(server.data_dir / folder)], check=True)
+        assert (await _store(server, make_instance(2, seed=126))).status == 0
+        for _ in range(100):
+            if not list((server.data_dir / "incoming").glob("*.dcm")):
+                break
+            await asyncio.sleep(0.05)
+        assert not list((server.data_dir / "incoming").glob("*.dcm"))
+    await server.tool("check", "--deep", "--data-dir", server.data_dir)
+
+
 async def test_start_on_a_read_only_disk_says_so(tmp_path: Path, new_server: ServerFactory) -> None:
     with loop_disk(tmp_path, megabytes=32) as mounted:
         subprocess.run([need("mount"), "-o", "remount,ro", str(mounted)], check=True)

@@ -1,6 +1,7 @@
 """A data directory belongs to one server; descriptors and bad files are survived."""
 
 import asyncio
+import json
 import os
 import random
 from pathlib import Path
@@ -89,6 +90,10 @@ async def test_missing_and_surplus_files_are_named(new_server: ServerFactory) ->
     missing.unlink()
     done = await server.tool("check", "--data-dir", server.data_dir, expect=1)
     assert instances[0].sop_instance_uid in done
+    report = json.loads((await server.tool("check", "--json", "--data-dir", server.data_dir, expect=1)).output)
+    assert (report["instances"], report["files"], report["clean"], report["repair"]) == (6, 5, False, False)
+    (difference,) = report["differences"]
+    assert (difference["kind"], difference["name"]) == ("missing", instances[0].sop_instance_uid)
     await server.tool("check", "--repair", "--data-dir", server.data_dir, expect=(0, 1))
     await server.tool("check", "--deep", "--data-dir", server.data_dir)
     async with server.running():

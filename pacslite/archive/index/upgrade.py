@@ -5,7 +5,8 @@ imported if they agree. A new file gets all tables at once and is stamped; an ol
 """
 
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pacslite
@@ -38,14 +39,16 @@ def upgrade_index(path: Path) -> str | None:
 
     Raises:
         IndexTooNew: The file is of a revision that this version does not know.
+        sqlite3.Error: The disk refuses, or the file is damaged.
     """
     before = current_revision(path)
     if before == HEAD:
         return before
-    if before is None:
-        _create(path)
-    else:
-        _migrate(path, before)
+    with _errors_of_sqlite():
+        if before is None:
+            _create(path)
+        else:
+            _migrate(path, before)
     return before
 
 
@@ -54,6 +57,19 @@ def migrations_path() -> Path:
     package = Path(pacslite.__file__).parent
     installed = package / "migrations"
     return installed if installed.is_dir() else package.parent / "migrations"
+
+
+@contextmanager
+def _errors_of_sqlite() -> Iterator[None]:
+    """SQLAlchemy's errors as those that they wrap: callers know them without importing it."""
+    from sqlalchemy.exc import DBAPIError
+
+    try:
+        yield
+    except DBAPIError as error:
+        if error.orig is None:
+            raise
+        raise error.orig from error
 
 
 def _create(path: Path) -> None:
