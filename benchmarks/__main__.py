@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from benchmarks import large, network, query, retrieve, storage
+from benchmarks import full, large, network, query, retrieve, storage
 from benchmarks.peers import PEERS
 from benchmarks.report import RESULTS, Journal
 
@@ -20,6 +20,7 @@ SECTIONS: dict[str, Section] = {
     "retrieve": retrieve.run,
     "network": network.run,
     "large": large.run,
+    "full": full.run,
 }
 BUSY_LOAD = 0.5
 

@@ -1,21 +1,26 @@
 """Make an index of N studies without their files: what a query sees of a large archive.
 
-    python benchmarks/generate_index.py PATH [STUDIES]
+    python -m benchmarks.generate_index PATH [STUDIES]
 
 Each study has three series and says it has 200 instances; the first thousand studies really have rows for theirs. The
-same number gives the same index.
+same number gives the same index. UIDs count up, as if one device had made them, or are ``scattered``: each study's
+under a root of its own, so that what is stored later comes among them and not behind them. ``attributes`` are bytes
+kept of each instance besides its columns; a CT slice has 650.
 """
 
+import os
 import random
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import create_engine
 
+from benchmarks.workers import Start, run_workers
 from pacslite.archive.index.schema import HEAD, metadata
 from pacslite.archive.keys import KEYS, Level
 from pacslite.archive.normalise import normalise
@@ -63,7 +68,9 @@ DAYS = 365 * 12
 WITH_INSTANCES = 1000
 
 
-def generate(path: Path, studies: int) -> None:
+def generate(
+    path: Path, studies: int, *, with_instances: int = WITH_INSTANCES, scattered: bool = False, attributes: int = 0
+) -> None:
     """Write the index; what stood there is replaced."""
     for name in (path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")):
         name.unlink(missing_ok=True)
@@ -80,7 +87,7 @@ def generate(path: Path, studies: int) -> None:
     for name, _ in indexes:
         connection.execute(f"DROP INDEX {name}")
     connection.execute("BEGIN")
-    _fill(connection, studies)
+    _fill(connection, studies, with_instances, _ROOTS[scattered], bytes(attributes) or None)
     for _, sql in indexes:
         connection.execute(sql)
     connection.execute("COMMIT")
@@ -88,16 +95,47 @@ def generate(path: Path, studies: int) -> None:
     connection.close()
 
 
-def _fill(connection: sqlite3.Connection, studies: int) -> None:
+def generate_beside(archive: Path, studies: int, **options: Any) -> float:
+    """Make the directory ``archive`` with an index, in a process of its own; gives the seconds it took."""
+    began = time.monotonic()
+    archive.mkdir()
+
+    def job(start: Start) -> None:
+        start()
+        generate(archive / "index.sqlite", studies, **options)
+
+    run_workers([job], seconds=1800)
+    os.sync()
+    return time.monotonic() - began
+
+
+def _counting(_: int) -> str:
+    return "1.2.826.0.1.3680043.9.7433"
+
+
+def _scattered(study: int) -> str:
+    """Under 2.25 (PS3.5 B.2); the same for the same study."""
+    return f"2.25.{10**19 + random.Random(study).randrange(9 * 10**19)}"
+
+
+_ROOTS = {False: _counting, True: _scattered}
+
+
+def _fill(
+    connection: sqlite3.Connection,
+    studies: int,
+    with_instances: int,
+    root: Callable[[int], str],
+    attributes: bytes | None,
+) -> None:
     chance = random.Random(studies)
     patients = max(1, studies * 6 // 10)
     _insert(connection, "patient", Level.PATIENT, (_patient(at, chance, studies / patients) for at in range(patients)))
-    _insert(connection, "study", Level.STUDY, (_study(at, chance, patients) for at in range(studies)))
-    _insert(connection, "series", Level.SERIES, (_series(at, chance) for at in range(studies * 3)))
-    series = min(studies, WITH_INSTANCES) * 3
-    _insert(
-        connection, "instance", Level.IMAGE, (_instance(at, number) for at in range(series) for number in range(67))
-    )
+    _insert(connection, "study", Level.STUDY, (_study(at, chance, patients, root(at)) for at in range(studies)))
+    _insert(connection, "series", Level.SERIES, (_series(at, chance, root(at // 3)) for at in range(studies * 3)))
+    series = range(min(studies, with_instances) * 3)
+    instances = (_instance(at, number, base) for at in series for base in (root(at // 3),) for number in range(67))
+    _insert(connection, "instance", Level.IMAGE, (one | {"attributes": attributes} for one in instances))
 
 
 def _patient(at: int, chance: random.Random, share: float) -> dict[str, object]:
@@ -117,13 +155,13 @@ def _patient(at: int, chance: random.Random, share: float) -> dict[str, object]:
     }
 
 
-def _study(at: int, chance: random.Random, patients: int) -> dict[str, object]:
+def _study(at: int, chance: random.Random, patients: int, root: str) -> dict[str, object]:
     day = FIRST_DAY + timedelta(chance.randrange(DAYS))
     modality = MODALITIES[at % len(MODALITIES)]
     return {
         "id": at + 1,
         "patient_fk": at % patients + 1,
-        "study_instance_uid": f"1.2.826.0.1.3680043.9.7433.1.{at}",
+        "study_instance_uid": f"{root}.1.{at}",
         "study_date": f"{day:%Y%m%d}",
         "study_time": f"{chance.randrange(24):02d}{chance.randrange(60):02d}{chance.randrange(60):02d}",
         "accession_number": f"ACC{at:09d}",
@@ -139,11 +177,11 @@ def _study(at: int, chance: random.Random, patients: int) -> dict[str, object]:
     }
 
 
-def _series(at: int, chance: random.Random) -> dict[str, object]:
+def _series(at: int, chance: random.Random, root: str) -> dict[str, object]:
     return {
         "id": at + 1,
         "study_fk": at // 3 + 1,
-        "series_instance_uid": f"1.2.826.0.1.3680043.9.7433.2.{at}",
+        "series_instance_uid": f"{root}.2.{at}",
         "modality": MODALITIES[at // 3 % len(MODALITIES)],
         "series_number": str(at % 3 + 1),
         "series_description": chance.choice(DESCRIPTIONS),
@@ -152,10 +190,10 @@ def _series(at: int, chance: random.Random) -> dict[str, object]:
     }
 
 
-def _instance(series: int, number: int) -> dict[str, object]:
+def _instance(series: int, number: int, root: str) -> dict[str, object]:
     return {
         "series_fk": series + 1,
-        "sop_instance_uid": f"1.2.826.0.1.3680043.9.7433.3.{series}.{number}",
+        "sop_instance_uid": f"{root}.3.{series}.{number}",
         "sop_class_uid": "1.2.840.10008.5.1.4.1.1.2",
         "instance_number": str(number + 1),
         "rows_": 512,

@@ -1,10 +1,5 @@
-"""A large archive, pacslite alone: queries over a million studies, and storing beside a million instances.
+"""Queries over a million studies, pacslite alone. The index is generated: no query opens a file."""
 
-The index is generated, the files of what it says are not there: neither a query nor a store opens them.
-"""
-
-import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,21 +7,16 @@ from pathlib import Path
 
 from benchmarks import generate_index
 from benchmarks.find import STUDY_ROOT_FIND, Answers, encode_identifier, find
-from benchmarks.load import StoreLoad, store
 from benchmarks.peers import PEERS, Server, empty, running
 from benchmarks.query import ACCESSION, DATE, PATIENT_ID, PATIENT_NAME, STUDY_KEYS, STUDY_UID
 from benchmarks.report import Figures, Journal, Target, percentile, table
-from benchmarks.samples import sample
 from benchmarks.wire import Connection, Proposal
 from benchmarks.workers import Start, run_workers
 
 __all__ = ["run"]
 
 STUDIES = 1_000_000
-INSTANCES = 1_000_000  # in studies of 201
-SAME_RATE = 0.9
 ANSWERS_PER_SECOND = 20_000
-STORES = (StoreLoad("CT", 1, 400), StoreLoad("CT", 4, 200), StoreLoad("SR", 4, 600))
 _UID = "1.2.826.0.1.3680043.9.7433.1."
 
 
@@ -81,7 +71,7 @@ def run(journal: Journal, folder: Path, rounds: int, quick: bool, only: Sequence
     divisor = 10 if quick else 1
     archive = folder / "million"
     studies = STUDIES // divisor
-    seconds = _generate(archive, studies, generate_index.WITH_INSTANCES)
+    seconds = generate_index.generate_beside(archive, studies)
     figures = {case.title: journal.figures("large", case.title) for case in CASES}
     everything = journal.figures("large", "all studies")
     with running(PEERS["pacslite"], folder, data=archive) as server:
@@ -95,32 +85,6 @@ def run(journal: Journal, folder: Path, rounds: int, quick: bool, only: Sequence
     empty(archive)
     journal.save()
     yield _queries(figures, everything, f"{studies:,} studies (index made in {seconds:.0f} s, start {started:.0f} ms)")
-
-    archive = folder / "instances"
-    seconds = _generate(archive, INSTANCES // divisor // 201, INSTANCES // divisor // 201)
-    stores = [journal.figures("large", f"store {load.sample} x{load.associations}") for load in STORES]
-    for number in range(rounds):
-        for load, one in zip(STORES, stores, strict=True):
-            for data in (None, archive) if number % 2 else (archive, None):
-                _store(load, folder, data, one)
-    empty(archive)
-    sample.cache_clear()
-    journal.save()
-    yield _stores(stores, f"{INSTANCES // divisor:,} instances")
-
-
-def _generate(archive: Path, studies: int, with_instances: int) -> float:
-    began = time.monotonic()
-    archive.mkdir()
-
-    def job(start: Start) -> None:
-        start()
-        generate_index.WITH_INSTANCES = with_instances
-        generate_index.generate(archive / "index.sqlite", studies)
-
-    run_workers([job], seconds=1800)
-    os.sync()
-    return time.monotonic() - began
 
 
 def _ask(case: Case, studies: int, connection: Connection, figures: Figures) -> None:
@@ -164,13 +128,6 @@ def _drain(server: Server, start: Start) -> tuple[int, float, float]:
     return len(answers.identifiers), answers.first_seconds, answers.total_seconds
 
 
-def _store(load: StoreLoad, folder: Path, archive: Path | None, figures: Figures) -> None:
-    os.sync()
-    with running(PEERS["pacslite"], folder, data=archive) as server:
-        result = store(server, load)
-        figures.add("empty" if archive is None else "full", rate=result.per_second, failed=result.failures)
-
-
 def _queries(figures: dict[str, Figures], everything: Figures, subtitle: str) -> str:
     lines: list[list[str | float]] = []
     for case in CASES:
@@ -186,13 +143,3 @@ def _queries(figures: dict[str, Figures], everything: Figures, subtitle: str) ->
     columns = ["query", "answers", "first p50 ms", "first p99 ms", "all p50 ms", "all p99 ms"]
     text = table(f"C-FIND in {subtitle}", columns, lines)
     return f"{text}all studies: memory grew by {values[3]:.1f} MB to {values[4]:.0f} MB\n"
-
-
-def _stores(several: Sequence[Figures], subtitle: str) -> str:
-    lines: list[list[str | float]] = []
-    for load, figures in zip(STORES, several, strict=True):
-        ratio = Target(SAME_RATE).judge(figures.ratio("full", "empty", "rate"))
-        title = f"{load.sample} x{load.associations}"
-        lines.append([title, figures.median("empty", "rate"), figures.median("full", "rate"), ratio])
-    columns = ["C-STORE", "into an empty archive/s", f"beside {subtitle}/s", "ratio"]
-    return table(f"C-STORE into an archive of {subtitle}", columns, lines)
