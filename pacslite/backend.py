@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from pacslite.access import Access
 from pacslite.archive.archive import Archive
+from pacslite.archive.extra import ExtraKeys, parse_extra_keys
 from pacslite.archive.index.reader import IndexReader
 from pacslite.archive.query import QueryOptions
 from pacslite.budget import Budget
@@ -46,9 +47,13 @@ class Backend:
         self._access = access
         self._pool = pool
         self._outbox: Outbox | None = None
-        self._archive = Archive(storage_options(settings), budget=Budget(settings.limits.total_bytes // 2))
+        self._archive = Archive(
+            storage_options(settings),
+            budget=Budget(settings.limits.total_bytes // 2),
+            extra_keys=parse_extra_keys(settings.query.extra_keys),
+        )
         self._reader = IndexReader(self._archive.index_path, connections=settings.index.read_connections)
-        query_options = _query_options(settings)
+        query_options = _query_options(settings, self._archive.extra_keys)
         retrieve_options = _retrieve_options(settings)
         self._transcoder = (
             Transcoder(TranscoderOptions(folder=settings.server.data_dir)) if settings.retrieve.transcode else None
@@ -128,7 +133,7 @@ def _outbox_options(settings: Settings) -> OutboxOptions:
     )
 
 
-def _query_options(settings: Settings) -> QueryOptions:
+def _query_options(settings: Settings, extra_keys: ExtraKeys) -> QueryOptions:
     query = settings.query
     return QueryOptions(
         retrieve_ae_title=settings.server.ae_title,
@@ -139,6 +144,7 @@ def _query_options(settings: Settings) -> QueryOptions:
         match_unknown=query.match_unknown,
         maximum_results=query.max_results,
         timezone_offset=query.timezone_offset,
+        extra_keys=extra_keys,
     )
 
 

@@ -7,20 +7,23 @@ the event loop's thread, but for ``open``, which any thread may call.
 import asyncio
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Self
 
 from pacslite.archive.check import Checker, CheckReport, Progress
 from pacslite.archive.delete import Deleted, Deleter
+from pacslite.archive.extending import Extender
+from pacslite.archive.extra import ExtraKey, ExtraKeys
 from pacslite.archive.incoming import Incoming, ReadFlow
+from pacslite.archive.index.extra_values import DROPPED
 from pacslite.archive.index.upgrade import upgrade_index
 from pacslite.archive.index.writer import IndexWriter, Totals
 from pacslite.archive.ingest import Ingest
 from pacslite.archive.instances.fileops import FileOperations
 from pacslite.archive.instances.filesystem import FilesystemStore
-from pacslite.archive.instances.layout import instance_path
+from pacslite.archive.instances.layout import InstancePath, instance_path
 from pacslite.archive.instances.protocol import InstanceFile
 from pacslite.archive.keys import Level
 from pacslite.archive.lock import DataDirLock
@@ -48,13 +51,24 @@ class ArchiveUnusable(PacsliteError):
 
 
 class Archive:
-    """An archive in one data directory, between ``start`` and ``stop`` (or in ``async with``)."""
+    """An archive in one data directory, between ``start`` and ``stop`` (or in ``async with``).
+
+    Args:
+        extra_keys: What is to be a key beyond archive/keys.py; None leaves that as it is.
+    """
 
     def __init__(
-        self, options: StorageOptions, *, budget: Budget | None = None, operations: FileOperations | None = None
+        self,
+        options: StorageOptions,
+        *,
+        budget: Budget | None = None,
+        operations: FileOperations | None = None,
+        extra_keys: Sequence[ExtraKey] | None = None,
     ) -> None:
         self.options = options
         self.recovered = Recovered()
+        self.extra_keys = ExtraKeys()  # as far as all that is stored has their values
+        self._wanted_keys = extra_keys
         self._budget = budget or Budget(128 << 20)
         self._operations = operations
         self._on_stored: list[Callable[[Stored], None]] = []
@@ -95,6 +109,8 @@ class Archive:
             on_stored=self._on_stored,
         )
         self._settler.start(self._recovery.revive)
+        if self._wanted_keys is not None:
+            self._extender.start()
         self._warming = loop.call_later(_WARM_UP_SECONDS, loop.run_in_executor, None, name_sounds, "Warm^Up")
 
     def _open(self) -> None:
@@ -109,12 +125,16 @@ class Archive:
             )
             upgrade_index(self.index_path)
             self._index = IndexWriter(self.index_path, self.options)
+            if self._wanted_keys is not None:
+                self._index.set_extra_keys(self._wanted_keys)
             self._index.cleanse()  # a log that is lost takes nothing with it but what ``incoming`` has too
             self._store.sync_names()
             self._settler = Settler(self._store, self._index, self.options)
             self._deleter = Deleter(self._store, self._index, self._settler)
             self._recovery = Recovery(self._store, self._index, self._settler, self.options)
             self.recovered = self._recovery.start()
+            self._extender = Extender(self._index, self._open_path, self._read_extra_keys)
+            self._read_extra_keys()
         except BaseException:
             self._lock.release()
             raise
@@ -126,12 +146,16 @@ class Archive:
         await asyncio.get_running_loop().run_in_executor(None, self._close)
 
     def _close(self) -> None:
+        self._extender.stop()
         try:
             self._settler.stop()
         finally:
             self._index.close()
             self._store.close()
             self._lock.release()
+
+    def _read_extra_keys(self) -> None:
+        self.extra_keys.replace(one.key for one in self._index.extra_states() if one.state != DROPPED)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -193,14 +217,17 @@ class Archive:
 
     def _open_file(self, ref: InstanceRef) -> int:
         path = instance_path(ref.study_instance_uid, ref.series_instance_uid, ref.sop_instance_uid)
+        return self._open_path(ref.sop_instance_uid, path)
+
+    def _open_path(self, sop_instance_uid: str, path: InstancePath) -> int:
         for _ in range(3):  # settled, or replaced and settled, between the look and the open
-            unsettled = self._settler.locate(ref.sop_instance_uid)
+            unsettled = self._settler.locate(sop_instance_uid)
             try:
                 if unsettled is not None:
                     return self._store.open_incoming(unsettled.name)
                 return self._store.open_settled(path)
             except FileNotFoundError:
-                if unsettled is None and self._settler.locate(ref.sop_instance_uid) is None:
+                if unsettled is None and self._settler.locate(sop_instance_uid) is None:
                     raise
         return self._store.open_settled(path)
 

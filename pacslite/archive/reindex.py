@@ -6,7 +6,6 @@ taken up where it stopped; until it is finished no archive starts on the data di
 
 import logging
 import os
-import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,6 +14,8 @@ from pathlib import Path
 
 import xxhash
 
+from pacslite.archive.extra import ExtraKey
+from pacslite.archive.index.extra_values import DROPPED
 from pacslite.archive.index.upgrade import upgrade_index
 from pacslite.archive.index.writer import Entry, IndexFailure, IndexFull, IndexWriter
 from pacslite.archive.instances.filesystem import FilesystemStore
@@ -103,6 +104,7 @@ class _Reindexing:
         self._options = options
         self._progress = progress
         self._done = Reindexed()
+        self._extra_keys: list[ExtraKey] = []
 
     def run(self) -> Reindexed:
         new = self._options.data_dir / _NEW
@@ -110,6 +112,7 @@ class _Reindexing:
         upgrade_index(new)
         index = IndexWriter(new, self._options)
         try:
+            index.set_extra_keys(self._extra_keys)  # they are complete with the index: nothing was stored before
             with ThreadPoolExecutor(_READERS, thread_name_prefix="reindex") as readers:
                 for group in _groups(self._store.settled()):
                     waiting = [path for path in group if not self._is_indexed(index, path)]
@@ -128,13 +131,15 @@ class _Reindexing:
         if not path.exists():
             return 0
         try:
+            upgrade_index(path)
             old = IndexWriter(path, self._options)
             try:
                 carry_out_notes(self._store, old)
+                self._extra_keys = [one.key for one in old.extra_states() if one.state != DROPPED]
                 return old.totals().instances
             finally:
                 old.close()
-        except (sqlite3.Error, DimseError) as error:
+        except Exception as error:  # whatever it is: the new one needs nothing of it
             log.warning("old index is of no use", extra={"error": str(error)})
             return 0
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from pacslite.config.values import AETitle, AETitles, OptionalPath, UtcOffset, split_peer
+from pacslite.config.values import AETitle, AETitles, ExtraKeys, OptionalPath, UtcOffset, split_peer
 
 __all__ = [
     "Access",
@@ -262,6 +262,14 @@ class Query(Section):
         "",
         description='Offset from UTC, such as "+0100", of received dates and times that name none: counts where '
         "timezone query adjustment is negotiated. Empty takes them to be in the timezone of who asks.",
+    )
+    extra_keys: ExtraKeys = Field(
+        (),
+        description="Attributes that queries match by an index, beyond those that are keys already: keywords or tags "
+        'as "Manufacturer", "(0018,0060)"; with a level that is not the attribute\'s own "KVP@SERIES" (then the first '
+        'instance of a series counts for it); private ones with VR and creator "(0019,xx0C,SIEMENS MR HEADER):IS". '
+        "Taken over at the start: what is stored by then is read in the background. At level IMAGE each costs time in "
+        "every C-STORE.",
     )
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator
 
-__all__ = ["AETitle", "AETitles", "OptionalPath", "UtcOffset", "split_peer"]
+__all__ = ["AETitle", "AETitles", "ExtraKeys", "OptionalPath", "UtcOffset", "split_peer"]
 
 _OFFSET = re.compile(r"(?:\+(?:0\d|1[0-3])[0-5]\d|\+1400|-(?:0\d|1[01])[0-5]\d|-1200)?")
 
@@ -44,6 +44,24 @@ def _split_words(value: Any) -> Any:
     return value.replace(",", " ").split()
 
 
+def _split_attributes(value: Any) -> Any:
+    """The same of attributes: a tag has a comma, so only spaces are between them."""
+    if not isinstance(value, str) or value.lstrip().startswith("["):
+        return _split_words(value)
+    return value.split()
+
+
+def _extra_keys(entries: tuple[str, ...]) -> tuple[str, ...]:
+    if entries:
+        from pacslite.archive.extra import ExtraKeyError, parse_extra_keys  # the dictionary: not for who has none
+
+        try:
+            parse_extra_keys(entries)
+        except ExtraKeyError as error:
+            raise ValueError(str(error)) from None
+    return entries
+
+
 def split_peer(text: str) -> dict[str, Any]:
     """``AET@HOST:PORT``, ``AET@HOST`` or ``AET@[IPV6]:PORT`` as the keys of a ``[[remote]]``.
 
@@ -67,3 +85,4 @@ AETitle = Annotated[str, AfterValidator(_ae_title)]
 OptionalPath = Annotated[Path | None, BeforeValidator(_empty_path)]
 UtcOffset = Annotated[str, AfterValidator(_utc_offset)]
 AETitles = Annotated[tuple[AETitle, ...], BeforeValidator(_split_words)]
+ExtraKeys = Annotated[tuple[str, ...], BeforeValidator(_split_attributes), AfterValidator(_extra_keys)]

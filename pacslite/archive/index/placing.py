@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from pacslite.archive.index.extra_values import ExtraValues
 from pacslite.archive.index.failures import IndexFailure, PatientConflict
 from pacslite.archive.index.removal import join_values
 from pacslite.archive.index.statements import Statement, Statements
@@ -56,10 +57,11 @@ class Counts:
 class Places:
     """The series that were seen lately. For who holds the writer's lock, in a transaction."""
 
-    def __init__(self, patient_conflict: Conflict) -> None:
+    def __init__(self, patient_conflict: Conflict, extra_values: ExtraValues) -> None:
         self.known: dict[SeriesKey, Place] = {}
         self._studies: dict[int, Study] = {}
         self._patient_conflict = patient_conflict
+        self._extra_values = extra_values
 
     def forget(self) -> None:
         """Rows may be gone: look them up again."""
@@ -76,7 +78,7 @@ class Places:
         upper = record.upper()
         found = connection.execute(Statements.select_study.text, (key.study_instance_uid,)).fetchone()
         if found is None:
-            study = _insert_study(connection, record, counts)
+            study = self._insert_study(connection, record, counts)
         else:
             study_id, patient_id, identity, modalities, sop_classes = found
             if identity != upper.identity:
@@ -86,12 +88,45 @@ class Places:
             study = self._studies.get(study_id) or Study(study_id, patient_id, _split(modalities), _split(sop_classes))
         self._studies[study.id] = study
         found = connection.execute(Statements.select_series.text, (study.id, key.series_instance_uid)).fetchone()
-        series_id = _insert_series(connection, record, study, counts) if found is None else found[0]
+        series_id = self._insert_series(connection, record, study, counts) if found is None else found[0]
         if len(self.known) >= _KNOWN_SERIES:
             self.forget()
             self._studies[study.id] = study
         place = self.known[key] = Place(series_id, study)
         return place
+
+    def _insert_series(self, connection: sqlite3.Connection, record: Record, study: Study, counts: Counts) -> int:
+        upper = record.upper()
+        values = dict(zip(columns_of(Level.SERIES), upper.series, strict=True))
+        values |= {"study_fk": study.id, "number_of_instances": 0}
+        series_id = _insert(connection, Statements.insert_series, values)
+        self._extra_values.insert(connection, Level.SERIES, series_id, record)
+        connection.execute(Statements.add_to_study.text, (1, 0, study.id))
+        connection.execute(Statements.add_to_patient.text, (0, 1, 0, study.patient_id))
+        counts.series += 1
+        if upper.modality and upper.modality not in study.modalities:
+            study.modalities.add(upper.modality)
+            _write_sets(connection, study)
+        return series_id
+
+    def _insert_study(self, connection: sqlite3.Connection, record: Record, counts: Counts) -> Study:
+        upper = record.upper()
+        found = connection.execute(Statements.select_patient.text, (upper.identity,)).fetchone()
+        if found is not None:
+            patient_id = found[0]
+        else:
+            values = dict(zip(columns_of(Level.PATIENT), upper.patient, strict=True))
+            values |= {"identity": upper.identity, **dict.fromkeys(_PATIENT_COUNTS, 0)}
+            patient_id = _insert(connection, Statements.insert_patient, values)
+            self._extra_values.insert(connection, Level.PATIENT, patient_id, record)
+            counts.patients += 1
+        values = dict(zip(columns_of(Level.STUDY), upper.study, strict=True))
+        values |= {"patient_fk": patient_id, "modalities": None, "sop_classes": None, **dict.fromkeys(_STUDY_COUNTS, 0)}
+        study_id = _insert(connection, Statements.insert_study, values)
+        self._extra_values.insert(connection, Level.STUDY, study_id, record)
+        connection.execute(Statements.add_to_patient.text, (1, 0, 0, patient_id))
+        counts.studies += 1
+        return Study(study_id, patient_id, set(), set())
 
 
 def add_sop_class(connection: sqlite3.Connection, study: Study, sop_class_uid: str) -> None:
@@ -99,38 +134,6 @@ def add_sop_class(connection: sqlite3.Connection, study: Study, sop_class_uid: s
     if sop_class_uid not in study.sop_classes:
         study.sop_classes.add(sop_class_uid)
         _write_sets(connection, study)
-
-
-def _insert_series(connection: sqlite3.Connection, record: Record, study: Study, counts: Counts) -> int:
-    upper = record.upper()
-    values = dict(zip(columns_of(Level.SERIES), upper.series, strict=True))
-    values |= {"study_fk": study.id, "number_of_instances": 0}
-    series_id = _insert(connection, Statements.insert_series, values)
-    connection.execute(Statements.add_to_study.text, (1, 0, study.id))
-    connection.execute(Statements.add_to_patient.text, (0, 1, 0, study.patient_id))
-    counts.series += 1
-    if upper.modality and upper.modality not in study.modalities:
-        study.modalities.add(upper.modality)
-        _write_sets(connection, study)
-    return series_id
-
-
-def _insert_study(connection: sqlite3.Connection, record: Record, counts: Counts) -> Study:
-    upper = record.upper()
-    found = connection.execute(Statements.select_patient.text, (upper.identity,)).fetchone()
-    if found is not None:
-        patient_id = found[0]
-    else:
-        values = dict(zip(columns_of(Level.PATIENT), upper.patient, strict=True))
-        values |= {"identity": upper.identity, **dict.fromkeys(_PATIENT_COUNTS, 0)}
-        patient_id = _insert(connection, Statements.insert_patient, values)
-        counts.patients += 1
-    values = dict(zip(columns_of(Level.STUDY), upper.study, strict=True))
-    values |= {"patient_fk": patient_id, "modalities": None, "sop_classes": None, **dict.fromkeys(_STUDY_COUNTS, 0)}
-    study_id = _insert(connection, Statements.insert_study, values)
-    connection.execute(Statements.add_to_patient.text, (1, 0, 0, patient_id))
-    counts.studies += 1
-    return Study(study_id, patient_id, set(), set())
 
 
 def _write_sets(connection: sqlite3.Connection, study: Study) -> None:

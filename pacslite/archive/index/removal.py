@@ -5,8 +5,10 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
+from pacslite.archive.index.extra_values import forget_extra_values
 from pacslite.archive.index.statements import Statements
 from pacslite.archive.instances.layout import InstancePath, instance_path
+from pacslite.archive.keys import Level
 
 __all__ = ["InstanceRow", "Removed", "join_values", "remove_rows"]
 
@@ -49,23 +51,38 @@ def remove_rows(connection: sqlite3.Connection, rows: Collection[InstanceRow]) -
     """Delete rows, in the caller's transaction."""
     execute = connection.execute
     connection.executemany(Statements.delete_instance.text, [(row.id,) for row in rows])
-    series_gone = studies_gone = patients_gone = 0
+    series_gone: list[int] = []
+    studies_gone: list[int] = []
+    patients_gone: list[int] = []
     places = Counter((row.series_id, row.study_id, row.patient_id) for row in rows)
     for (series_id, study_id, patient_id), count in places.items():
         execute(Statements.add_to_series.text, (-count, series_id))
         gone = execute(Statements.delete_series.text, (series_id,)).rowcount
         execute(Statements.add_to_study.text, (-gone, -count, study_id))
         execute(Statements.add_to_patient.text, (0, -gone, -count, patient_id))
-        series_gone += gone
+        if gone:
+            series_gone.append(series_id)
     for study_id, patient_id in {(row.study_id, row.patient_id) for row in rows}:
         if execute(Statements.delete_study.text, (study_id,)).rowcount:
-            studies_gone += 1
+            studies_gone.append(study_id)
             execute(Statements.add_to_patient.text, (-1, 0, 0, patient_id))
-            patients_gone += execute(Statements.delete_patient.text, (patient_id,)).rowcount
+            if execute(Statements.delete_patient.text, (patient_id,)).rowcount:
+                patients_gone.append(patient_id)
             continue
         modalities = [value for (value,) in execute(Statements.select_modalities.text, (study_id,))]
         sop_classes = [value for (value,) in execute(Statements.select_sop_classes.text, (study_id,))]
         execute(Statements.set_study_sets.text, (join_values(modalities), join_values(sop_classes), study_id))
+    forget_extra_values(
+        connection,
+        {
+            Level.PATIENT: patients_gone,
+            Level.STUDY: studies_gone,
+            Level.SERIES: series_gone,
+            Level.IMAGE: [row.id for row in rows],
+        },
+    )
     size = sum(row.size for row in rows)
-    execute(Statements.add_to_totals.text, (-patients_gone, -studies_gone, -series_gone, -len(rows), -size, 1))
-    return Removed(len(rows), series_gone, studies_gone, patients_gone, size)
+    removed = Removed(len(rows), len(series_gone), len(studies_gone), len(patients_gone), size)
+    totals = (-removed.patients, -removed.studies, -removed.series, -removed.instances, -size, 1)
+    execute(Statements.add_to_totals.text, totals)
+    return removed

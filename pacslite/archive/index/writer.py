@@ -15,7 +15,9 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from pacslite.archive.extra import ExtraKey
 from pacslite.archive.index.connections import IndexConnections
+from pacslite.archive.index.extra_values import ExtraState, ExtraValues, configure_extra_keys, extra_states
 from pacslite.archive.index.failures import IndexFailure, IndexFull, PatientConflict
 from pacslite.archive.index.placing import Counts, Place, Places, add_sop_class
 from pacslite.archive.index.removal import InstanceRow, remove_rows
@@ -63,9 +65,11 @@ class IndexWriter:
         self.lock = threading.RLock()
         self.failed = ""  # why nothing can be written
         self._options = options
-        self._places = Places(options.patient_conflict)
+        self._extra_values = ExtraValues()
+        self._places = Places(options.patient_conflict, self._extra_values)
         self._uncheckpointed = 0  # rows since the last checkpoint
         self._connections = IndexConnections(path, options)
+        self._extra_values.load(self._connections.writer)
 
     # opening
 
@@ -138,6 +142,7 @@ class IndexWriter:
         execute("BEGIN IMMEDIATE")
         counts = Counts()
         rows: list[_Row] = []
+        taken: list[Record] = []
         outcomes: list[DimseError | None] = []
         for entry in entries:
             record = entry.record
@@ -149,6 +154,7 @@ class IndexWriter:
                 outcomes.append(refusal)
                 continue
             outcomes.append(None)
+            taken.append(record)
             add_sop_class(connection, place.study, record.sop_class_uid)
             row = _instance_row(record, place)
             for name in entry.unlink:
@@ -158,6 +164,8 @@ class IndexWriter:
             rows.append(row)
         if rows:
             self._insert_instances(rows)
+        if self._extra_values.has_instances:
+            self._extra_values.insert_instances(connection, taken)
         if any(counts):
             execute(Statements.add_to_totals.text, (*counts, 1))
         execute("COMMIT")
@@ -166,6 +174,8 @@ class IndexWriter:
 
     def _plain_rows(self, entries: Sequence[Entry]) -> list[_Row] | None:
         """Rows of a group in which all is known but the instances themselves; None if there is more to do."""
+        if self._extra_values.has_instances:
+            return None
         known = self._places.known
         rows: list[_Row] = []
         for entry in entries:
@@ -211,6 +221,27 @@ class IndexWriter:
             self._places.forget()
             with self._alone() as connection:
                 yield connection
+            self._uncheckpointed += 1
+
+    # extra keys
+
+    def set_extra_keys(self, wanted: Sequence[ExtraKey]) -> bool:
+        """Make these the extra keys from now on; True if others were before."""
+        with self.extending() as connection:
+            differs = configure_extra_keys(connection, wanted)
+            self._extra_values.load(connection)
+        return differs
+
+    def extra_states(self) -> list[ExtraState]:
+        """The extra keys, and how far each is."""
+        with self.lock:
+            return extra_states(self._connections.writer)
+
+    @contextmanager
+    def extending(self) -> Iterator[sqlite3.Connection]:
+        """Write extra values, alone; rows stay as they are."""
+        with self.lock, self._alone() as connection:
+            yield connection
             self._uncheckpointed += 1
 
     # asking
