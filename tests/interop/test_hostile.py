@@ -4,11 +4,12 @@ import asyncio
 import contextlib
 import os
 import random
+import resource
 import socket
 import sqlite3
 import struct
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,7 @@ CONTEXTS = [
     Context(11, "1.2.3.4.5.6.7"),  # not accepted: no class of the standard
 ]
 MARK = b"HOSTILE-" * 512  # in every data set that must not stay
+DATA = make_instance(1, seed=68).data[:300] + MARK
 UID = "1.2.826.0.1.3680043.8.498.66.1"
 STORE = command(0x0001, sop_class=CT_IMAGE, sop_instance=UID, has_data=True)
 OTHER_STORE = command(0x0001, message_id=2, sop_class=CT_IMAGE, sop_instance=UID + ".2", has_data=True)
@@ -171,25 +173,94 @@ async def test_what_is_no_association(server: Pacslite, words: bytes) -> None:
     assert resident_bytes(server) < before + 20_000_000
 
 
-async def test_slow_bytes_before_an_association(server: Pacslite, beside: Beside) -> None:
-    """200 peers send a request byte by byte: ARTIM ends them, however long the request would have taken."""
-    async with beside():
-        peers = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(200)]
-        request = associate_request(CONTEXTS, "PACSLITE", "SLOW", 16384)
-        for byte in request[:20]:
-            for _, writer in peers:
-                writer.write(bytes((byte,)))
-            await asyncio.sleep(0.02)
+SLOW_PEERS = 2_000
+
+
+@pytest.fixture
+def many_descriptors() -> Iterator[None]:
+    """Room for all slow peers in this process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert hard == resource.RLIM_INFINITY or hard >= SLOW_PEERS + 500, f"{hard} descriptors are too few for this test"
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, SLOW_PEERS + 500), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def drip(peers: Sequence[socket.socket], bytes_each: Sequence[bytes]) -> None:
+    """Each peer sends these bytes, one a second, all of them spread over that second."""
+    parts = [peers[part::20] for part in range(20)]
+    for byte in bytes_each:
+        for part in parts:
+            for one in part:
+                with contextlib.suppress(OSError):  # the server has closed it
+                    one.send(byte)
+            await asyncio.sleep(0.05)
+
+
+async def test_slow_bytes_before_an_association(server: Pacslite, beside: Beside, many_descriptors: None) -> None:
+    """2,000 peers send a request at a byte a second: ARTIM ends them, however long the request would have taken."""
+    loop = asyncio.get_running_loop()
+    before = resident_bytes(server)
+    request = associate_request(CONTEXTS, "PACSLITE", "SLOW", 16384)
+    peers: list[socket.socket] = []
+
+    async def come(count: int) -> None:
+        for _ in range(count):
+            one = socket.socket()
+            one.setblocking(False)
+            peers.append(one)
+            await loop.sock_connect(one, ("127.0.0.1", server.port))
+
+    async with beside(seconds=2 * ACCEPTABLE_SECONDS):
+        await asyncio.gather(*(come(SLOW_PEERS // 20) for _ in range(20)))
+        await drip(peers, [request[:1], request[1:2]])
+        assert resident_bytes(server) < before + SLOW_PEERS * 100_000
+        await send_instances(server.port, [make_instance(random.randrange(1 << 30), seed=69, size=200_000)])
         async with asyncio.timeout(10):
-            for reader, _ in peers:
-                assert await read_to_end(reader) == b""
-        for _, writer in peers:
-            writer.close()
+            for one in peers:
+                with contextlib.suppress(ConnectionError):
+                    assert await loop.sock_recv(one, 100) == b""
+        _close(peers)
+
+
+def _close(peers: Sequence[socket.socket]) -> None:
+    for one in peers:
+        one.close()
+
+
+def _hears_nothing(one: socket.socket) -> bool:
+    try:
+        one.recv(1)
+    except BlockingIOError:
+        return True
+    return False
+
+
+async def test_slow_bytes_in_an_instance(server: Pacslite, beside: Beside, many_descriptors: None) -> None:
+    """2,000 associations send a data set at a byte a second, and may: they cost neither time nor memory of others."""
+    before = resident_bytes(server)
+    request = associate_request([Context(3, CT_IMAGE)], "PACSLITE", "SLOW", 16384)
+    begun = p_data(pdv(3, 3, STORE)) + p_data(pdv(3, 0, DATA))[: 12 + len(DATA) // 2]
+    gate = asyncio.Semaphore(100)
+
+    async def come() -> socket.socket:
+        async with gate:
+            return await associate_raw(server.port, request)
+
+    peers = await asyncio.gather(*(come() for _ in range(SLOW_PEERS)))
+    async with beside(seconds=2 * ACCEPTABLE_SECONDS):
+        dripping = asyncio.create_task(drip(peers, [begun, b"x", b"x", b"x"]))
+        while not dripping.done():
+            await send_instances(server.port, [make_instance(random.randrange(1 << 30), seed=69, size=200_000)])
+            await asyncio.sleep(0.2)
+        assert resident_bytes(server) < before + SLOW_PEERS * 100_000
+        alive = sum(map(_hears_nothing, peers))
+        _close(peers)
+    assert alive > 0.9 * SLOW_PEERS  # all, where nothing else keeps this machine from sending a byte in time
 
 
 # in an association: bytes, and the A-ABORT that answers them (source, reason)
 
-DATA = make_instance(1, seed=68).data[:300] + MARK
 PROVIDER, USER = 2, 0
 SCRIPTS: Sequence[tuple[str, bytes, tuple[int, int]]] = [
     ("PDU-length of 4 GiB", b"\x04\0\xff\xff\xff\xff" + bytes(1000), (PROVIDER, 6)),
@@ -401,18 +472,20 @@ async def test_an_identifier_beyond_all_measure(server: Pacslite) -> None:
 # many
 
 
-async def associate_raw(port: int, calling: str = "IDLE", local: str = "127.0.0.1") -> socket.socket:
+IDLE_REQUEST = associate_request([Context(1, VERIFICATION)], "PACSLITE", "IDLE", 16384)
+
+
+async def associate_raw(port: int, request: bytes = IDLE_REQUEST) -> socket.socket:
     loop = asyncio.get_running_loop()
     one = socket.socket()
     one.setblocking(False)
-    one.bind((local, 0))
     await loop.sock_connect(one, ("127.0.0.1", port))
-    await loop.sock_sendall(one, associate_request([Context(1, VERIFICATION)], "PACSLITE", calling, 16384))
+    await loop.sock_sendall(one, request)
     assert (await loop.sock_recv(one, 4096))[:1] == b"\x02"
     return one
 
 
-async def test_two_thousand_connections_in_a_burst(server: Pacslite, beside: Beside) -> None:
+async def test_two_thousand_connections_in_a_burst(server: Pacslite, beside: Beside, many_descriptors: None) -> None:
     """All are answered, and memory stays below 100 KB each."""
     before = resident_bytes(server)
     peers: list[socket.socket] = []
@@ -429,7 +502,9 @@ async def test_two_thousand_connections_in_a_burst(server: Pacslite, beside: Bes
             one.close()
 
 
-async def test_an_idle_association_costs_less_than_50_kilobytes(new_server: ServerFactory) -> None:
+async def test_an_idle_association_costs_less_than_50_kilobytes(
+    new_server: ServerFactory, many_descriptors: None
+) -> None:
     server = new_server(limits={"maximum_associations": 3000, "maximum_associations_per_host": 2800})
     async with server.running():
         warm = [await associate_raw(server.port) for _ in range(50)]
