@@ -2,21 +2,33 @@
 
 import asyncio
 import signal
+import socket
 import ssl
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import trustme
-from pynetdicom import AE
+from pydicom import Dataset
+from pynetdicom import AE, build_role, evt
+from pynetdicom.dimse_primitives import C_STORE
 
 from tests.support.corpus import read_file
 from tests.support.exchange import QUERY_CONTEXTS, identifier, query, send_instances
 from tests.support.instances import Instance, make_instance
 from tests.support.peers import Dcmtk, StoreScp
 from tests.support.processes import Pacslite, ServerFactory, free_port, to_toml
-from tests.support.wire import STUDY_ROOT_MOVE, VERIFICATION, RejectedError, Wire
+from tests.support.wire import (
+    CT_IMAGE,
+    EXPLICIT_LITTLE,
+    STUDY_ROOT_GET,
+    STUDY_ROOT_MOVE,
+    VERIFICATION,
+    RejectedError,
+    Wire,
+)
 
 
 @dataclass
@@ -100,6 +112,13 @@ def own(pki: Pki, name: str = "ws7.ward") -> tuple[str | Path, ...]:
     return ("+tls", pki.folder / f"{name}.key", pki.folder / f"{name}.pem", "+cf", pki.ca)
 
 
+def client_context(pki: Pki) -> ssl.SSLContext:
+    """The workstation's: whom it trusts, and who it is."""
+    context = ssl.create_default_context(cafile=str(pki.ca))
+    context.load_cert_chain(pki.folder / "ws7.ward.pem", pki.folder / "ws7.ward.key")
+    return context
+
+
 async def _refusals(server: Pacslite, before: int, count: int = 1) -> list[str]:
     """The lines about handshakes that failed since ``before``."""
     lines: list[str] = []
@@ -130,13 +149,79 @@ async def test_dcmtk_stores_and_finds(secure: Secure, dcmtk: Dcmtk, pki: Pki, ct
     assert len(list(tmp_path.glob("rsp*.dcm"))) == 1
 
 
+@asynccontextmanager
+async def tunnel(port: int, context: ssl.SSLContext) -> AsyncIterator[int]:
+    """What hospitals put before a device that speaks no TLS: gives the port that it listens on in the clear."""
+    passing: set[asyncio.Task[None]] = set()
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while piece := await reader.read(65_536):
+            writer.write(piece)
+            await writer.drain()
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        theirs, ours = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname="localhost")
+        for one in (copy(reader, ours), copy(theirs, writer)):
+            passing.add(asyncio.create_task(one))
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        await asyncio.wait(passing, timeout=5)
+
+
+@pytest.mark.parametrize("size", [4096, 131_072])
+async def test_getscu_through_a_tunnel(
+    secure: Secure, dcmtk: Dcmtk, pki: Pki, study: Sequence[Instance], tmp_path: Path, size: int
+) -> None:
+    """DCMTK's getscu has no TLS of its own. Certificates on both sides; each instance comes as it was sent."""
+    async with tunnel(secure.port, client_context(pki)) as port:
+        keys = ("-k", "QueryRetrieveLevel=STUDY", "-k", f"StudyInstanceUID={study[0].study_uid}")
+        peer = ("-aec", secure.server.ae_title, "127.0.0.1", port)
+        await dcmtk("getscu", "-S", "+B", "-pdu", size, "-od", tmp_path, *peer, *keys)
+    received = {file.sop_instance_uid: file.data for path in tmp_path.iterdir() if (file := read_file(path))}
+    assert received == {one.sop_instance_uid: one.data for one in study}
+
+
+def test_pynetdicom_gets(secure: Secure, pki: Pki, study: Sequence[Instance]) -> None:
+    """C-GET over TLS, with certificates on both sides."""
+    received: dict[str, bytes] = {}
+
+    def on_store(event: evt.Event) -> int:
+        request = event.request
+        assert isinstance(request, C_STORE)
+        assert request.DataSet is not None
+        received[str(request.AffectedSOPInstanceUID)] = request.DataSet.getvalue()
+        return 0
+
+    ae = AE("WS7")
+    ae.add_requested_context(STUDY_ROOT_GET)
+    ae.add_requested_context(CT_IMAGE, EXPLICIT_LITTLE)
+    association = ae.associate(
+        "127.0.0.1",
+        secure.port,
+        ae_title=secure.server.ae_title,
+        ext_neg=[build_role(CT_IMAGE, scp_role=True)],
+        evt_handlers=[(evt.EVT_C_STORE, on_store)],
+        tls_args=(client_context(pki), "localhost"),
+    )
+    assert association.is_established
+    keys = Dataset()
+    keys.QueryRetrieveLevel, keys.StudyInstanceUID = "STUDY", study[0].study_uid
+    final = [status for status, _ in association.send_c_get(keys, STUDY_ROOT_GET)][-1]
+    association.release()
+    assert (final.Status, final.NumberOfCompletedSuboperations) == (0, len(study))
+    assert received == {one.sop_instance_uid: one.data for one in study}
+
+
 def test_pynetdicom(secure: Secure, pki: Pki) -> None:
-    context = ssl.create_default_context(cafile=str(pki.ca))
-    context.load_cert_chain(pki.folder / "ws7.ward.pem", pki.folder / "ws7.ward.key")
     ae = AE("WS7")
     ae.add_requested_context(VERIFICATION)
     association = ae.associate(
-        "127.0.0.1", secure.port, ae_title=secure.server.ae_title, tls_args=(context, "localhost")
+        "127.0.0.1", secure.port, ae_title=secure.server.ae_title, tls_args=(client_context(pki), "localhost")
     )
     assert association.is_established
     assert association.send_c_echo().Status == 0
@@ -234,13 +319,9 @@ async def _until(holds: Callable[[], bool]) -> None:
 
 
 def _serial(port: int, pki: Pki) -> str:
-    import socket
-
-    context = ssl.create_default_context(cafile=str(pki.ca))
-    context.load_cert_chain(pki.folder / "ws7.ward.pem", pki.folder / "ws7.ward.key")
     with (
         socket.create_connection(("127.0.0.1", port)) as plain,
-        context.wrap_socket(plain, server_hostname="localhost") as secure,
+        client_context(pki).wrap_socket(plain, server_hostname="localhost") as secure,
     ):
         certificate = secure.getpeercert()
     assert certificate is not None
