@@ -8,6 +8,7 @@ import errno
 import logging
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -49,6 +50,8 @@ class Settler:
         self._table = threading.Lock()
         self._unsettled: dict[str, Unsettled] = {}
         self._committed: list[Unsettled] = []
+        self._stuck: deque[Unsettled] = deque()  # could not be moved; their rows are safe
+        self._told = False  # that there are some
         self._notes = False  # there are some to carry out
         self._wanted = threading.Event()
         self._stopping = False
@@ -138,10 +141,12 @@ class Settler:
                     self._committed = batch + self._committed
         if not safe:
             return
+        batch += [self._stuck.popleft() for _ in range(min(len(self._stuck), self._options.settle_files))]
         batch.sort(key=lambda unsettled: unsettled.path)  # a series' directory is opened once
         for start in range(0, len(batch), _BATCH):
             with self.lock:
                 self._settle_some(batch[start : start + _BATCH])
+        self._told = bool(self._stuck)
         if self._notes:
             self._notes = False
             with self.lock:
@@ -163,9 +168,12 @@ class Settler:
         for unsettled, error in zip(current, outcomes, strict=True):
             if error is None:
                 self.forget(unsettled)
-            else:  # it stays readable where it is, and the next start tries again
-                extra = {"file": unsettled.name, "path": str(unsettled.path), "error": str(error)}
-                log.error("settle", extra=extra)
+            else:  # it stays readable where it is, and is tried again
+                if not self._told:  # one of them is named, not each in each round
+                    self._told = True
+                    extra = {"file": unsettled.name, "path": str(unsettled.path), "error": str(error)}
+                    log.error("settle", extra=extra)
+                self._stuck.append(unsettled)
 
     def _run(self, revive: Callable[[], None]) -> None:
         try:

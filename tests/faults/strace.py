@@ -49,9 +49,15 @@ class Trace:
 
 
 @contextlib.contextmanager
-def tracing(pid: int, *, calls: Sequence[str], inject: str = "") -> Iterator[Trace]:
-    """Attach to a process and all its threads; ``inject`` is strace's tail, such as ``error=EIO:when=3``."""
+def tracing(
+    pid: int, *, calls: Sequence[str], inject: str = "", inject_into: Sequence[str] | None = None
+) -> Iterator[Trace]:
+    """Attach to a process and all its threads; ``inject`` is strace's tail, such as ``error=EIO:when=3``.
+
+    It goes to all ``calls`` or those of ``inject_into``; strace counts each name and each thread by itself.
+    """
     names = ",".join(f"?{name}" for name in calls)
+    disturbed = ",".join(f"?{name}" for name in inject_into or calls)
     with tempfile.TemporaryDirectory() as directory:
         output = Path(directory) / "trace"
         words = [
@@ -68,7 +74,7 @@ def tracing(pid: int, *, calls: Sequence[str], inject: str = "") -> Iterator[Tra
             "signal=none",
         ]
         if inject:
-            words += ["-e", f"inject={names}:{inject}"]
+            words += ["-e", f"inject={disturbed}:{inject}"]
         strace = subprocess.Popen([*words, "-p", str(pid)], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
         assert strace.stderr is not None
         line = strace.stderr.readline().decode()

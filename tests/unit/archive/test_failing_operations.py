@@ -121,7 +121,8 @@ async def test_disk_that_stays_full_refuses_and_then_recovers(tmp_path: Path) ->
         assert {each.outcome for each in stored} == {"stored"}
 
 
-async def test_files_that_cannot_be_settled_stay_readable(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mended", ["while it runs", "before the next start"])
+async def test_files_that_cannot_be_settled_stay_readable(tmp_path: Path, mended: str) -> None:
     stuck = True
     operations = FailingOperations(lambda name, _: errno.EACCES if stuck and name == "rename" else 0)
     instances = [make_instance(n) for n in range(3)]
@@ -131,9 +132,14 @@ async def test_files_that_cannot_be_settled_stay_readable(tmp_path: Path) -> Non
         assert all(read(archive, instance.sop_instance_uid) == instance.data for instance in instances)
         assert all(name.startswith("incoming/") for name in files_in(tmp_path))
         assert (await archive.check(deep=True)).differences == []
+        if mended == "while it runs":
+            stuck = False
+            await archive.settle()
+            assert archive.unsettled == 0
     stuck = False
     async with archive_in(tmp_path, operations=operations) as archive:
         assert archive.unsettled == 0
+        assert all(name.startswith("instances/") for name in files_in(tmp_path))
         assert all(read(archive, instance.sop_instance_uid) == instance.data for instance in instances)
 
 
