@@ -15,7 +15,7 @@ from pacslite.archive.index.writer import IndexWriter
 from pacslite.archive.instances.protocol import InstanceStore
 from pacslite.archive.memory import MemoryExhausted, Stall
 from pacslite.archive.options import StorageOptions
-from pacslite.archive.outcome import Stored
+from pacslite.archive.outcome import OutOfResources, Stored
 from pacslite.archive.sealing import Result, Sealer
 from pacslite.archive.settle import Settler
 from pacslite.archive.space import SpaceGuard
@@ -130,6 +130,10 @@ class Ingest:
         incoming.flushing += size
         self._flushing += size
         self._space.take(size)
+        try:
+            self._space.check(incoming.length)
+        except OutOfResources as error:  # there was room when it began: no object runs through the floor
+            incoming.error = incoming.error or error
         self._post(incoming, incoming.take_pieces())
 
     def _flushed(self, incoming: Incoming, size: int) -> None:

@@ -29,8 +29,8 @@ class SpaceGuard:
         """Count bytes that are going to disk."""
         self._free -= size
 
-    def check(self) -> None:
-        """Let an object begin.
+    def check(self, arrived: int = 0) -> None:
+        """Let an object begin, or go on of which so many bytes have arrived.
 
         Raises:
             OutOfResources: The floor or the quota is reached.
@@ -41,7 +41,7 @@ class SpaceGuard:
             self._free = self._store.free_bytes()
         if self._free < self._options.min_free_bytes:
             self._refuse("free space is below [storage] min_free_bytes")
-        if 0 < self._options.max_bytes <= self.stored_bytes:
+        if 0 < self._options.max_bytes <= self.stored_bytes + arrived:
             self._refuse("archive has reached [storage] max_bytes")
         if self._refusing:
             self._refusing = False

@@ -1,5 +1,6 @@
 """Refused before the disk is full, taken up again without help; what is there stays readable."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from pacslite.archive.keys import Level
 from pacslite.archive.outcome import OutOfResources
 from pacslite.archive.space import LOOK_SECONDS
 from tests.support.instances import make_instance
-from tests.support.storing import archive_in, begin, read, store
+from tests.support.storing import archive_in, begin, files_in, read, store
 
 
 class _Disk(FileOperations):
@@ -49,6 +50,30 @@ async def test_floor_counts_what_was_taken_since_it_looked(tmp_path: Path, monke
             await store(archive, make_instance(number, size=100_000))
         with pytest.raises(OutOfResources):
             begin(archive, make_instance(9))
+
+
+@pytest.mark.parametrize("limit", [{"min_free_bytes": 500_000}, {"max_bytes": 1_000_000}], ids=["floor", "quota"])
+async def test_large_object_does_not_run_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: dict[str, int]
+) -> None:
+    """There was room when it began; when there is none its rest is dropped, and nothing of it stays."""
+    monkeypatch.setattr("pacslite.archive.space.monotonic", lambda: 1000.0)
+    disk = _Disk()
+    disk.free = 1_500_000
+    async with archive_in(tmp_path, operations=disk, piece_bytes=65_536, **limit) as archive:
+        await store(archive, make_instance(1, size=300_000))
+        incoming = begin(archive, make_instance(2, size=50_000_000))
+        data = memoryview(make_instance(2, size=50_000_000).data)
+        most = 0
+        for at in range(0, len(data), 65_536):
+            incoming.write(data[at : at + 65_536])
+            await asyncio.sleep(0)
+            most = max(most, sum(path.stat().st_size for path in tmp_path.rglob("*.dcm")))
+        with pytest.raises(OutOfResources):
+            await incoming.commit()
+        assert most < 1_600_000
+        assert len(files_in(tmp_path)) == 1
+        assert archive._budget.used == 0
 
 
 async def test_quota(tmp_path: Path) -> None:
