@@ -91,7 +91,7 @@ class IdentityVerifier:
                 options.jwt_key,
                 algorithms=list(options.jwt_algorithms),
                 audience=options.jwt_audience or None,
-                options={"require": ["exp", "sub"]},
+                options={"require": ["exp", "sub"], "verify_aud": bool(options.jwt_audience)},
             )
         except jwt.PyJWTError:
             return None

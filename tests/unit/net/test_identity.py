@@ -35,6 +35,9 @@ async def verify(options: IdentityOptions, item: UserIdentity | None) -> Identit
         (OPEN, UserIdentity(1, b"ward"), "ward"),
         (OPEN, UserIdentity(4, b"<saml/>"), ""),
         (REQUIRED, UserIdentity(5, token()), "anna"),
+        (OPEN, UserIdentity(5, token()), "anna"),  # whomever it is for, where no audience is configured
+        (OPEN, UserIdentity(3, b"kerberos ticket"), ""),  # not supported, and no identity is required
+        (OPEN, UserIdentity(9, b"of a later edition"), ""),
     ],
 )
 async def test_who_is_let_in(options: IdentityOptions, item: UserIdentity | None, user: str) -> None:
@@ -54,6 +57,10 @@ async def test_who_is_let_in(options: IdentityOptions, item: UserIdentity | None
         (REQUIRED, UserIdentity(5, token(aud="others"))),
         (REQUIRED, UserIdentity(5, token(sub=None))),
         (REQUIRED, UserIdentity(5, b"\xff no token")),
+        (REQUIRED, UserIdentity(5, jwt.encode({"sub": "anna", "aud": "pacs", "exp": 4e9}, "", "none").encode())),
+        (REQUIRED, UserIdentity(4, b"<saml/>")),
+        (IdentityOptions({}, required=True), UserIdentity(2, b"anna", b"right")),  # nobody is configured
+        (IdentityOptions(USERS, required=True), UserIdentity(5, token())),  # no key to prove it by
     ],
 )
 async def test_who_is_refused_permanently_by_the_acse(options: IdentityOptions, item: UserIdentity | None) -> None:
