@@ -11,6 +11,7 @@ from pacslite.dimse.messages import Message, response_to
 from pacslite.dimse.reader import BoundedBuffer, Discard
 from pacslite.dimse.service import Peer, Request, Service
 from pacslite.dimse.status import Status, is_failure, is_pending
+from pacslite.dimse.uids import STORAGE_SERVICE_CLASS
 from pacslite.dimse.writer import Frames, command_frames, data_frames
 from pacslite.errors import DimseError
 from pacslite.net.connection import Connection
@@ -20,6 +21,8 @@ from pacslite.upper_layer.negotiation import AbstractSyntaxOffer
 __all__ = ["ConnectionReply", "Dispatcher", "Observer"]
 
 log = logging.getLogger("pacslite.dimse")
+
+_KNOWN_SYNTAXES = 10_000  # a peer can invent private UIDs without end
 
 Observer = Callable[[Peer, Message, int | None, float], None]  # peer, request, final status, seconds
 
@@ -118,8 +121,9 @@ class Dispatcher:
         for service in self._services:
             offer = service.offer(abstract_syntax, service_class)
             if offer is not None:
-                if len(self._service_of) < 10_000:  # a peer can invent private UIDs without end
-                    self._service_of[abstract_syntax] = service
+                if len(self._service_of) >= _KNOWN_SYNTAXES:
+                    self._service_of.clear()
+                self._service_of[abstract_syntax] = service
                 return offer
         return None
 
@@ -194,8 +198,12 @@ class Dispatcher:
     def _find(self, message: Message) -> Service | None:
         abstract_syntax = message.context.abstract_syntax
         service = self._service_of.get(abstract_syntax)
-        if service is None and self.offer(abstract_syntax, None) is not None:
-            service = self._service_of.get(abstract_syntax)
+        if (
+            service is None
+        ):  # forgotten; that it was accepted is certain, perhaps for the service class its proposer gave
+            for service_class in (None, STORAGE_SERVICE_CLASS):
+                if self.offer(abstract_syntax, service_class) is not None:
+                    return self._service_of[abstract_syntax]
         return service
 
 

@@ -130,7 +130,12 @@ class Certificates:
         self._expiry_checked = time.monotonic()
         from cryptography import x509
 
-        not_after = min(one.not_valid_after_utc for one in x509.load_pem_x509_certificates(certificate.read_bytes()))
+        try:
+            chain = x509.load_pem_x509_certificates(certificate.read_bytes())
+            not_after = min(one.not_valid_after_utc for one in chain)
+        except (OSError, ValueError) as error:  # what is in use stays in use
+            log.warning("certificate's end not known", extra={"file": str(certificate), "why": str(error)})
+            return
         left = not_after.timestamp() - time.time()
         if left < _EXPIRY_WARNING_SECONDS:
             event = "certificate has expired" if left < 0 else "certificate expires"

@@ -451,6 +451,20 @@ async def test_a_fault_while_an_instance_is_begun_is_answered_after_it(site: Sit
         assert await wire.echo() == 0
 
 
+async def test_private_classes_without_end_keep_nobody_out(site: Site) -> None:
+    """What a peer invents is not remembered for ever, and does not displace what others have negotiated."""
+    private = "1.2.826.0.1.3680043.8.498.5.1"
+    text = b"".join(struct.pack(">H", len(uid)) + uid for uid in (private.encode(), b"1.2.840.10008.4.2"))
+    context = [Context(1, private), Context(3, VERIFICATION)]
+    async with await Wire.associate(site.port, context, user_items=user_item(0x57, text + b"\0\0")) as wire:
+        for number in range(10_001):
+            assert site.dispatcher.offer(f"1.2.3.{number}", "1.2.840.10008.4.2") is not None
+        assert private not in site.dispatcher._service_of
+        assert len(site.dispatcher._service_of) < 10_000
+        assert (await wire.store(private, "1.2.3", b"abcd")).status == 0
+        assert await wire.echo() == 0
+
+
 async def test_the_same_request_again_has_the_same_answer_and_large_ones_are_not_kept(site: Site) -> None:
     """Devices ask the same each time; a peer that invents requests must not fill our memory with them."""
     for _ in range(3):

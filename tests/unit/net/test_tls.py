@@ -486,6 +486,31 @@ def test_the_end_of_a_certificate_is_warned_about(
     assert [record.message for record in caplog.records] == told * 2
 
 
+async def test_a_certificate_that_has_gone_is_told_and_the_watch_goes_on(
+    files: Files, caplog: pytest.LogCaptureFixture
+) -> None:
+    certificates = Certificates(files.options())
+    watching = asyncio.create_task(certificates.watch(0.01))
+    context = certificates.server
+    files.certificate.unlink()
+    await asyncio.sleep(0.1)
+    certificates._expiry_checked = float("-inf")  # a day later
+    await asyncio.sleep(0.1)
+    assert [record.message for record in caplog.records] == [
+        "certificate not reloaded",
+        "certificate's end not known",
+    ]
+    assert certificates.server is context
+    assert not watching.done()
+    files.issue()
+    for _ in range(100):
+        if certificates.server is not context:
+            break
+        await asyncio.sleep(0.01)
+    assert certificates.server is not context
+    watching.cancel()
+
+
 # outbound
 
 
