@@ -13,6 +13,7 @@ from pydicom import config
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # "tests.support" is found however pytest is run
 
 from tests.support.corpus import CorpusFile, corpus
+from tests.support.networks import Cable
 from tests.support.peers import Capture, Dcmjs, Dcmtk, Orthanc, QrScp, StoreScp
 from tests.support.processes import Background, Pacslite, RunResult, ServerFactory, free_port, need, run
 
@@ -125,6 +126,13 @@ def dcmjs_scp(
     peer = Background.start(["node", dcmjs_script, port, "DCMJS", "scp"], log, port=port)
     yield peer
     peer.stop()
+
+
+@pytest.fixture
+def cable() -> Iterator[Cable]:
+    """Two networks of the test's own, joined by a cable."""
+    with Cable() as joined:
+        yield joined
 
 
 @pytest.fixture

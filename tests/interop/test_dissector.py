@@ -2,16 +2,23 @@
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
+from pacslite.scu.client import Client
+from pacslite.scu.commitment import Reference
 from tests.support.exchange import QUERY_CONTEXTS, identifier, send_instances
 from tests.support.instances import Instance, make_instance
 from tests.support.peers import Capture, Dcmtk, StoreScp
 from tests.support.processes import Pacslite
-from tests.support.wire import STUDY_ROOT_FIND, RejectedError, Wire
+from tests.support.wire import CT_IMAGE, STUDY_ROOT_FIND, RejectedError, Wire
+
+
+@pytest.fixture(scope="module")
+def settings() -> Mapping[str, Mapping[str, object]]:
+    return {"commitment": {"grace_seconds": 0.2}}
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +49,10 @@ async def test_each_service(
     await dcmtk("movescu", "-S", "-aem", "UNHEARD_OF", *peer, *keys, expect=69)
     await dcmtk("getscu", "-S", "-od", received, *peer, *keys)
     await dcmtk("echoscu", "-aec", "WRONG", "127.0.0.1", server.port, expect=1)
+    await dcmtk("findscu", "-S", "--cancel", 1, *peer, "-k", "QueryRetrieveLevel=STUDY", "-k", "StudyInstanceUID")
+    async with Client(f"{server.ae_title}@127.0.0.1:{server.port}", calling_ae_title="WS1") as client:
+        wanted = [Reference(CT_IMAGE, one.sop_instance_uid) for one in study]
+        assert (await client.commitment([*wanted, Reference(CT_IMAGE, "1.2.3.4")], seconds=20)).failed
     with contextlib.suppress(RejectedError):
         await Wire.associate(server.port, QUERY_CONTEXTS, called="WRONG")
     async with await Wire.associate(server.port, QUERY_CONTEXTS) as wire:
@@ -60,5 +71,8 @@ async def test_each_service(
         "C-FIND-RSP",
         "C-MOVE-RSP",
         "C-GET-RSP",
+        "C-CANCEL-RQ",
+        "N-ACTION-RSP",
+        "N-EVENT-REPORT-RQ",
     ):
         assert word in seen, f"no {word} in the capture:\n{seen.output[-3000:]}"

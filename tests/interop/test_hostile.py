@@ -56,7 +56,12 @@ def settings() -> Mapping[str, Mapping[str, object]]:
     return {
         "timeouts": {"artim_seconds": 1.5, "write_seconds": 1.5, "dimse_seconds": 1.5},
         "storage": {"unknown_sop_classes": False},
-        "limits": {"maximum_associations": 3000, "maximum_associations_per_host": 2800, "connections_per_second": 0},
+        "limits": {
+            "maximum_associations": 3000,
+            "maximum_associations_per_host": 2800,
+            "connections_per_second": 0,
+            "identifier_bytes": 3_000_000,
+        },
     }
 
 
@@ -429,7 +434,7 @@ async def test_identifiers_of_50_000_nested_sequences(server: Pacslite, beside: 
     """Orthanc's process ends at that. Answered in the protocol's terms, at once."""
     body = identifier("STUDY", StudyInstanceUID="1.2.3")
     head = body[: body.index(b"\x20\0\x0d\0")]
-    data = head[:16] + nested(40_000, defined=closed) + body[16:]
+    data = head[:16] + nested(50_000, defined=closed) + body[16:]
     async with beside(), asyncio.timeout(5), await Wire.associate(server.port, CONTEXTS) as wire:
         await wire.start_query(STUDY_ROOT_FIND, data)
         answers = [answer async for answer in wire.answers()]
@@ -461,9 +466,9 @@ async def test_noise_for_identifiers(server: Pacslite, beside: Beside) -> None:
 
 
 async def test_an_identifier_beyond_all_measure(server: Pacslite) -> None:
-    """Two megabytes where one is allowed: A700, and read to its end."""
+    """Four megabytes where three are allowed: A700, and read to its end."""
     async with await Wire.associate(server.port, CONTEXTS) as wire:
-        await wire.start_query(STUDY_ROOT_FIND, bytes(2_000_000))
+        await wire.start_query(STUDY_ROOT_FIND, bytes(4_000_000))
         (answer,) = [answer async for answer in wire.answers()]
         assert answer.status == 0xA700
         assert await wire.echo() == 0

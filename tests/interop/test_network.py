@@ -21,6 +21,7 @@ from pacslite.scu.client import Client
 from pacslite.scu.requestor import RequestorOptions
 from tests.support.exchange import identifier, send_instances
 from tests.support.instances import Instance, make_instance
+from tests.support.networks import Cable, launched
 from tests.support.peers import Dcmtk
 from tests.support.processes import Pacslite, ServerFactory, free_port
 from tests.support.raw import command, p_data, pdv, user_item
@@ -93,6 +94,35 @@ async def test_peers_may_what_their_entry_says(new_server: ServerFactory) -> Non
             with pytest.raises(RejectedError) as caught:
                 await statuses(calling, called)
             assert caught.value.codes == codes
+
+
+async def test_who_is_not_on_this_machine_is_a_stranger(new_server: ServerFactory, cable: Cable) -> None:
+    """As it comes: other hosts are refused but for those that are configured, this machine is not."""
+    server = new_server()
+    here, there = cable.here, cable.there
+    server.settings = {"[listener]": {"host": here.address, "port": server.port}}
+    server.remotes = [{"ae_title": "CT01", "host": there.address, "allow": ["echo"]}]
+    server.prefix = here.prefix
+    await launched(server)
+    try:
+        for network, address, calling, codes in (
+            (there, here.address, "WIRE", (1, 1, 3)),
+            (there, here.address, "PACSLITE", (1, 1, 3)),
+            (there, here.address, "CT01", None),
+            (here, "127.0.0.1", "WIRE", None),
+            (here, here.address, "WIRE", (1, 1, 3)),  # not known to be this machine
+        ):
+            caught: tuple[int, ...] | None = None
+            try:
+                sock = await network.connect((address, server.port))
+                async with await Wire.associate(server.port, CONTEXTS, calling=calling, sock=sock) as wire:
+                    assert await wire.echo() == 0
+            except RejectedError as rejected:
+                caught = rejected.codes
+            assert caught == codes
+        await asyncio.to_thread(server.stop)
+    finally:
+        server.kill()
 
 
 # users

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from pydicom import Dataset
+from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID
 from pynetdicom import AE, build_role, evt
 from pynetdicom.dimse_primitives import C_STORE
@@ -17,10 +18,17 @@ from pynetdicom.pdu_primitives import (
     UserIdentityNegotiation,
 )
 
-from tests.support.exchange import send_instances
+from tests.support.exchange import parse_data_set, send_instances
 from tests.support.instances import Instance, make_instance
-from tests.support.processes import Pacslite
-from tests.support.wire import CT_IMAGE, STUDY_ROOT_FIND, STUDY_ROOT_GET, STUDY_ROOT_MOVE, VERIFICATION
+from tests.support.processes import Pacslite, ServerFactory
+from tests.support.wire import (
+    CT_IMAGE,
+    EXPLICIT_LITTLE,
+    STUDY_ROOT_FIND,
+    STUDY_ROOT_GET,
+    STUDY_ROOT_MOVE,
+    VERIFICATION,
+)
 
 
 @dataclass
@@ -218,11 +226,49 @@ def test_extended_negotiation_is_answered_in_its_length(server: Pacslite) -> Non
         assert answers[0][0] == 1  # relational queries
 
 
-def test_private_class_by_its_service_class(server: Pacslite) -> None:
-    """57H with the storage service class (PS3.4 B.4.1.2)."""
+@pytest.mark.parametrize("maximum_length", [0, 4096, 16_382, 131_072])
+def test_pdu_sizes(server: Pacslite, study: Sequence[Instance], maximum_length: int) -> None:
+    """Both ways; 0 is no limit (PS3.8 §D.1)."""
+    received: list[bytes] = []
+
+    def on_store(event: evt.Event) -> int:
+        assert isinstance(event.request, C_STORE)
+        assert event.request.DataSet is not None
+        received.append(event.request.DataSet.getvalue())
+        return 0
+
+    association = _associate(
+        server,
+        [STUDY_ROOT_GET, CT_IMAGE],
+        max_pdu=maximum_length,
+        ext_neg=[build_role(CT_IMAGE, scp_role=True, scu_role=True)],
+        evt_handlers=[(evt.EVT_C_STORE, on_store)],
+    )
+    keys = _query(QueryRetrieveLevel="STUDY", StudyInstanceUID=study[0].study_uid)
+    answers = list(association.send_c_get(keys, STUDY_ROOT_GET))
+    assert answers[-1][0].Status == 0
+    assert len(received) == len(study)
+    context = next(one for one in association.accepted_contexts if one.abstract_syntax == CT_IMAGE)
+    assert context.transfer_syntax
+    made = make_instance(maximum_length, seed=76, size=300_000)
+    data_set = parse_data_set(EXPLICIT_LITTLE, made.data)
+    data_set.file_meta = FileMetaDataset()
+    data_set.file_meta.TransferSyntaxUID = context.transfer_syntax[0]
+    assert association.send_c_store(data_set).Status == 0
+    association.release()
+
+
+def test_private_class_by_its_service_class(new_server: ServerFactory) -> None:
+    """57H with the storage service class (PS3.4 B.4.1.2), where private classes are not accepted otherwise."""
     private = "1.2.826.0.1.3680043.8.498.5.4711"
     item = SOPClassCommonExtendedNegotiation()
     item.sop_class_uid, item.service_class_uid = UID(private), UID("1.2.840.10008.4.2")
+    server = new_server(storage={"unknown_sop_classes": False})
+    server.start()
+    association = _associate(server, [private, VERIFICATION])
+    assert [context.abstract_syntax for context in association.accepted_contexts] == [VERIFICATION]
+    association.release()
     association = _associate(server, [private], ext_neg=[item])
     assert [context.abstract_syntax for context in association.accepted_contexts] == [private]
     association.release()
+    server.stop()

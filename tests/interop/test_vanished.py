@@ -7,13 +7,11 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-
-import pytest
+from collections.abc import Awaitable, Callable, Sequence
 
 from tests.support.exchange import identifier
 from tests.support.instances import Instance, make_instance
-from tests.support.networks import Cable, Network
+from tests.support.networks import Cable, Network, launched
 from tests.support.processes import Pacslite, ServerFactory
 from tests.support.raw import accept_pdu, command, p_data, pdv, read_pdu
 from tests.support.wire import (
@@ -37,36 +35,10 @@ CONTEXTS = [
 MARK = b"VANISHED" * 64
 
 
-@pytest.fixture
-def cable() -> Iterator[Cable]:
-    with Cable() as joined:
-        yield joined
-
-
-async def connect(network: Network, address: tuple[str, int]) -> socket.socket:
-    def make() -> socket.socket:
-        one = socket.create_connection(address, timeout=5)
-        one.setblocking(False)
-        return one
-
-    return await asyncio.to_thread(network.call, make)
-
-
 async def associate(
     network: Network, address: tuple[str, int], contexts: Sequence[Context] = CONTEXTS, calling: str = "WIRE"
 ) -> Wire:
-    return await Wire.associate(
-        address[1], contexts, host=address[0], calling=calling, sock=await connect(network, address)
-    )
-
-
-async def started(server: Pacslite) -> None:
-    server.launch()
-    for _ in range(1000):
-        if " serving " in server.text():
-            return
-        await asyncio.sleep(0.02)
-    raise AssertionError(server.text())
+    return await Wire.associate(address[1], contexts, calling=calling, sock=await network.connect(address))
 
 
 def connections(server: Pacslite) -> int:
@@ -96,7 +68,7 @@ async def test_peers_that_vanish(new_server: ServerFactory, cable: Cable) -> Non
     server.prefix = here.prefix
     near, far = ("127.0.0.1", server.port), (here.address, server.port)
     series = [make_instance(n, seed=75, size=400_000) for n in range(20)]
-    await started(server)
+    await launched(server)
     try:
         listener = await asyncio.to_thread(there.call, lambda: socket.create_server((there.address, destination_port)))
         asked, over = asyncio.Event(), asyncio.Event()
@@ -148,7 +120,7 @@ async def test_peers_that_vanish(new_server: ServerFactory, cable: Cable) -> Non
 
 async def _all_kinds(there: Network, far: tuple[str, int], series: Sequence[Instance]) -> list[socket.socket | Wire]:
     """Associations of a far peer, each in another state."""
-    silent = await connect(there, far)  # Sta2
+    silent = await there.connect(far)  # Sta2
     idle = await associate(there, far)
     half: list[Wire] = []
     for number, size in enumerate((1_000, 3_000_000)):  # in the middle of an instance

@@ -1,7 +1,9 @@
 """Two networks with one cable between them, as network namespaces: the cable can be pulled (needs root)."""
 
+import asyncio
 import ctypes
 import os
+import socket
 import subprocess
 import threading
 import time
@@ -11,9 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from tests.support.processes import need
+from tests.support.processes import Pacslite, need
 
-__all__ = ["Cable", "Network"]
+__all__ = ["Cable", "Network", "launched"]
 
 _CLONE_NEWNET = 0x40000000
 _T = TypeVar("_T")
@@ -68,6 +70,16 @@ class Network:
             raise failed[0]
         return made[0]
 
+    async def connect(self, address: tuple[str, int]) -> socket.socket:
+        """A connection from here, for the caller's event loop."""
+
+        def make() -> socket.socket:
+            one = socket.create_connection(address, timeout=5)
+            one.setblocking(False)
+            return one
+
+        return await asyncio.to_thread(self.call, make)
+
     def stop(self) -> None:
         self.keeper.kill()
         self.keeper.wait()
@@ -102,3 +114,14 @@ class Cable:
     def pull(self) -> None:
         """Nothing comes through any more, in either direction, and nobody is told."""
         self.there.run("ip", "link", "set", "far", "down")
+
+
+async def launched(server: Pacslite) -> None:
+    """Start a server in another network, where nobody here can see its port."""
+    server.launch()
+    for _ in range(1000):
+        if " serving " in server.text():
+            return
+        assert server.process.poll() is None, server.text()
+        await asyncio.sleep(0.02)
+    raise AssertionError(server.text())
