@@ -52,6 +52,7 @@ class Settler:
         self._committed: list[Unsettled] = []
         self._stuck: deque[Unsettled] = deque()  # could not be moved; their rows are safe
         self._told = False  # that there are some
+        self._held: list[Unsettled] = []  # settled, and the store wants them by their name once more to remove them
         self._notes = False  # there are some to carry out
         self._wanted = threading.Event()
         self._stopping = False
@@ -146,6 +147,12 @@ class Settler:
         for start in range(0, len(batch), _BATCH):
             with self.lock:
                 self._settle_some(batch[start : start + _BATCH])
+        if self._store.must_sync:
+            self._store.sync_all()
+        with self.lock:
+            held, self._held = self._held, []
+            for unsettled in held:
+                self._settled(unsettled)
         self._told = bool(self._stuck)
         if self._notes:
             self._notes = False
@@ -153,11 +160,11 @@ class Settler:
                 carry_out_notes(self._store, self._index)
 
     def _make_rows_safe(self, batch: Sequence[Unsettled]) -> bool:
-        if self._store.must_sync or (batch and self._options.durability == "commit"):
+        if batch and self._options.durability == "commit":
             self._store.sync_all()  # files were not synced when they were acknowledged: now, all at once
         if self._index.checkpoint():
             return True
-        if len(batch) < _MANY * self._options.settle_files:
+        if len(batch) < _MANY * self._options.settle_files and not self._store.is_pressed:
             return False  # a reader holds the index back; next time
         self._index.sync()
         return True
@@ -167,13 +174,19 @@ class Settler:
         outcomes = self._store.settle([(unsettled.name, unsettled.path) for unsettled in current])
         for unsettled, error in zip(current, outcomes, strict=True):
             if error is None:
-                self.forget(unsettled)
+                self._settled(unsettled)
             else:  # it stays readable where it is, and is tried again
                 if not self._told:  # one of them is named, not each in each round
                     self._told = True
                     extra = {"file": unsettled.name, "path": str(unsettled.path), "error": str(error)}
                     log.error("settle", extra=extra)
                 self._stuck.append(unsettled)
+
+    def _settled(self, unsettled: Unsettled) -> None:
+        if self._store.holds(unsettled.name):
+            self._held.append(unsettled)
+        else:
+            self.forget(unsettled)
 
     def _run(self, revive: Callable[[], None]) -> None:
         try:

@@ -35,6 +35,7 @@ async def test_synced_before_answered(new_server: ServerFactory, journal_bytes: 
             synced = _positions(trace.calls, SYNCS, r"/incoming|syncfs|/data0>")
             in_journal = _positions(trace.calls, ("pwritev2",), INTO_JOURNAL)
             assert bool(in_journal) == (journal_bytes > 0 and len(instance.data) < 256 << 10), trace.raw
+            written += in_journal
             synced += in_journal
             answered = _positions(trace.calls, SENDS, r"<TCP")
             assert written, trace.raw

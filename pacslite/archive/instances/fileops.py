@@ -1,6 +1,7 @@
 """The system calls the file system store is made of, as one object, so that a test can let any of them fail."""
 
 import ctypes
+import errno
 import os
 from collections.abc import Sequence
 
@@ -15,6 +16,8 @@ if _sync_file_range is not None:
     _sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 _LIBC.syncfs.argtypes = (ctypes.c_int,)
 _IOV_MAX = 1024
+# From one file system to another, or with an old kernel
+_CANNOT_COPY = frozenset({errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP})
 _DSYNC = getattr(os, "RWF_DSYNC", 0)  # Linux: the sync of this range only, in the same call
 
 
@@ -46,6 +49,21 @@ class FileOperations:
             while (written := os.writev(fd, group)) < left:  # a short write: the disk is full next time, or a signal
                 left -= written
                 group = _after(group, written)
+
+    def copy(self, fd: int, offset: int, to: int, size: int) -> None:
+        """Write ``size`` bytes of ``fd`` from ``offset`` on at the position of ``to``; in the kernel where it can."""
+        while size:
+            try:
+                copied = _copy_file_range(fd, to, size, offset)
+            except OSError as error:
+                if error.errno not in _CANNOT_COPY:
+                    raise
+                self.append(to, [os.pread(fd, size, offset)])
+                return
+            if not copied:
+                raise OSError(errno.EIO, "file is shorter than it was")
+            offset += copied
+            size -= copied
 
     def write_at(self, fd: int, data: bytes, offset: int) -> None:
         view = memoryview(data)
@@ -111,6 +129,12 @@ class FileOperations:
         """What an unprivileged writer may still use."""
         found = os.fstatvfs(fd)
         return found.f_bavail * found.f_frsize
+
+
+def _copy_file_range(fd: int, to: int, size: int, offset: int) -> int:
+    if not hasattr(os, "copy_file_range"):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    return os.copy_file_range(fd, to, size, offset)
 
 
 def _after(buffers: Sequence[bytes | bytearray | memoryview], written: int) -> list[bytes | bytearray | memoryview]:

@@ -1,24 +1,27 @@
 """Instances as PS3.10 files in a local file system.
 
-One object costs one create, one write, and one write to the journal (journal.py); a large one, and any while the
-journal has no room, an fdatasync of its file instead. No rename stands between a peer and its answer: the file proves
-itself by the length and digest in its header (dataset/meta.py), so a torn one is known at the next start, and on ext4,
-xfs and btrfs the fdatasync of a new file makes its name durable too. Names are opened component by component below a
-directory descriptor, without following symbolic links: what is planted in the tree is an error, not a way out.
+A small object costs one write to the journal, and its file is made when it is settled. A large one, and any while the
+journal has no room, costs one create, one write and one fdatasync in ``incoming/``. No rename stands between a peer and
+its answer: the file proves itself by the length and digest in its header (dataset/meta.py), so a torn one is known at
+the next start, and on ext4, xfs and btrfs the fdatasync of a new file makes its name durable too. Names are opened
+component by component below a directory descriptor, without following symbolic links: what is planted in the tree is an
+error, not a way out.
 """
 
 import errno
 import logging
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import count, groupby
 from pathlib import Path
 from time import time_ns
 
 from pacslite.archive.instances.fileops import FileOperations
-from pacslite.archive.instances.journal import Journal, JournalRecord
+from pacslite.archive.instances.journal import Journal
+from pacslite.archive.instances.journaled import JournaledFiles
 from pacslite.archive.instances.layout import SUFFIX, InstancePath
 from pacslite.archive.instances.protocol import IncomingFile
 
@@ -29,45 +32,43 @@ log = logging.getLogger("pacslite.archive")
 _WRITEBACK_STEP = 1 << 20  # hand this much to the disk at a time while the object still arrives
 _WRITEBACK_LAG = 16 << 20  # and let no more than this pile up: the last sync of a large object stays short
 _JOURNALED = 256 << 10  # bytes of a file; a larger one gains less than the second writing of its bytes costs
+_PARTIAL = ".new"  # of a file that takes the name of another when it is whole
 _JOURNALS_FREE = 8  # a disk with less room than this many journals is not made smaller by one
 
 
 class _IncomingFile:
-    """A file in ``incoming/``. The header comes last if the object is streamed, first if it came complete."""
+    """A file in ``incoming/``. The header comes last if the object is streamed, first if it came complete.
 
-    __slots__ = (
-        "_begun",
-        "_directory",
-        "_fd",
-        "_journal",
-        "_operations",
-        "_waited",
-        "content",
-        "name",
-        "record",
-        "size",
-    )
+    A small one that came complete is ``content``, and no file, until the journal has it or has no room for it.
+    """
 
-    def __init__(self, operations: FileOperations, directory: int, name: str, fd: int, journal: Journal | None) -> None:
+    __slots__ = ("_begun", "_directory", "_fd", "_journaled", "_operations", "_waited", "content", "name", "size")
+
+    def __init__(self, operations: FileOperations, directory: int, name: str, journaled: JournaledFiles | None) -> None:
         self._operations = operations
         self._directory = directory
-        self._fd = fd
-        self._journal = journal
-        self.content: Sequence[bytes | bytearray] | None = None  # all of it, if it is for the journal
-        self.record: int | None = None  # its position in the journal
+        self._fd = -1
+        self._journaled = journaled
         self._begun = 0  # writeback started up to here
         self._waited = 0  # and finished up to here
+        self.content: Sequence[bytes | bytearray] | None = None
         self.name = name
         self.size = 0
 
     def leave_room(self, size: int) -> None:
-        os.lseek(self._fd, size, os.SEEK_SET)  # a hole, until the header is written
+        """Begin the file with a hole, until the header is written."""
+        self.make()
+        os.lseek(self._fd, size, os.SEEK_SET)
         self.size = size
 
     def append(self, pieces: Sequence[bytes | bytearray]) -> None:
-        self._operations.append(self._fd, pieces)
         added = sum(map(len, pieces))
-        self.content = pieces if self._journal is not None and not self.size and added <= _JOURNALED else None
+        if self._journaled is not None and not self.size and added <= _JOURNALED:
+            self.content = pieces
+            self.size = added
+            return
+        self.make()
+        self._operations.append(self._fd, pieces)
         self.size += added
         if self.size - self._begun >= _WRITEBACK_STEP:
             self._operations.start_writeback(self._fd, self._begun, self.size - self._begun)
@@ -77,9 +78,17 @@ class _IncomingFile:
                 self._operations.await_writeback(self._fd, self._waited, step)
                 self._waited += step
 
+    def make(self) -> None:
+        """Be a file, if it is none yet."""
+        if self._fd < 0:
+            self._fd = self._operations.create(self._directory, self.name)
+        if self.content is not None:
+            content, self.content = self.content, None
+            self._operations.append(self._fd, content)
+
     def begin_writeback(self) -> None:
         """Wake the disk; the caller has something to compute before it syncs."""
-        if self.content is None:
+        if self._fd >= 0:
             self._operations.start_writeback(self._fd, self._begun, 0)
             self._begun = self.size
 
@@ -87,6 +96,7 @@ class _IncomingFile:
         self._operations.write_at(self._fd, header, 0)
 
     def sync(self) -> None:
+        self.make()
         self._operations.sync(self._fd)
 
     def close(self) -> None:
@@ -95,12 +105,13 @@ class _IncomingFile:
             self._operations.close(fd)
 
     def discard(self) -> None:
+        self.content = None
         try:
-            if self.record is not None and self._journal is not None:
-                self._journal.cancel(self.record)
+            if self._journaled is not None:
+                self._journaled.remove(_number(self.name))
             if self._fd >= 0:
                 self._operations.truncate(self._fd, 0)  # if the name comes back after a power cut, it proves nothing
-            self._operations.unlink(self._directory, self.name)
+                self._operations.unlink(self._directory, self.name)
         except OSError:
             pass  # an unreadable or torn file is removed at the next start
         finally:
@@ -111,8 +122,8 @@ class FilesystemStore:
     """``incoming/`` and ``instances/`` below one data directory, and the journal of what comes in.
 
     Args:
-        journal_bytes: Size of the journal that ``prepare`` makes; 0 for none. Whatever a stop left in a journal is
-            back in ``incoming/`` when this returns.
+        journal_bytes: Size of the journal that ``prepare`` makes; 0 for none. What a stop left in one counts as
+            ``incoming``, whatever this says.
     """
 
     def __init__(self, data_dir: Path, operations: FileOperations | None = None, *, journal_bytes: int = 0) -> None:
@@ -123,43 +134,60 @@ class FilesystemStore:
         self._incoming = self._make_root("incoming")
         self._instances = self._make_root("instances")
         self.sync_names()
+        for name in _names(self._incoming):
+            if name.endswith(_PARTIAL):
+                self.operations.unlink(self._incoming, name)
+        journal = Journal.open(self.operations, self._data)
+        self._journaled = JournaledFiles(self.operations, journal) if journal is not None else None
+        self._journal_bytes = journal_bytes
         # Numbers are not used again, whatever became of the files: a note of a removal must not fit a later file
         last = max(map(_number, self.incoming()), default=0)
         self._numbers = count(max(last + 1, time_ns() // 1000))
         self._lock = threading.Lock()  # makes directories against the removal of empty ones
-        self._journal_bytes = journal_bytes
         self._syncing = threading.Lock()
-        self._distrusted = False  # a sync failed: files in ``incoming`` may be on the disk only in part
-        self._journal = self._open_journal()
+        self._takes_more = bool(journal_bytes)  # into the journal; not while a file of it cannot be placed
+        self._distrusted = False  # a sync failed: files that are not retired may be on the disk only in part
 
     def close(self) -> None:
         """Give the descriptors back."""
-        if self._journal is not None:
-            self._journal.close()
+        if self._journaled is not None:
+            self._journaled.journal.close()
         for fd in (self._incoming, self._instances, self._data):
             os.close(fd)
 
     # incoming
 
     def create(self, header_size: int) -> _IncomingFile:
-        name = _name(next(self._numbers))
-        fd = self.operations.create(self._incoming, name)
-        file = _IncomingFile(self.operations, self._incoming, name, fd, self._journal)
+        journaled = self._journaled if self._takes_more else None
+        file = _IncomingFile(self.operations, self._incoming, _name(next(self._numbers)), journaled)
         if header_size:
             file.leave_room(header_size)
+        elif journaled is None:
+            file.make()
         return file
 
     def open_incoming(self, name: str) -> int:
+        if self._journaled is not None and self._journaled.holds(_number(name)):
+            path = self._journaled.place_of(_number(name))
+            return self._journaled.open(_number(name)) if path is None else self.open_settled(path)
         return self.operations.open_file(self._incoming, name)
 
     def remove_incoming(self, name: str) -> None:
-        with suppress(FileNotFoundError):
-            self.operations.unlink(self._incoming, name)
+        if self.holds(name) and self._journaled is not None:
+            self._journaled.remove(_number(name))
+        else:
+            with suppress(FileNotFoundError):
+                self.operations.unlink(self._incoming, name)
 
     def incoming(self) -> list[str]:
         """Ours only: digits and the suffix. Anything else is not touched."""
-        names = _names(self._incoming)
-        return sorted(name for name in names if name.endswith(SUFFIX) and name[: -len(SUFFIX)].isdecimal())
+        names = {name for name in _names(self._incoming) if _is_ours(name)}
+        if self._journaled is not None:
+            names.update(map(_name, self._journaled.pending()))
+        return sorted(names)
+
+    def holds(self, name: str) -> bool:
+        return self._journaled is not None and self._journaled.holds(_number(name))
 
     # settled
 
@@ -168,6 +196,7 @@ class FilesystemStore:
         with self._lock:  # no directory is removed as empty before its first file comes
             for _, group in groupby(files, key=lambda file: file[1][:3]):
                 outcomes += self._settle_series(list(group))
+        self._takes_more = bool(self._journal_bytes) and not any(outcomes)
         return outcomes
 
     def _settle_series(self, files: list[tuple[str, InstancePath]]) -> list[OSError | None]:
@@ -178,12 +207,41 @@ class FilesystemStore:
         outcomes: list[OSError | None] = []
         for name, path in files:
             try:
-                self.operations.rename(self._incoming, name, directory, path.name)
+                self._settle_one(name, directory, path)
                 outcomes.append(None)
             except OSError as error:
                 outcomes.append(error)
         self.operations.close(directory)
         return outcomes
+
+    def _settle_one(self, name: str, directory: int, path: InstancePath) -> None:
+        journaled = self._journaled
+        if journaled is None or not journaled.holds(_number(name)):
+            self.operations.rename(self._incoming, name, directory, path.name)
+        elif journaled.place_of(_number(name)) is None:
+            try:
+                self._make_file(journaled, _number(name), path, directory, path.name)
+            except FileExistsError:  # replaced: whoever reads the old one reads on
+                finish = partial(self.operations.rename, self._incoming, name + _PARTIAL, directory, path.name)
+                self._make_file(journaled, _number(name), path, self._incoming, name + _PARTIAL, finish)
+
+    def _make_file(
+        self,
+        journaled: JournaledFiles,
+        number: int,
+        path: InstancePath,
+        directory: int,
+        name: str,
+        finish: Callable[[], None] = lambda: None,
+    ) -> None:
+        fd = self.operations.create(directory, name)
+        try:
+            journaled.place(number, path, fd, finish)
+        except OSError:
+            self.operations.unlink(directory, name)
+            raise
+        finally:
+            self.operations.close(fd)
 
     def open_settled(self, path: InstancePath) -> int:
         directory = self._open_directory(path)
@@ -239,129 +297,90 @@ class FilesystemStore:
 
     def sync(self, files: Sequence[IncomingFile]) -> list[OSError | None]:
         outcomes: dict[str, OSError] = {}
-        journal = self._journal
         small = [file for file in files if isinstance(file, _IncomingFile) and file.content is not None]
-        records: list[int] | None = None
-        if journal is not None and small:
+        in_journal: set[str] = set()
+        if small and self._journaled is not None:
             try:
-                records = journal.append([(_number(f.name), f.size, f.content or ()) for f in small])
+                if self._journaled.append([(_number(file.name), file.size, file.content or ()) for file in small]):
+                    in_journal = {file.name for file in small}
             except OSError as error:
-                outcomes = dict.fromkeys((file.name for file in small), error)
-        for written, record in zip(small, records or (), strict=False):
-            written.record = record
-        in_journal = {file.name for file in small} if records is not None else outcomes.keys()
+                outcomes = {file.name: error for file in small}
         for file in files:
-            if file.name not in in_journal:
+            if file.name not in in_journal and file.name not in outcomes:
                 try:
                     file.sync()
                 except OSError as error:
                     outcomes[file.name] = error
-        for written in small:
-            written.content = None
+        for each in small:
+            each.content = None
         return [outcomes.get(file.name) for file in files]
 
     def is_quick(self, size: int) -> bool:
-        return self._journal is not None and size <= _JOURNALED
+        return self._journaled is not None and self._takes_more and size <= _JOURNALED
 
     @property
     def must_sync(self) -> bool:
-        return self._journal is not None and not self._journal.is_empty
+        return self._journaled is not None and not self._journaled.journal.is_empty
 
     @property
     def is_pressed(self) -> bool:
-        return self._journal is not None and self._journal.half_full
+        return self._journaled is not None and self._journaled.journal.half_full
 
     def sync_all(self) -> None:
         with self._syncing:
-            journal = self._journal
-            mark = journal.mark() if journal is not None else 0
-            at_rest = journal is not None and journal.at_rest
+            journaled = self._journaled
+            mark, at_rest = (journaled.journal.mark(), journaled.journal.at_rest) if journaled else (0, False)
             try:
                 self.operations.sync_filesystem(self._data)
             except OSError:
                 self._distrusted = True  # the kernel may forget what it could not write, and say well the next time
                 raise
-            if journal is None:
+            if journaled is None:
                 return
             if self._distrusted:
-                self._write_again(journal, mark)
+                self._write_again(journaled, mark)
                 self._distrusted = False
             if at_rest:  # every file is synced
-                self._journal = None
-                journal.remove()
+                self._journaled = None
+                journaled.journal.remove()
                 log.warning("journal failed: from now on each file is synced by itself")
             else:
-                journal.retire(mark)
+                journaled.retire(mark)
 
     def prepare(self) -> None:
         with self._syncing:
-            if self._journal is not None or not self._journal_bytes:
-                return
+            if self._journaled is not None:
+                journal = self._journaled.journal
+                if journal.size == self._journal_bytes or not journal.is_empty:
+                    return
+                self._journaled = None
+                journal.remove()
             free = self.free_bytes()
             if free < _JOURNALS_FREE * self._journal_bytes:
                 log.info("no journal", extra={"free_bytes": free})
-                return
-            self._journal = Journal.create(self.operations, self._data, self._journal_bytes)
+            elif self._journal_bytes:
+                journal = Journal.create(self.operations, self._data, self._journal_bytes)
+                self._journaled = JournaledFiles(self.operations, journal)
 
     def free_bytes(self) -> int:
         return self.operations.free_bytes(self._data)
 
     # private
 
-    def _open_journal(self) -> Journal | None:
-        """Give back what the journal holds; then it holds nothing."""
-        journal = Journal.open(self.operations, self._data)
-        if journal is None:
-            return None
-        found = 0
-        for record in journal.records():
-            self._lay(record)
-            found += 1
-        if found:
-            self.operations.sync_filesystem(self._data)
-            log.info("journal read", extra={"files": found})
-        if journal.size != self._journal_bytes:
-            journal.remove()
-            return None
-        journal.retire(journal.mark())
-        return journal
-
-    def _write_again(self, journal: Journal, mark: int) -> None:
+    def _write_again(self, journaled: JournaledFiles, mark: int) -> None:
         """Write files once more from their records, in place: readers see the same bytes, what is gone stays gone."""
-        for record in journal.records(before=mark):
+        for record, path in journaled.placed_before(mark):
             with suppress(FileNotFoundError):
-                fd = self.operations.open_to_write(self._incoming, _name(record.number))
+                directory = self._open_directory(path)
                 try:
-                    self.operations.write_at(fd, record.content, 0)
+                    fd = self.operations.open_to_write(directory, path.name)
+                finally:
+                    os.close(directory)
+                try:
+                    self.operations.write_at(fd, journaled.journal.read(record), 0)
                     self.operations.sync(fd)
                 finally:
                     self.operations.close(fd)
-
-    def _lay(self, record: JournalRecord) -> None:
-        """Make a file in ``incoming`` what its record says."""
-        name = _name(record.number)
-        if self._holds(name, record.content):
-            return
-        temporary = f"{name}.new"
-        with suppress(FileNotFoundError):
-            self.operations.unlink(self._incoming, temporary)
-        fd = self.operations.create(self._incoming, temporary)
-        try:
-            self.operations.append(fd, [record.content])
-            self.operations.sync(fd)
-        finally:
-            self.operations.close(fd)
-        self.operations.rename(self._incoming, temporary, self._incoming, name)
-
-    def _holds(self, name: str, content: bytes) -> bool:
-        try:
-            fd = self.open_incoming(name)
-        except FileNotFoundError:
-            return False
-        try:
-            return os.fstat(fd).st_size == len(content) and os.pread(fd, len(content), 0) == content
-        finally:
-            os.close(fd)
 
     def _make_root(self, name: str) -> int:
         with suppress(FileExistsError):
@@ -407,6 +426,10 @@ class FilesystemStore:
 
 def _name(number: int) -> str:
     return f"{number:020d}{SUFFIX}"
+
+
+def _is_ours(name: str) -> bool:
+    return name.endswith(SUFFIX) and name.removesuffix(SUFFIX).isdecimal()
 
 
 def _number(name: str) -> int:

@@ -2,8 +2,8 @@
 
 The fdatasync of a new file makes the file system commit its own journal (the inode, the name): 230 us for 4 KiB on the
 machine of docs/performance.md. Blocks that exist already need no such commit: 70 us. So a small file is acknowledged
-when its bytes stand here; the file itself is written without a sync, and synced with hundreds of others before its
-record is retired. After an unclean stop the records that were not retired give their files back.
+when its bytes stand here; the file itself is made some time later, straight in its place, and synced with hundreds of
+others before its record is retired. After an unclean stop the records that were not retired are what they were before.
 
 Layout, in blocks of 4096 bytes: two blocks that say, in turn, where the live records begin; then a ring of records. A
 record is a header of 64 bytes and the file, padded to whole blocks, so that no block is read to be written. A position
@@ -17,7 +17,7 @@ import os
 import struct
 import threading
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple, Self
 
@@ -31,7 +31,7 @@ JOURNAL = "journal"
 _BLOCK = 4096
 _RING = 2 * _BLOCK  # offset of the ring
 _ZEROS = bytes(_BLOCK)
-_START = struct.Struct("<8s16sQQQ")  # magic, secret, turn, bytes of the ring, position of the first live record
+_START = struct.Struct("<8s16sQQQQ")  # magic, secret, turn, bytes of the ring, position of the first live record, clean
 _START_MAGIC = b"PLJRNL1\0"
 _RECORD = struct.Struct("<8s16sQQQ")  # magic, secret, position, number, bytes of the file
 _RECORD_MAGIC = b"PLJREC1\0"
@@ -42,14 +42,15 @@ Pieces = Sequence[bytes | bytearray]
 
 
 class JournalRecord(NamedTuple):
-    """A file as it was acknowledged, or torn: the file proves itself, the record does not."""
+    """Where a file is in the journal. It may be torn: the file proves itself, the record does not."""
 
+    position: int
     number: int
-    content: bytes
+    size: int  # bytes of the file
 
 
 class Journal:
-    """Appends from any thread. Who writes a file writes it before its record: then ``mark`` covers both."""
+    """Appends from any thread. A record is held until its file is written elsewhere, and live until that is synced."""
 
     def __init__(
         self, operations: FileOperations, directory: int, fd: int, secret: bytes, capacity: int, turn: int, live: int
@@ -61,9 +62,10 @@ class Journal:
         self.capacity = capacity
         self._turn = turn
         self._live = live  # position of the first record that is not retired
-        self._head = live + capacity  # behind all that may be there: no room until ``retire`` was called
+        self._head = live
         self._lock = threading.Lock()
-        self._writing: set[int] = set()  # positions of the records being written
+        self._held: set[int] = set()  # positions of records that are being written, or whose files are not
+        self._clean = False  # its start says that it is empty
         self.broken = False  # a write failed: nothing more is written to it
 
     # making and opening
@@ -85,7 +87,7 @@ class Journal:
             for at in range(0, size, len(piece)):
                 operations.append(fd, [piece[: size - at]])
             journal = cls(operations, directory, fd, os.urandom(16), capacity, 0, 0)
-            journal.retire(journal.mark())
+            journal._write_start(0, clean=True)
             operations.sync(fd)
             operations.rename(directory, temporary, directory, JOURNAL)
             operations.sync_directory(directory)
@@ -106,18 +108,26 @@ class Journal:
             log.error("journal has no start: files that a power cut tore are lost")
             operations.close(fd)
             return None
-        secret, turn, capacity, live = max(starts, key=lambda start: start[1])
-        return cls(operations, directory, fd, secret, capacity, turn, live)
+        secret, turn, capacity, live, clean = max(starts, key=lambda start: start[1])
+        journal = cls(operations, directory, fd, secret, capacity, turn, live)
+        journal._clean = bool(clean)
+        for record in journal.records():  # all of them held
+            journal._held.add(record.position)
+            journal._head = record.position + _padded(record.size)
+        return journal
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Give the descriptor back; an empty journal is not searched when it is opened again."""
+        if self.is_empty and not self.broken and not self._clean:
+            with suppress(OSError):
+                self._write_start(self._live, clean=True)
         self._operations.close(self._fd)
 
     def remove(self) -> None:
         """Remove the file for good; nothing in it may be needed."""
         self._operations.unlink(self._directory, JOURNAL)
         self._operations.sync_directory(self._directory)
-        self.close()
+        self._operations.close(self._fd)
 
     # writing
 
@@ -136,58 +146,71 @@ class Journal:
         """It is time to retire."""
         return self._head - self._live > self.capacity // 2
 
-    def append(self, files: Sequence[tuple[int, int, Pieces]]) -> list[int] | None:
+    def append(self, files: Sequence[tuple[int, int, Pieces]]) -> list[JournalRecord] | None:
         """Make files durable: number, bytes and content of each. One write, which returns when it is on the disk.
 
         Returns:
-            The positions of their records; None if there is no room now, or the journal is broken.
+            Their records, which are held; None if there is no room now, or the journal is broken.
         Raises:
             OSError: Nothing of them is to be trusted, and the journal takes nothing more.
         """
         total = sum(_padded(size) for _, size, _ in files)
+        records: list[JournalRecord] = []
         with self._lock:
             begin = self._room(total)
             if begin is None:
                 return None
-            self._writing.add(begin)
-            self._head = begin + total
-        try:
-            positions: list[int] = []
-            buffers: list[bytes | bytearray] = []
             position = begin
-            for number, size, pieces in files:
-                positions.append(position)
-                buffers.append(self._record_header(position, number, size))
-                buffers += pieces
-                if padding := -(_HEADER + size) % _BLOCK:
-                    buffers.append(_ZEROS[:padding])
+            for number, size, _ in files:
+                records.append(JournalRecord(position, number, size))
                 position += _padded(size)
+            if self._clean:
+                self._write_start(self._live, clean=False)
+            self._head = position
+            self._held.update(record.position for record in records)
+        buffers: list[bytes | bytearray] = []
+        for record, (_, _, pieces) in zip(records, files, strict=True):
+            buffers.append(self._record_header(record))
+            buffers += pieces
+            if padding := -(_HEADER + record.size) % _BLOCK:
+                buffers.append(_ZEROS[:padding])
+        try:
             self._operations.write_durably(self._fd, buffers, _RING + begin % self.capacity)
         except OSError:
             self.broken = True
-            raise
-        finally:
             with self._lock:
-                self._writing.discard(begin)
-        return positions
+                self._held.difference_update(record.position for record in records)
+            raise
+        return records
 
-    def cancel(self, position: int) -> None:
-        """Take a record back: its file was not acknowledged after all."""
-        if position >= self._live:
-            self._operations.write_durably(self._fd, [bytes(_HEADER)], _RING + position % self.capacity)
+    def release(self, record: JournalRecord) -> None:
+        """Its file is written, or nobody wants it any more."""
+        with self._lock:
+            self._held.discard(record.position)
+
+    def cancel(self, record: JournalRecord) -> None:
+        """Take a record back, durably: its file was not acknowledged after all, or is removed.
+
+        Raises:
+            OSError: It may come back after a stop.
+        """
+        with self._lock:  # nobody takes the block for another record meanwhile
+            if record.position >= self._live:
+                self._operations.write_durably(self._fd, [bytes(_HEADER)], _RING + record.position % self.capacity)
+            self._held.discard(record.position)
 
     # retiring
 
     def mark(self) -> int:
         """A position. When all files are synced after this call, the records before it may be retired."""
         with self._lock:
-            return min(self._writing, default=self._head)
+            return min(self._held, default=self._head)
 
     @property
     def at_rest(self) -> bool:
-        """It is broken, and nobody writes to it any more."""
+        """It is broken, and the file of each record is written."""
         with self._lock:
-            return self.broken and not self._writing
+            return self.broken and not self._held
 
     def retire(self, mark: int) -> None:
         """Note durably that the records before ``mark`` are needed no more.
@@ -197,19 +220,17 @@ class Journal:
         """
         if mark == self._live:
             return
-        try:
-            self._write_start(mark)
-        except OSError:
-            self.broken = True
-            raise
+        self._write_start(mark, clean=False)
         with self._lock:
             self._live = mark
 
     # reading
 
-    def records(self, before: int | None = None) -> Iterator[JournalRecord]:
-        """Give the live records, oldest first, all or those before a ``mark``."""
-        found: list[tuple[int, int, int]] = []
+    def records(self) -> list[JournalRecord]:
+        """Scan for the live records, oldest first."""
+        if self._clean:
+            return []
+        found: list[JournalRecord] = []
         with mmap.mmap(self._fd, _RING + self.capacity, prot=mmap.PROT_READ) as content:
             for at in range(0, self.capacity, _BLOCK):
                 header = content[_RING + at : _RING + at + _HEADER]
@@ -219,13 +240,30 @@ class Journal:
                         _is_sound(header, _RECORD.size)
                         and secret == self._secret
                         and position % self.capacity == at
-                        and self._live <= position < (self._head if before is None else before)
+                        and position >= self._live
                         and at + _HEADER + size <= self.capacity
                     ):
-                        found.append((position, number, size))
-            for position, number, size in sorted(found):
-                begin = _RING + position % self.capacity + _HEADER
-                yield JournalRecord(number, content[begin : begin + size])
+                        found.append(JournalRecord(position, number, size))
+        return sorted(found)
+
+    def read(self, record: JournalRecord) -> bytes:
+        """Give a file's content.
+
+        Raises:
+            FileNotFoundError: The record was retired, and its bytes may be another's.
+        """
+        content = os.pread(self._fd, record.size, self.offset(record))
+        if record.position < self._live:
+            raise FileNotFoundError(f"record {record.position}")
+        return content
+
+    def copy(self, record: JournalRecord, to: int) -> None:
+        """Write a file's content at the start of ``to``; the record must be held."""
+        self._operations.copy(self._fd, self.offset(record), to, record.size)
+
+    def offset(self, record: JournalRecord) -> int:
+        """Of a file's content in the journal's file."""
+        return _RING + record.position % self.capacity + _HEADER
 
     # private
 
@@ -239,13 +277,18 @@ class Journal:
             begin += left
         return begin if begin + total - self._live <= self.capacity else None
 
-    def _record_header(self, position: int, number: int, size: int) -> bytes:
-        return _sealed(_RECORD.pack(_RECORD_MAGIC, self._secret, position, number, size)).ljust(_HEADER, b"\0")
+    def _record_header(self, record: JournalRecord) -> bytes:
+        return _sealed(_RECORD.pack(_RECORD_MAGIC, self._secret, *record)).ljust(_HEADER, b"\0")
 
-    def _write_start(self, live: int) -> None:
+    def _write_start(self, live: int, *, clean: bool) -> None:
         self._turn += 1  # the other block: the last start survives a torn write
-        start = _sealed(_START.pack(_START_MAGIC, self._secret, self._turn, self.capacity, live))
-        self._operations.write_durably(self._fd, [start], self._turn % 2 * _BLOCK)
+        self._clean = clean
+        start = _sealed(_START.pack(_START_MAGIC, self._secret, self._turn, self.capacity, live, clean))
+        try:
+            self._operations.write_durably(self._fd, [start], self._turn % 2 * _BLOCK)
+        except OSError:
+            self.broken = True
+            raise
 
 
 def _padded(size: int) -> int:
@@ -260,11 +303,11 @@ def _is_sound(data: bytes, size: int) -> bool:
     return len(data) >= size + _CRC.size and _sealed(data[:size]) == data[: size + _CRC.size]
 
 
-def _read_start(fd: int, at: int) -> tuple[bytes, int, int, int] | None:
+def _read_start(fd: int, at: int) -> tuple[bytes, int, int, int, int] | None:
     block = os.pread(fd, _START.size + _CRC.size, at)
     if not _is_sound(block, _START.size):
         return None
-    magic, secret, turn, capacity, live = _START.unpack_from(block)
+    magic, secret, turn, capacity, live, clean = _START.unpack_from(block)
     if magic != _START_MAGIC or os.fstat(fd).st_size < _RING + capacity:
         return None
-    return secret, turn, capacity, live
+    return secret, turn, capacity, live, clean

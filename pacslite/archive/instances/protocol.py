@@ -78,6 +78,9 @@ class InstanceStore(Protocol):
     def incoming(self) -> list[str]:
         """Names in ``incoming``, oldest first."""
 
+    def holds(self, name: str) -> bool:
+        """It is opened and removed by this name although it is settled, until ``sync_all`` was called."""
+
     def settled(self) -> Iterator[InstancePath]:
         """All settled files, directory by directory."""
 

@@ -76,6 +76,7 @@ async def test_a_failing_call_is_told_and_leaves_nothing(
             await archive.delete(3, instance.sop_instance_uid)  # type: ignore[arg-type]
         else:
             pytest.fail("no end")
+        failing_at = 0
         await asyncio.sleep(0)
         assert _open_files(tmp_path) == descriptors
         assert (await archive.check(deep=True)).differences == []

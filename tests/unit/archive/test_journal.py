@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pacslite.archive.instances.fileops import FileOperations
 from pacslite.archive.instances.filesystem import FilesystemStore
-from pacslite.archive.instances.journal import Journal
+from pacslite.archive.instances.journal import Journal, JournalRecord
 from pacslite.archive.instances.layout import instance_path
 from pacslite.archive.keys import Level
 from tests.support.instances import make_instance
@@ -21,6 +21,7 @@ from tests.support.storing import FailingOperations, archive_in, image_of, read,
 
 SIZE = 64 * 4096
 PLACE = instance_path("1.2", "1.2.3", "1.2.3.4")
+NEIGHBOUR = instance_path("1.2", "1.2.3", "1.2.3.5")
 
 
 @pytest.fixture
@@ -43,10 +44,20 @@ def _reopen(journal: Journal, directory: int) -> Journal:
     return opened
 
 
+def _contents(journal: Journal) -> list[tuple[int, bytes]]:
+    return [(record.number, journal.read(record)) for record in journal.records()]
+
+
+def _release_all(journal: Journal) -> None:
+    for record in journal.records():
+        journal.release(record)
+
+
 ACTIONS: st.SearchStrategy[tuple[str, list[bytes]]] = st.one_of(
     st.tuples(st.just("append"), st.lists(st.binary(max_size=20_000), min_size=1, max_size=4)),
     st.tuples(st.just("retire"), st.just([])),
     st.tuples(st.just("cancel"), st.just([])),
+    st.tuples(st.just("release"), st.just([])),
     st.tuples(st.just("stop"), st.just([])),
 )
 
@@ -58,7 +69,7 @@ def test_what_is_live_is_there_after_a_stop(
 ) -> None:
     directory = os.open(tmp_path_factory.mktemp("journal"), os.O_RDONLY)
     journal = _make(directory)
-    live: dict[int, tuple[int, bytes]] = {}
+    live: dict[int, tuple[JournalRecord, bytes]] = {}
     number = 0
     for action, contents in actions:
         if action == "append":
@@ -66,21 +77,22 @@ def test_what_is_live_is_there_after_a_stop(
             files = [
                 (n, len(content), [content[:7], content[7:]]) for n, content in zip(numbers, contents, strict=True)
             ]
-            positions = journal.append(files)
-            if positions is not None:
-                live |= dict(zip(numbers, zip(positions, contents, strict=True), strict=True))
+            records = journal.append(files)
+            if records is not None:
+                live |= dict(zip(numbers, zip(records, contents, strict=True), strict=True))
         elif action == "cancel" and live:
             journal.cancel(live.popitem()[1][0])
+        elif action == "release" and live:
+            journal.release(live[min(live)][0])
         elif action == "retire":
-            journal.retire(journal.mark())
-            live.clear()
+            mark = journal.mark()
+            journal.retire(mark)
+            live = {n: each for n, each in live.items() if each[0].position >= mark}
         elif action == "stop":
             journal = _reopen(journal, directory)
-            assert list(journal.records()) == [(n, content) for n, (_, content) in live.items()]
-            journal.retire(journal.mark())
-            live.clear()
+            assert _contents(journal) == [(n, content) for n, (_, content) in live.items()]
     journal = _reopen(journal, directory)
-    assert list(journal.records()) == [(n, content) for n, (_, content) in live.items()]
+    assert _contents(journal) == [(n, content) for n, (_, content) in live.items()]
     journal.close()
     os.close(directory)
 
@@ -96,19 +108,54 @@ def test_takes_as_much_as_fits_and_takes_again_when_retired(directory: int) -> N
         assert taken == 62, lap
         assert journal.half_full
         journal.retire(journal.mark())
+        assert journal.half_full, "its records are held"
+        _release_all(journal)
+        journal.retire(journal.mark())
         assert journal.is_empty
     assert journal.append([(0, SIZE, [bytes(SIZE)])]) is None
     journal.close()
 
 
-def test_no_room_before_what_a_stop_left_is_retired(directory: int) -> None:
+def test_goes_on_behind_what_a_stop_left(directory: int) -> None:
     journal = _make(directory)
-    journal.append([(1, 3, [b"abc"])])
-    journal = _reopen(journal, directory)
-    assert journal.append([(2, 3, [b"def"])]) is None
-    assert list(journal.records()) == [(1, b"abc")]
+    for number in range(50):
+        journal.append([(number, 3, [b"abc"])])
+    _release_all(journal)
     journal.retire(journal.mark())
+    for number in range(50, 90):
+        journal.append([(number, 3, [b"def"])])
+    journal = _reopen(journal, directory)
+    for number in range(90, 130):
+        if journal.append([(number, 3, [b"ghi"])]) is None:
+            break
+    assert number == 112
+    assert _contents(journal) == [(n, b"def" if n < 90 else b"ghi") for n in range(50, 112)]
+    journal.close()
+
+
+@pytest.mark.parametrize("kind", ["unused", "emptied"])
+def test_an_empty_one_is_not_searched(directory: int, kind: str) -> None:
+    journal = _make(directory)
+    if kind == "emptied":
+        journal.append([(1, 3, [b"abc"])])
+        _release_all(journal)
+        journal.retire(journal.mark())
+    journal = _reopen(journal, directory)
+    assert journal.is_empty
     assert journal.append([(2, 3, [b"def"])]) is not None
+    journal = _reopen(journal, directory)
+    assert _contents(journal) == [(2, b"def")]
+    journal.close()
+
+
+def test_a_record_that_is_overwritten_is_not_read(directory: int) -> None:
+    journal = _make(directory)
+    (record,) = journal.append([(1, 3, [b"abc"])]) or []
+    journal.release(record)
+    journal.retire(journal.mark())
+    with pytest.raises(FileNotFoundError):
+        journal.read(record)
+    journal.cancel(record)  # nor taken back
     journal.close()
 
 
@@ -120,7 +167,7 @@ def test_content_cannot_pass_for_a_record(directory: int) -> None:
     forged = bytes(4096 - 64) + record * 3
     journal.append([(2, len(forged), [forged])])
     journal = _reopen(journal, directory)
-    assert list(journal.records()) == [(1, b"abc"), (2, forged)]
+    assert _contents(journal) == [(1, b"abc"), (2, forged)]
     journal.close()
 
 
@@ -129,6 +176,7 @@ def test_a_torn_start_leaves_the_one_before(directory: int, torn: int) -> None:
     journal = _make(directory)
     for number in range(2 + torn):
         journal.append([(number, 3, [b"abc"])])
+        _release_all(journal)
         journal.retire(journal.mark())
     journal.append([(9, 3, [b"xyz"])])
     fd = os.open("journal", os.O_RDWR, dir_fd=directory)
@@ -136,7 +184,7 @@ def test_a_torn_start_leaves_the_one_before(directory: int, torn: int) -> None:
     os.pwrite(fd, b"torn", newest + 30)
     os.close(fd)
     journal = _reopen(journal, directory)
-    assert list(journal.records())[-1] == (9, b"xyz")
+    assert _contents(journal)[-1] == (9, b"xyz")
     journal.close()
 
 
@@ -180,35 +228,63 @@ def _content(store: FilesystemStore, name: str) -> bytes:
         os.close(fd)
 
 
-@pytest.mark.parametrize("damage", ["gone", "empty", "torn", "whole"])
+@pytest.mark.parametrize("damage", ["", "gone", "empty", "torn", "whole"])
 def test_files_come_back(make_store: Callable[..., FilesystemStore], tmp_path: Path, damage: str) -> None:
+    """Whether they were in the journal only, or placed, and the power cut took some of that."""
     first = make_store()
     contents = {_put(first, bytes([n]) * 10_000): bytes([n]) * 10_000 for n in range(5)}
     assert first.must_sync
-    for name in contents:
-        path = tmp_path / "incoming" / name
-        if damage == "gone":
-            path.unlink()
-        elif damage == "empty":
-            os.truncate(path, 0)
-        elif damage == "torn":
-            path.write_bytes(b"?" * 10_000)
+    if damage:
+        places = [(name, PLACE._replace(name=f"1.{at}.dcm")) for at, name in enumerate(contents)]
+        assert first.settle(places) == [None] * 5
+        for name, place in places:
+            assert first.holds(name)
+            assert _content(first, name) == contents[name]
+            path = tmp_path / "instances" / str(place)
+            if damage == "gone":
+                path.unlink()
+            elif damage == "empty":
+                os.truncate(path, 0)
+            elif damage == "torn":
+                path.write_bytes(b"?" * 10_000)
     second = make_store()
     assert second.incoming() == sorted(contents)
     assert {name: _content(second, name) for name in contents} == contents
+    places = [(name, PLACE._replace(name=f"1.{at}.dcm")) for at, name in enumerate(contents)]
+    assert second.settle(places) == [None] * 5
+    for name, place in places:
+        assert (tmp_path / "instances" / str(place)).read_bytes() == contents[name]
+    second.sync_all()
     assert not second.must_sync
+    assert make_store().incoming() == []
 
 
-def test_what_was_synced_with_all_does_not_come_back(
-    make_store: Callable[..., FilesystemStore], tmp_path: Path
-) -> None:
+def test_what_was_synced_with_all_does_not_come_back(make_store: Callable[..., FilesystemStore]) -> None:
     first = make_store()
     kept, removed, settled = (_put(first, bytes([n]) * 5000) for n in range(3))
     first.remove_incoming(removed)
+    assert first.settle([(settled, PLACE)]) == [None]
+    assert first.holds(settled)
+    first.sync_all()
+    assert first.holds(settled), "a record before it is held"
+    assert first.settle([(kept, NEIGHBOUR)]) == [None]
     first.sync_all()
     assert not first.must_sync
-    assert first.settle([(settled, PLACE)]) == [None]
-    assert make_store().incoming() == [kept]
+    assert not first.holds(settled)
+    assert make_store().incoming() == []
+
+
+@pytest.mark.parametrize("settled", [False, True])
+def test_what_was_removed_does_not_come_back(make_store: Callable[..., FilesystemStore], settled: bool) -> None:
+    first = make_store()
+    name = _put(first, b"content")
+    if settled:
+        first.settle([(name, PLACE)])
+        first.remove_settled(PLACE)
+    first.remove_incoming(name)
+    with pytest.raises(FileNotFoundError):
+        first.open_incoming(name)
+    assert make_store().incoming() == []
 
 
 def test_what_was_discarded_does_not_come_back(make_store: Callable[..., FilesystemStore]) -> None:
@@ -220,17 +296,50 @@ def test_what_was_discarded_does_not_come_back(make_store: Callable[..., Filesys
     assert make_store().incoming() == []
 
 
-def test_full_journal_syncs_each_by_itself(make_store: Callable[..., FilesystemStore], tmp_path: Path) -> None:
+def test_a_replaced_file_is_read_on(make_store: Callable[..., FilesystemStore]) -> None:
+    first = make_store()
+    first.settle([(_put(first, b"old"), PLACE)])
+    fd = first.open_settled(PLACE)
+    first.settle([(_put(first, b"newer"), PLACE)])
+    assert os.pread(fd, 10, 0) == b"old"
+    os.close(fd)
+    fd = first.open_settled(PLACE)
+    assert os.pread(fd, 10, 0) == b"newer"
+    os.close(fd)
+    assert first.incoming() == []
+
+
+def test_a_file_that_cannot_be_placed_stays_readable(
+    make_store: Callable[..., FilesystemStore], tmp_path: Path
+) -> None:
+    full = False
+    operations = FailingOperations(lambda name, _: errno.ENOSPC if full and name == "copy" else 0, ["copy"])
+    first = make_store(operations)
+    name = _put(first, b"content")
+    full = True
+    (error,) = first.settle([(name, PLACE)])
+    assert error is not None
+    assert list(first.settled()) == []
+    first.sync_all()
+    assert _content(first, name) == b"content"
+    full = False
+    assert make_store().incoming() == [name]
+    assert first.settle([(name, PLACE)]) == [None]
+
+
+def test_full_journal_syncs_each_by_itself(make_store: Callable[..., FilesystemStore]) -> None:
     operations = FailingOperations(lambda *_: 0, ["sync", "write_durably"])
     first = make_store(operations)
+    first.sync_all()
     made = dict(operations.counts)
     contents = {_put(first, bytes([n]) * 100_000): bytes([n]) * 100_000 for n in range(20)}
     assert first.is_pressed
-    assert operations.counts["write_durably"] - made["write_durably"] == 10
+    assert operations.counts["write_durably"] - made["write_durably"] == 10 + 1  # the first says that it is in use
     assert operations.counts["sync"] - made["sync"] == 10
+    assert {name: _content(first, name) for name in contents} == contents
+    first.settle([(name, PLACE._replace(name=f"1.{at}.dcm")) for at, name in enumerate(contents)])
     first.sync_all()
     assert not first.is_pressed
-    assert {name: _content(first, name) for name in contents} == contents
 
 
 def test_broken_journal_is_left_when_its_files_are_safe(
@@ -241,7 +350,7 @@ def test_broken_journal_is_left_when_its_files_are_safe(
         lambda name, _: errno.EIO if broken and name == "write_durably" else 0, ["sync", "write_durably"]
     )
     first = make_store(operations)
-    names = [_put(first, b"before")]
+    before = _put(first, b"before")
     broken = True
     file = first.create(0)
     file.append([b"refused"])
@@ -249,13 +358,16 @@ def test_broken_journal_is_left_when_its_files_are_safe(
     assert error is not None
     assert error.errno == errno.EIO
     file.discard()
-    names.append(_put(first, b"by itself"))
+    by_itself = _put(first, b"by itself")
+    first.sync_all()
+    assert _content(first, before) == b"before"
+    assert first.settle([(before, PLACE)]) == [None]
     assert (tmp_path / "journal").exists()
     first.sync_all()
     assert not (tmp_path / "journal").exists()
     assert not first.must_sync
     broken = False
-    assert make_store().incoming() == names
+    assert make_store().incoming() == [by_itself]
 
 
 def test_files_are_written_again_when_a_sync_failed(make_store: Callable[..., FilesystemStore], tmp_path: Path) -> None:
@@ -265,16 +377,16 @@ def test_files_are_written_again_when_a_sync_failed(make_store: Callable[..., Fi
         lambda name, _: errno.EIO if failing and name == "sync_filesystem" else 0, ["sync_filesystem"]
     )
     first = make_store(operations)
-    lost, gone = _put(first, b"content"), _put(first, b"removed")
+    first.settle([(_put(first, b"content"), PLACE), (_put(first, b"removed"), NEIGHBOUR)])
     with pytest.raises(OSError, match="Input/output"):
         first.sync_all()
     assert first.must_sync
-    first.remove_incoming(gone)
-    (tmp_path / "incoming" / lost).write_bytes(b"???????")
+    (tmp_path / "instances" / str(PLACE)).write_bytes(b"???????")
+    first.remove_settled(NEIGHBOUR)
     failing = False
     first.sync_all()
-    assert _content(first, lost) == b"content"
-    assert first.incoming() == [lost]
+    assert (tmp_path / "instances" / str(PLACE)).read_bytes() == b"content"
+    assert list(first.settled()) == [PLACE]
     assert not first.must_sync
 
 
