@@ -18,7 +18,7 @@ from tests.faults.loading import Load
 from tests.support.disks import ForgetfulDisk
 from tests.support.exchange import send_instances
 from tests.support.instances import make_instance
-from tests.support.processes import Pacslite, ServerFactory
+from tests.support.processes import ROOT, Pacslite, ServerFactory, run
 from tests.support.wire import CT_IMAGE, AbortedError, Context, RejectedError, Wire
 
 CUTS = int(os.environ.get("PACSLITE_TEST_POWER_CUTS", "10"))
@@ -162,6 +162,42 @@ async def test_cut_at_each_write_of_one_store(disk: ForgetfulDisk, new_server: S
         disk.remove()
         if not reached:
             return
+
+
+@pytest.mark.timeout(7200 if SWEEP else 240)
+async def test_cut_at_each_write_of_a_delete(disk: ForgetfulDisk, new_server: ServerFactory) -> None:
+    """A series of which some is not settled: after the cut it is whole or gone, and gone if the command had ended.
+
+    In ``make test`` only every fortieth.
+    """
+    server = _server(new_server, disk)
+    kept = [make_instance(n, seed=71, series=0, size=20_000) for n in range(3)]
+    doomed = [make_instance(n, seed=71, series=1, size=20_000 * n) for n in range(1, 5)]
+    promised = {item.sop_instance_uid: item.digest for item in doomed}
+    words = ("delete", "--series", doomed[0].series_uid, "--data-dir", str(server.data_dir))
+    for operation in range(1, 600, 1 if SWEEP else 40):
+        disk.insert()
+        server.start()
+        await send_instances(server.port, [*kept, *doomed])
+        server.kill()
+        disk.cut_after(operation, operation if operation % 2 else None)
+        await run(*server.command(*words), cwd=ROOT)
+        reached = disk.state()["cut_at"] is not None
+        disk.cut(operation if operation % 2 else None)
+        disk.remove()
+        disk.insert()
+        async with server.running():
+            seen = (await observe(server.port)).content
+        assert {item.sop_instance_uid: item.digest for item in kept}.items() <= seen.items()
+        rest = {uid: digest for uid, digest in seen.items() if uid in promised}
+        assert len(seen) == len(kept) + len(rest)
+        assert rest in ({}, promised), f"cut at operation {operation}"
+        await server.tool("check", "--deep", "--data-dir", server.data_dir)
+        disk.remove()
+        if not reached:
+            assert not rest, "deleted, and back after the cut"
+            return
+    raise AssertionError("a deletion has no end")
 
 
 async def _try_to_store(server: Pacslite, uid: str, data: bytes) -> float | None:
