@@ -11,7 +11,11 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import create_engine
 
+from pacslite.archive.index.upgrade import current_revision, migrations_path
 from tests.faults.checker import observe
 from tests.support.exchange import send_instances
 from tests.support.instances import make_instance
@@ -100,6 +104,53 @@ def _kill_traced(server: Pacslite) -> None:
     for child in children.read_text().split() if children.exists() else []:
         os.kill(int(child), 9)
     server.process.wait(10)
+
+
+def _make_older(index: Path) -> None:
+    """Bring an index back to the first revision."""
+    config = Config()
+    config.set_main_option("script_location", str(migrations_path()))
+    engine = create_engine(f"sqlite:///{index}")
+    with engine.begin() as connection:
+        connection.exec_driver_sql("BEGIN")
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0001")
+    engine.dispose()
+
+
+@pytest.mark.timeout(1200 if SOAK else 180)
+@pytest.mark.parametrize("disturbance", DISTURBANCES)
+async def test_each_call_of_a_start_that_migrates(new_server: ServerFactory, tmp_path: Path, disturbance: str) -> None:
+    """The index is of the old revision or of the new one, with all that was in it."""
+    server = new_server()
+    server.expected = ["."]
+    instances = [make_instance(n, seed=115, series=n % 3, size=3_000) for n in range(6)]
+    promised = {item.sop_instance_uid: item.digest for item in instances}
+    async with server.running():
+        await send_instances(server.port, instances)
+    original = server.data_dir.with_name("original")
+    shutil.copytree(server.data_dir, original)
+    await asyncio.to_thread(_make_older, original / "index.sqlite")
+    old = 0
+    for number in count(1, 1 if SOAK else 12):
+        assert number < LIMIT
+        shutil.rmtree(server.data_dir)
+        shutil.copytree(original, server.data_dir)
+        trace = tmp_path / "trace"
+        server.prefix = _strace(trace, disturbance, number)
+        before = len(server.text())
+        server.launch()
+        ended = await _ends_before_it_serves(server, before)
+        _kill_traced(server)
+        assert "most recent call last" not in server.text()[before:].partition(" INFO ")[0]
+        old += current_revision(server.data_dir / "index.sqlite") == "0001"
+        server.prefix = ()
+        async with server.running():
+            assert (await observe(server.port)).content == promised, f"call {number}"
+        if not (ended if disturbance == "signal=KILL" else _injected(trace)):
+            break
+    assert old
+    await server.tool("check", "--deep", "--data-dir", server.data_dir)
 
 
 @pytest.mark.timeout(1200 if SOAK else 180)

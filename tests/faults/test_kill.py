@@ -59,6 +59,24 @@ async def test_sigkill_under_load(new_server: ServerFactory, tmp_path: Path) -> 
     assert len(everything.acknowledged()) > 20 * ROUNDS
 
 
+@pytest.mark.parametrize("durability", ["commit", "none"])
+async def test_sigkill_with_less_durability(new_server: ServerFactory, tmp_path: Path, durability: str) -> None:
+    """What ends the process alone takes nothing: the system still has what it was given."""
+    server = new_server(storage={"durability": durability})
+    everything = History()
+    for number in range(max(3, ROUNDS // 30)):
+        server.start()
+        load = Load(tmp_path, server.port, number)
+        await load.until_acknowledged(20)
+        await asyncio.sleep(0.3)
+        server.kill()
+        everything.merge(await load.finish())
+        async with server.running():
+            violations = judge(everything, await observe(server.port))
+            assert not violations, f"round {number}:\n" + "\n".join(violations[:20])
+    await server.tool("check", "--deep", "--data-dir", server.data_dir)
+
+
 async def test_stop_and_continue(new_server: ServerFactory, tmp_path: Path) -> None:
     """SIGSTOP for longer than a moment, then SIGCONT: all timers jump, no store is lost or refused."""
     server = new_server()
