@@ -142,7 +142,8 @@ class Settler:
                     self._committed = batch + self._committed
         if not safe:
             return
-        batch += [self._stuck.popleft() for _ in range(min(len(self._stuck), self._options.settle_files))]
+        with self.lock:
+            batch += [self._stuck.popleft() for _ in range(min(len(self._stuck), self._options.settle_files))]
         batch.sort(key=lambda unsettled: unsettled.path)  # a series' directory is opened once
         for start in range(0, len(batch), _BATCH):
             with self.lock:
