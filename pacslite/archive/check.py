@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 import xxhash
 
 from pacslite.archive.delete import Deleter
+from pacslite.archive.extra_check import check_extra_values
 from pacslite.archive.index.counts import correct_counts, find_wrong_counts
 from pacslite.archive.index.removal import InstanceRow
 from pacslite.archive.index.statements import Statements
@@ -29,7 +30,7 @@ from pacslite.errors import DimseError
 
 __all__ = ["CheckReport", "Checker", "Difference", "Progress"]
 
-Kind = Literal["missing", "damaged", "orphan", "surplus", "foreign", "counts", "index"]
+Kind = Literal["missing", "damaged", "orphan", "surplus", "foreign", "counts", "keys", "index"]
 Progress = Callable[[int, int], None]  # done and all, in instances of index and files
 
 _PAGE = 256
@@ -101,6 +102,8 @@ class Checker:
         if wrong and repair:
             correct_counts(self._index)
         report.differences += [Difference("counts", name, detail, repair) for name, detail in wrong]
+        wrong = check_extra_values(self._index, self._open_path, deep=deep, repair=repair)
+        report.differences += [Difference("keys", name, detail, repair) for name, detail in wrong]
         return report
 
     # rows
@@ -134,7 +137,7 @@ class Checker:
     def _look(self, row: InstanceRow, report: CheckReport) -> tuple[Kind | None, str]:
         unsettled = self._settler.locate(row.sop_instance_uid)
         try:
-            fd = self._open(row, unsettled)
+            fd = self._open(row.path, unsettled)
         except FileNotFoundError:
             moved = self._settler.locate(row.sop_instance_uid) is not unsettled
             return "missing", "moved" if moved else f"no file instances/{row.path}"
@@ -159,11 +162,14 @@ class Checker:
             os.close(fd)
         return None, ""
 
-    def _open(self, row: InstanceRow, unsettled: Unsettled | None) -> int:
+    def _open(self, path: InstancePath, unsettled: Unsettled | None) -> int:
         if unsettled is not None:
             with suppress(FileNotFoundError):  # settled just now
                 return self._store.open_incoming(unsettled.name)
-        return self._store.open_settled(row.path)
+        return self._store.open_settled(path)
+
+    def _open_path(self, sop_instance_uid: str, path: InstancePath) -> int:
+        return self._open(path, self._settler.locate(sop_instance_uid))
 
     def _mend_row(self, row: InstanceRow, difference: Difference) -> Difference:
         """Take the row away, so that the instance can be sent again; what is left of the file is kept."""

@@ -26,7 +26,7 @@ from pacslite.dataset.meta import FileMetaError, read_file_meta
 from pacslite.dataset.scan import HeaderScanner, scan_header
 from pacslite.errors import DimseError
 
-__all__ = ["Extender", "OpenFile", "Values", "read_values"]
+__all__ = ["IDENTITY", "Extender", "OpenFile", "Values", "read_values"]
 
 log = logging.getLogger("pacslite.archive")
 
@@ -44,7 +44,7 @@ _PAGES: Mapping[Level, Statement] = {
     Level.SERIES: Statements.select_kept_of_series,
     Level.IMAGE: Statements.select_kept_of_image,
 }
-_IDENTITY: Mapping[Level, Statement] = {
+IDENTITY: Mapping[Level, Statement] = {
     Level.PATIENT: Statements.select_identity_of_patient,
     Level.STUDY: Statements.select_identity_of_study,
     Level.SERIES: Statements.select_identity_of_series,
@@ -153,7 +153,7 @@ class Extender:
     def _write(self, level: Level, page: Sequence[Values], states: Sequence[ExtraState], at: int, state: str) -> None:
         with self._index.extending() as connection:
             for owner, identity, digest, values in page:
-                now = connection.execute(_IDENTITY[level].text, (owner,)).fetchone()
+                now = connection.execute(IDENTITY[level].text, (owner,)).fetchone()
                 if now != (identity, digest):  # deleted or replaced meanwhile; what took its place has its values
                     continue
                 for key, rows in values:
@@ -172,7 +172,7 @@ class Extender:
 def read_values(
     reader: sqlite3.Connection, open_file: OpenFile, level: Level, keys: Sequence[ExtraKey], between: tuple[int, int]
 ) -> Iterator[Values]:
-    """The next entities of a level behind an id, a batch of them, with their values."""
+    """The next entities of a level behind an id, a batch of them, with their values as far as they can be read."""
     after, up_to = between
     for owner, identity, digest, attributes in reader.execute(_PAGES[level].text, (after, up_to, _AT_ONCE)).fetchall():
         found: dict[ExtraKey, list[ExtraRow]] = {}
@@ -181,7 +181,11 @@ def read_values(
         missing = [key for key in keys if not found.get(key)]
         if missing:
             scan = _scan_first(reader, open_file, level, owner)
-            found |= {key: extra_rows(key, scan, scan.charsets) if scan is not None else [] for key in missing}
+            for key in missing:
+                if scan is not None:
+                    found[key] = extra_rows(key, scan, scan.charsets)
+                else:  # nobody knows
+                    found.pop(key, None)
         yield Values(owner, identity, digest, tuple(found.items()))
 
 

@@ -1,13 +1,16 @@
 """An index made of data sets as senders encode them, and identifiers asked of it as a C-FIND asks them."""
 
+import sqlite3
 import struct
 import tempfile
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, closing
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pacslite.archive.extra import ExtraKeys, parse_extra_keys
+from pacslite.archive.index.extra_values import extra_states
 from pacslite.archive.index.reader import IndexReader
 from pacslite.archive.index.upgrade import upgrade_index
 from pacslite.archive.index.writer import Entry, IndexWriter
@@ -20,7 +23,20 @@ from pacslite.dataset.dictionary import keyword_of, tag_of, vr_of
 from pacslite.dataset.encode import IdentifierEncoder
 from pacslite.dataset.scan import scan_header
 
-__all__ = ["EXPLICIT", "IMPLICIT", "Values", "ask", "decode", "encode", "find", "make_index", "parse", "reading", "uid"]
+__all__ = [
+    "EXPLICIT",
+    "IMPLICIT",
+    "Values",
+    "ask",
+    "decode",
+    "encode",
+    "extra_keys_of",
+    "find",
+    "make_index",
+    "parse",
+    "reading",
+    "uid",
+]
 
 IMPLICIT = "1.2.840.10008.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"
@@ -104,14 +120,20 @@ def _empty_index() -> bytes:
         return path.read_bytes()
 
 
-def make_index(folder: Path, data_sets: Iterable[Values], transfer_syntax_uid: str = EXPLICIT) -> Path:
-    """An index that holds these instances, in the order given; UIDs that are not given are the number's own."""
+def make_index(
+    folder: Path, data_sets: Iterable[Values], transfer_syntax_uid: str = EXPLICIT, *, extra_keys: Sequence[str] = ()
+) -> Path:
+    """An index that holds these instances, in the order given; UIDs that are not given are the number's own.
+
+    ``extra_keys``: as configured, there before the instances.
+    """
     path = folder / "index.sqlite"
     for name in ("index.sqlite-wal", "index.sqlite-shm"):
         (folder / name).unlink(missing_ok=True)
     path.write_bytes(_empty_index())
     writer = IndexWriter(path, StorageOptions(data_dir=folder, durability="none"))
     try:
+        writer.set_extra_keys(parse_extra_keys(extra_keys))
         outcomes = writer.commit(
             [_entry(values, number, transfer_syntax_uid) for number, values in enumerate(data_sets)]
         )
@@ -119,6 +141,12 @@ def make_index(folder: Path, data_sets: Iterable[Values], transfer_syntax_uid: s
         writer.close()
     assert not any(outcomes), outcomes
     return path
+
+
+def extra_keys_of(path: Path) -> ExtraKeys:
+    """The extra keys of an index, as a query sees them."""
+    with closing(sqlite3.connect(path)) as connection:
+        return ExtraKeys(one.key for one in extra_states(connection))
 
 
 def _entry(values: Values, number: int, transfer_syntax_uid: str) -> Entry:

@@ -17,6 +17,7 @@ __all__ = [
     "BUILDING",
     "COMPLETE",
     "DROPPED",
+    "LAST",
     "ExtraState",
     "ExtraValues",
     "configure_extra_keys",
@@ -29,7 +30,7 @@ BUILDING = "building"
 COMPLETE = "complete"
 DROPPED = "dropped"  # no key any more, its values are still to be removed
 
-_LAST: Mapping[Level, Statement] = {
+LAST: Mapping[Level, Statement] = {
     Level.PATIENT: Statements.select_last_patient,
     Level.STUDY: Statements.select_last_study,
     Level.SERIES: Statements.select_last_series,
@@ -94,7 +95,7 @@ def configure_extra_keys(connection: sqlite3.Connection, wanted: Sequence[ExtraK
     for one in gone:
         connection.execute(Statements.set_extra_key.text, (DROPPED, one.position, one.key.id))
     for key in new:
-        (last,) = connection.execute(_LAST[key.level].text).fetchone()
+        (last,) = connection.execute(LAST[key.level].text).fetchone()
         state = BUILDING if last else COMPLETE
         row = (key.tag, key.vr, int(key.level), key.creator, state, 0, last or 0)
         connection.execute(Statements.insert_extra_key.text, row)
@@ -112,4 +113,3 @@ def forget_extra_values(connection: sqlite3.Connection, owners: Mapping[Level, I
     for one in extra_states(connection):
         gone = [(one.key.id, owner) for owner in owners.get(one.key.level, ())]
         connection.executemany(Statements.delete_extra_values.text, gone)
-

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from pacslite.archive.query import QueryOptions
-from tests.support.index import find, make_index, parse, reading, uid
+from tests.support.index import extra_keys_of, find, make_index, parse, reading, uid
 
 # the model
 
@@ -120,8 +120,14 @@ ATTRIBUTES: Mapping[str, tuple[str, bool, st.SearchStrategy[str]]] = {
     "Modality": ("CS", False, st.sampled_from(["CT", "MR", "SR"])),
     "SeriesNumber": ("IS", False, numbers),
     "BodyPartExamined": ("CS", False, st.sampled_from(["HEAD", "HAND", "HIP"])),
-    "MedicalAlerts": ("LO", True, st.lists(words, max_size=2).map("\\".join)),  # in no column
+    # in no column
+    "MedicalAlerts": ("LO", True, st.lists(words, max_size=2).map("\\".join)),
+    "PhysiciansOfRecord": ("PN", True, st.lists(names, max_size=2).map("\\".join)),
+    "LastMenstrualDate": ("DA", False, dates),
+    "OtherStudyNumbers": ("IS", True, st.lists(numbers, max_size=2).map("\\".join)),
+    "TimeOfLastCalibration": ("TM", True, st.lists(times, max_size=3).map("\\".join)),
 }
+EXTRA_KEYS = ("MedicalAlerts", "PhysiciansOfRecord", "LastMenstrualDate", "OtherStudyNumbers", "TimeOfLastCalibration")
 instances = st.fixed_dictionaries(
     {keyword: st.one_of(st.just(""), values) for keyword, (_, _, values) in ATTRIBUTES.items()}
 )
@@ -130,7 +136,9 @@ name_patterns = st.one_of(patterns, st.text(KANJI + "*^", min_size=1, max_size=3
 
 
 def keys_of(keyword: str) -> st.SearchStrategy[str]:
-    vr, _, values = ATTRIBUTES[keyword]
+    vr, multiple, values = ATTRIBUTES[keyword]
+    if multiple:  # what is asked is one of them
+        values = {"DA": dates, "TM": times, "IS": numbers, "PN": names}.get(vr, words).filter(bool)
     if vr in {"DA", "TM"}:
         ranges = st.tuples(values, values).map("-".join)
         return st.one_of(values, ranges, values.map("{}-".format), values.map("-{}".format))
@@ -165,18 +173,27 @@ def expected(archive: list[dict[str, str]], asked: Mapping[str, str], *, unknown
     suppress_health_check=[HealthCheck.too_slow],
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],  # explaining takes minutes of SQL
 )
-@given(st.lists(instances, min_size=1, max_size=12), st.lists(identifiers, min_size=1, max_size=12), st.booleans())
+@given(
+    st.lists(instances, min_size=1, max_size=12),
+    st.lists(identifiers, min_size=1, max_size=12),
+    st.booleans(),
+    st.sets(st.sampled_from(EXTRA_KEYS)),
+)
 async def test_answers_are_the_models(
-    archive: list[dict[str, str]], asked: list[dict[str, str]], unknown: bool
+    archive: list[dict[str, str]], asked: list[dict[str, str]], unknown: bool, extra: set[str]
 ) -> None:
-    """At SERIES level, where keys of three levels meet: each instance is a patient, a study and a series of its own."""
+    """At SERIES level, where keys of three levels meet: each instance is a patient, a study and a series of its own.
+
+    What is in no column is looked for in what is kept of the header, or by an extra key: the answers are the same.
+    """
     utf_8 = {"SpecificCharacterSet": "ISO_IR 192"}
     own = [{**utf_8, **one, "IssuerOfPatientID": str(number)} for number, one in enumerate(archive)]
     with tempfile.TemporaryDirectory() as folder:
-        async with reading(make_index(Path(folder), own)) as reader:
+        path = make_index(Path(folder), own, extra_keys=sorted(extra))
+        async with reading(path) as reader:
             for one in asked:
                 values: dict[str, Any] = {**utf_8, "SeriesInstanceUID": "", **one}
-                options = QueryOptions(match_unknown=unknown)
+                options = QueryOptions(match_unknown=unknown, extra_keys=extra_keys_of(path))
                 answers = await find(reader, parse(values, level="SERIES", relational=True, options=options))
                 found = [answer["SeriesInstanceUID"] for answer in answers]
                 assert sorted(found) == sorted(expected(archive, one, unknown=unknown)), one
