@@ -149,7 +149,10 @@ class Settler:
             with self.lock:
                 self._settle_some(batch[start : start + _BATCH])
         if self._store.must_sync:
-            self._store.sync_all()
+            try:
+                self._store.sync_all()
+            except OSError as error:  # what was settled is still where it came from
+                log.error("sync", extra={"error": str(error)})
         with self.lock:
             held, self._held = self._held, []
             for unsettled in held:

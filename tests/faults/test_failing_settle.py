@@ -21,7 +21,8 @@ SOAK = int(os.environ.get("PACSLITE_TEST_KILL_ROUNDS", "30")) > 30
 SYNCS = ("fdatasync", "fsync", "syncfs")
 WRITES = ("pwrite64", "pwritev2", "ftruncate")
 NAMES = ("mkdirat", "renameat", "renameat2", "rename", "unlinkat")
-CALLS = (*SYNCS, *WRITES, *NAMES)
+COPIES = ("openat", "copy_file_range")
+CALLS = (*SYNCS, *WRITES, *NAMES, *COPIES)
 LIMIT = 200
 STORED = 3  # instances a round, each in a series of its own: directories must be made
 
@@ -44,7 +45,8 @@ class _Archive:
         return answer
 
     def unsettled(self) -> int:
-        return len(list((self.server.data_dir / "incoming").glob("*.dcm")))
+        """Instances whose files are not in their place: in the journal, or in ``incoming``."""
+        return len(self.promised) - len(list((self.server.data_dir / "instances").rglob("*.dcm")))
 
     async def until_settled(self, seconds: float) -> bool:
         """Or the server has ended."""
@@ -75,30 +77,47 @@ class _Archive:
 
 
 @pytest.fixture
-def archive(new_server: ServerFactory) -> _Archive:
-    server = new_server(storage={"min_free_bytes": 0})
+def journal_bytes() -> int:
+    return 1 << 20
+
+
+@pytest.fixture
+def archive(new_server: ServerFactory, journal_bytes: int) -> _Archive:
+    server = new_server(storage={"min_free_bytes": 0, "journal_bytes": journal_bytes})
     server.expected = ["EIO", "ENOSPC", "rror", "disk", "No space"]
     server.start()
     return _Archive(server)
 
 
-async def test_index_is_synced_before_files_are_settled(archive: _Archive) -> None:
-    """The log, then the index that it goes into; only then a file leaves ``incoming``, which is the index's journal."""
+@pytest.mark.parametrize("journal_bytes", [0, 1 << 20], ids=["each-by-itself", "journal"])
+async def test_index_is_synced_before_files_are_settled(archive: _Archive, journal_bytes: int) -> None:
+    """The log, then the index that it goes into; only then a file leaves what the index can be rebuilt from.
+
+    That is ``incoming``; or the journal, from which a record goes when its file is in its place and synced.
+    """
     trace = await archive.disturbed_settling((), "")
-    synced, written, renamed = [], [], []
+    synced, written, settled, all_synced, retired = [], [], [], [], []
     for at, call in enumerate(trace.calls):
         name = call.text.partition("<")[2].partition(">")[0].rpartition("/")[2]
         if call.name in SYNCS and name.startswith("index.sqlite"):
             synced.append((at, name))
         elif call.name in WRITES and name == "index.sqlite":
             written.append(at)
-        elif call.name.startswith("rename") and "/instances/" in call.text:
-            renamed.append(at)
-    assert len(renamed) == STORED, trace.raw
-    before = [(at, name) for at, name in synced if at < renamed[0]]
+        elif "/instances/" in call.text and (call.name.startswith("rename") or call.name == "copy_file_range"):
+            settled.append(at)
+        elif call.name == "syncfs":
+            all_synced.append(at)
+        elif call.name == "pwritev2" and name == "journal":
+            retired.append(at)
+    assert len(settled) == STORED, trace.raw
+    before = [(at, name) for at, name in synced if at < settled[0]]
     assert before[0][1] == "index.sqlite-wal", trace.raw
     assert before[-1][1] == "index.sqlite", trace.raw
-    assert before[0][0] < min(written) < max(at for at in written if at < renamed[0]) < before[-1][0], trace.raw
+    assert before[0][0] < min(written) < max(at for at in written if at < settled[0]) < before[-1][0], trace.raw
+    if journal_bytes:
+        assert max(settled) < all_synced[0] < retired[0], trace.raw
+    else:
+        assert not all_synced
     await asyncio.to_thread(archive.server.stop)
 
 
