@@ -53,7 +53,8 @@ class Branch(NamedTuple):
     """A walk along an index of the table of ``level``.
 
     ``order``: in order of this expression, then of the id; None, of the id alone. ``low`` is where the walk begins,
-    replaced by the place reached when it goes on; ``rest`` holds all along. ``along`` names the index where
+    replaced by the place reached when it goes on; ``rest`` holds all along, and so does ``high``, where it ends, which
+    is not said again of values that are the same as one before. ``along`` names the index where
     the planner has a choice, ``through`` a table that comes before. ``reads_all``: nothing bounds it, it may read very
     much to find very little. ``few_values``: the column has so few that a walk over each that fits
     (``walks_of_values``) is better.
@@ -66,6 +67,7 @@ class Branch(NamedTuple):
     rest: tuple[Predicate, ...] = ()
     along: str | None = None
     through: Through | None = None
+    high: tuple[Predicate, ...] = ()
     reads_all: bool = False
     few_values: Filter | None = None
 
@@ -155,22 +157,20 @@ def _of_extra(one: Filter, key: ExtraKey) -> _Driver:
     match match:
         case OneOf(values):
             once_needed = (once,) if len(values) > 1 else ()
-            found = branch._replace(order=None, rest=(extras.of_key(key), fits, *once_needed))
+            listed = extras.extra_condition(key, extras.DRIVER, match, seek=True)
+            found = branch._replace(order=None, rest=(extras.of_key(key), listed, *once_needed))
             return _Driver(9 if is_selective else 42, one, (found,))
         case Between(low, high):
             low_end, rest = _ends(form, name, low, high)
-            walk = branch._replace(low=low_end or _begin(form, name), rest=(*branch.rest, *rest))
+            walk = branch._replace(low=low_end or _begin(form, name), high=rest)
             return _Driver(_rank_of_span(low, high) + 1, one, (walk,))
         case Like((pattern,)) if prefix := literal_prefix(pattern):
             low_end, rest = _prefixed(form, name, prefix, prefix_end(prefix))
-            return _Driver(
-                _rank_of_prefix(prefix) + 1, one, (branch._replace(low=low_end, rest=(*branch.rest, *rest)),)
-            )
+            return _Driver(_rank_of_prefix(prefix) + 1, one, (branch._replace(low=low_end, high=rest),))
         case NameLike((groups,)) if any(groups) and all(map(literal_prefix, groups[_first(groups)])):
             low, high = _span_of(groups[_first(groups)])
             low_end, rest = _prefixed(form, name, low, high)
-            walk = branch._replace(low=low_end, rest=(*branch.rest, *rest))
-            return _Driver(_rank_of_prefix(low) + 1, one, (walk,))
+            return _Driver(_rank_of_prefix(low) + 1, one, (branch._replace(low=low_end, high=rest),))
         case Sounds():
             whole = branch._replace(order=None, rest=(extras.of_key(key), fits), along=None, reads_all=True)
             return _Driver(62, one, (whole,))

@@ -22,6 +22,7 @@ from pacslite.archive.index.predicates import (
     filter_predicate,
     like_any,
     one_of,
+    unindexed,
 )
 from pacslite.archive.index.schema import extra_value
 from pacslite.archive.keys import Level
@@ -103,9 +104,13 @@ def absent(key: ExtraKey) -> Predicate:
     return Predicate(("absent", key.id, key.level), (), lambda _: _is_absent(key))
 
 
-def extra_condition(key: ExtraKey, rows: NamedFromClause, match: Match) -> Predicate:
-    """``match`` asked of a row; ``acceptor`` of the value, or of each component group, says the same."""
-    form, name = rows.c.form, f"{rows.name} {key.id}"
+def extra_condition(key: ExtraKey, rows: NamedFromClause, match: Match, *, seek: bool = False) -> Predicate:
+    """``match`` asked of a row; ``acceptor`` of the value, or of each component group, says the same.
+
+    ``seek``: the index over the forms may be used for it, else it is only compared.
+    """
+    form: ColumnElement[str] = rows.c.form if seek else unindexed(rows.c.form)
+    name = f"{rows.name} {key.id} {seek}"
     match match:
         case OneOf(values):
             return one_of(form, name, [str(value) for value in values])
@@ -114,11 +119,11 @@ def extra_condition(key: ExtraKey, rows: NamedFromClause, match: Match) -> Predi
         case Between(low, high):
             return between(form, name, low, high)
         case NameLike(names):
-            return any_of([_name_condition(key, rows, name, groups) for groups in names])
+            return any_of([_name_condition(key, rows, form, name, groups) for groups in names])
         case Sounds():
             return Predicate("any name", (), lambda _: rows.c.place == literal_column("0"))
         case Either(matches):
-            return any_of([extra_condition(key, rows, one) for one in matches])
+            return any_of([extra_condition(key, rows, one, seek=seek) for one in matches])
 
 
 # private
@@ -139,16 +144,18 @@ def _is_absent(key: ExtraKey) -> ColumnElement[bool]:
     return not_(exists(rows.correlate(table)))
 
 
-def _name_condition(key: ExtraKey, rows: NamedFromClause, name: str, groups: Sequence[Sequence[str]]) -> Predicate:
+def _name_condition(
+    key: ExtraKey, rows: NamedFromClause, form: ColumnElement[str], name: str, groups: Sequence[Sequence[str]]
+) -> Predicate:
     """One group fits any group of the name; of several, each that is not empty its own, of the same value."""
     if len(groups) == 1 or not any(groups):
         (patterns, *_) = groups
-        return like_any(rows.c.form, name, patterns) if patterns else Predicate("name", (), lambda _: true())
+        return like_any(form, name, patterns) if patterns else Predicate("name", (), lambda _: true())
     first = next(place for place, group in enumerate(groups) if group)
     group_of = rows.c.place % literal_column(str(GROUPS))
     parts = [
         Predicate(("group", name, first), (), lambda _: group_of == literal_column(str(first))),
-        like_any(rows.c.form, name, groups[first]),
+        like_any(form, name, groups[first]),
     ]
     parts += [
         _other_group(key, rows, name, place - first, group)
@@ -159,7 +166,7 @@ def _name_condition(key: ExtraKey, rows: NamedFromClause, name: str, groups: Seq
 
 
 def _other_group(key: ExtraKey, rows: NamedFromClause, name: str, distance: int, patterns: Sequence[str]) -> Predicate:
-    fits = like_any(_GROUP.c.form, f"group of {name}", patterns)
+    fits = like_any(unindexed(_GROUP.c.form), f"group of {name}", patterns)
     at = rows.c.place + literal_column(str(distance))
 
     def build(binds: Sequence[BindParameter[object]]) -> ColumnElement[bool]:

@@ -70,7 +70,7 @@ class Selection:
 
     def first_page(self, branch: Branch, limit: int) -> Page:
         """The first rows of a branch."""
-        predicates = [*branch.rest, *((branch.low,) if branch.low is not None else ())]
+        predicates = [*branch.rest, *branch.high, *((branch.low,) if branch.low is not None else ())]
         return self._page(branch, None, predicates, limit)
 
     def ways_on(self, branch: Branch) -> tuple["Way", ...]:
@@ -84,7 +84,9 @@ class Selection:
     def next_page(self, branch: Branch, way: "Way", row: Sequence[object], limit: int) -> Page:
         """Rows behind ``row``, gone on that way."""
         behind = _behind(branch, way, row[len(self._cells) :])
-        return self._page(branch, way, [*(branch.rest if way.level is branch.level else ()), behind], limit)
+        along = branch.rest if way.level is branch.level else ()
+        high = branch.high if way.beyond else ()
+        return self._page(branch, way, [*along, *high, behind], limit)
 
     def _page(self, branch: Branch, way: "Way | None", walk: Sequence[Predicate], limit: int) -> Page:
         is_walk = way is None or way.level is branch.level
@@ -95,17 +97,19 @@ class Selection:
             top = min([branch.level, *(level for level, _ in self._cells), *(level for level, _ in self._filters)])
             levels = [level for level in Level if branch.level <= level <= base]
             ids = {level: TABLES[level].c.id for level in levels}
+            orders = {level: _order_below(branch, level) for level in levels}
             through = branch.through if is_walk else None
             ordered = [branch.order] if branch.order is not None else []
-            behind: list[ColumnElement[Any]] = [ids[level] for level in levels if is_walk or level > start]
-            if through is not None:  # it sorts by nothing else; below each id the index on the foreign key is in order
+            behind: list[ColumnElement[Any]] = [orders[level] for level in levels if is_walk or level > start]
+            if through is not None:  # it sorts by nothing else; below each id the indexes are in order by themselves
                 behind = [through.id]
             elif (
                 branch.through is not None and ordered
             ):  # not joined: the value is what it was, the first of ``_behind``
                 ordered = [bindparam("v0").label("value")]
+            uids = [orders[level] for level in levels if orders[level] is not ids[level]]
             return (
-                select(*(cell_of(level, name) for level, name in self._cells), *ordered, *ids.values())
+                select(*(cell_of(level, name) for level, name in self._cells), *ordered, *ids.values(), *uids)
                 .select_from(joined(start, top, base, through))
                 .where(*conditions)
                 .order_by(*(ordered if way is None or way.beyond else ()), *behind)
@@ -129,17 +133,25 @@ class Way(NamedTuple):
     beyond: bool
 
 
+def _order_below(branch: Branch, level: Level) -> ColumnElement[Any]:
+    """The order in which the index over its parent gives what is of this level: the series of a study by their UIDs."""
+    if level is Level.SERIES and branch.level < level:
+        return series.c.series_instance_uid
+    return TABLES[level].c.id
+
+
 def _behind(branch: Branch, way: Way, cursor: Sequence[object]) -> Predicate:
     order = branch.order
     ids = cursor[1:] if order is not None else cursor
     at = way.level - branch.level
-    own: ColumnElement[Any] = TABLES[way.level].c.id
+    own = _order_below(branch, way.level)
     if at:
         parent = TABLES[Level(way.level - 1)].c.id
+        last = ids[at] if own is TABLES[way.level].c.id else ids[-1]
         value = cursor[:1] if order is not None and branch.through is not None else ()
         return Predicate(
             ("below", len(value)),
-            (*value, ids[at - 1], ids[at]),
+            (*value, ids[at - 1], last),
             lambda binds: (parent == binds[-2]) & (own > binds[-1]),
         )
     if branch.through is not None:

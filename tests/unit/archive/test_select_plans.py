@@ -1,5 +1,6 @@
 """The index that each kind of query walks along: no kind sorts what it finds, none reads a table by accident."""
 
+import random
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -11,7 +12,7 @@ from pacslite.archive.index.compiled import Page
 from pacslite.archive.index.drivers import walks_of_values
 from pacslite.archive.index.select import Selection, instances_of_series, named_instances, named_series
 from pacslite.archive.query import QueryOptions, parse_retrieve
-from tests.support.index import EXPLICIT, Values, encode, make_index, parse, uid
+from tests.support.index import EXPLICIT, Values, ask, encode, make_index, parse, uid
 
 STUDY_KEYS = {
     "PatientName": "",
@@ -269,3 +270,19 @@ def test_few_values_are_found_each_by_a_seek(index: Path) -> None:
     assert [explain(index, selection.first_page(walk, 20))[0] for walk in walks] == [
         "SEARCH study USING INDEX ix_study_modalities (modalities=?)"
     ] * 2
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{}, {"PatientID": "1"}, {"PatientName": "some*"}, {"PatientName": "*meone^el*"}, {"StudyDate": "20240115"}],
+)
+@pytest.mark.parametrize("level", ["SERIES", "IMAGE"])
+async def test_pages_join_whatever_the_order_of_the_uids(tmp_path: Path, values: Values, level: str) -> None:
+    """The series of a study are found in the order of their UIDs, and came in another."""
+    same = {"PatientName": "Someone^Else", "PatientID": "1", "StudyDate": "20240115", "StudyInstanceUID": uid(1, 0)}
+    numbers = list(range(700))
+    random.Random(1).shuffle(numbers)
+    path = make_index(tmp_path, [{**same, "SeriesInstanceUID": uid(2, number)} for number in numbers])
+    asked = {"SeriesInstanceUID": "", **values}
+    found = [answer["SeriesInstanceUID"] for answer in await ask(path, asked, level=level, relational=True)]
+    assert sorted(found) == sorted(uid(2, number) for number in numbers)
