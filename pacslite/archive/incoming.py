@@ -68,6 +68,7 @@ class Incoming:
         "_gathering",
         "_owner",
         "_pieces",
+        "again",
         "digest",
         "ended",
         "error",
@@ -125,6 +126,7 @@ class Incoming:
         self.scan: HeaderScanner | None = None
         self.digest: xxhash.xxh3_128 | None = None
         self.stripped = 0  # bytes that are not stored
+        self.again = False  # it is no new instance
 
     # receiving
 
@@ -242,6 +244,11 @@ class Incoming:
                 break
             self.scan.feed(memoryview(piece))
         return self.scan
+
+    def begin_again(self) -> None:
+        """Nothing was written of it."""
+        self.again = True
+        self.digest = None
 
     def digest_pieces(self, pieces: Sequence[bytes | bytearray]) -> xxhash.xxh3_128:
         """Go on with the digest."""

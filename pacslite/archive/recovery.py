@@ -152,6 +152,10 @@ class Recovery:
         old = self._settler.locate(record.sop_instance_uid)
         if known is not None and known.digest == record.digest:
             found.settled += 1
+        elif known is not None and not self._store.may_replace(name):  # the index was about to refuse it
+            self._store.remove_incoming(name)
+            found.removed += 1
+            return
         else:
             notes = () if old is None else (f"incoming/{old.name}",)
             moves = known is not None and known.path != path

@@ -5,6 +5,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Collection
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tests.support.instances import Instance
 
 __all__ = [
     "EXPLICIT_LITTLE_ENDIAN",
+    "JOURNAL",
     "BrokenConnection",
     "FailingOperations",
     "archive_in",
@@ -31,14 +33,31 @@ __all__ = [
     "store",
 ]
 
+
+@dataclass
+class Journal:
+    """What ``archive_in`` gives archives that were not told: a module of tests may run with both."""
+
+    bytes: int = 0
+
+
+JOURNAL = Journal()
 EXPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 
 
 def archive_in(directory: Path, *, operations: FileOperations | None = None, **options: Any) -> Archive:
     """An archive that settles when it is told, or when it stops; without a journal unless told."""
-    defaults = {"settle_seconds": 600.0, "settle_files": 1_000_000, "min_free_bytes": 0, "journal_bytes": 0}
+    defaults = {"settle_seconds": 600.0, "settle_files": 1_000_000, "min_free_bytes": 0, "journal_bytes": JOURNAL.bytes}
     options = defaults | options
-    return Archive(StorageOptions(data_dir=directory, **options), operations=operations)
+    return _Prepared(StorageOptions(data_dir=directory, **options), operations=operations)
+
+
+class _Prepared(Archive):
+    """Has its journal from the start, where it is to have one."""
+
+    async def start(self) -> None:
+        await super().start()
+        self._store.prepare()
 
 
 def begin(archive: Archive, instance: Instance, **changes: Any) -> Incoming:

@@ -2,7 +2,7 @@
 
 from pacslite.errors import DimseError
 
-__all__ = ["IndexFailure", "IndexFull", "PatientConflict"]
+__all__ = ["AlreadyThere", "IndexFailure", "IndexFull", "PatientConflict"]
 
 
 class IndexFailure(DimseError):
@@ -13,6 +13,12 @@ class IndexFull(DimseError):
     """No room for the row: refused, PS3.4 §B.2.3."""
 
     status = 0xA700
+
+
+class AlreadyThere(DimseError):
+    """A row has its SOP Instance UID; ``look_up`` gives it."""
+
+    status = 0x0111
 
 
 class PatientConflict(DimseError):

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from pacslite.archive.extra import ExtraKey
 from pacslite.archive.index.connections import IndexConnections
 from pacslite.archive.index.extra_values import ExtraState, ExtraValues, configure_extra_keys, extra_states
-from pacslite.archive.index.failures import IndexFailure, IndexFull, PatientConflict
+from pacslite.archive.index.failures import AlreadyThere, IndexFailure, IndexFull, PatientConflict
 from pacslite.archive.index.placing import Counts, Place, Places, add_sop_class
 from pacslite.archive.index.removal import InstanceRow, remove_rows
 from pacslite.archive.index.statements import Statements
@@ -27,7 +27,7 @@ from pacslite.archive.options import StorageOptions
 from pacslite.archive.record import Record, columns_of
 from pacslite.errors import DimseError
 
-__all__ = ["Entry", "IndexFailure", "IndexFull", "IndexWriter", "PatientConflict", "Totals"]
+__all__ = ["AlreadyThere", "Entry", "IndexFailure", "IndexFull", "IndexWriter", "PatientConflict", "Totals"]
 
 log = logging.getLogger("pacslite.archive")
 
@@ -124,6 +124,8 @@ class IndexWriter:
                 if _code(error) == sqlite3.SQLITE_IOERR:
                     self.fail(str(error))
                     return [IndexFailure(f"index: {error}")] * len(entries)
+                if len(entries) == 1 and error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_UNIQUE:
+                    return [AlreadyThere("SOP Instance UID is stored already")]
                 if len(entries) == 1:
                     log.error("index", extra={"error": str(error)})
                     return [IndexFailure(f"index: {error}")]

@@ -20,7 +20,7 @@ from pathlib import Path
 from time import time_ns
 
 from pacslite.archive.instances.fileops import FileOperations
-from pacslite.archive.instances.journal import Journal
+from pacslite.archive.instances.journal import Journal, JournalEntry
 from pacslite.archive.instances.journaled import JournaledFiles
 from pacslite.archive.instances.layout import SUFFIX, InstancePath
 from pacslite.archive.instances.protocol import IncomingFile
@@ -42,7 +42,9 @@ class _IncomingFile:
     A small one that came complete is ``content``, and no file, until the journal has it or has no room for it.
     """
 
-    __slots__ = ("_begun", "_directory", "_fd", "_journaled", "_operations", "_waited", "content", "name", "size")
+    __slots__ = (
+        "_begun", "_directory", "_fd", "_journaled", "_operations", "_waited", "content", "name", "replaces", "size",
+    )  # fmt: skip
 
     def __init__(self, operations: FileOperations, directory: int, name: str, journaled: JournaledFiles | None) -> None:
         self._operations = operations
@@ -53,6 +55,7 @@ class _IncomingFile:
         self._waited = 0  # and finished up to here
         self.content: Sequence[bytes | bytearray] | None = None
         self.name = name
+        self.replaces = False
         self.size = 0
 
     def leave_room(self, size: int) -> None:
@@ -85,6 +88,10 @@ class _IncomingFile:
         if self.content is not None:
             content, self.content = self.content, None
             self._operations.append(self._fd, content)
+
+    def entry(self) -> JournalEntry:
+        """Say to the journal what it is."""
+        return JournalEntry(_number(self.name), self.size, self.content or (), self.replaces)
 
     def begin_writeback(self) -> None:
         """Wake the disk; the caller has something to compute before it syncs."""
@@ -178,6 +185,9 @@ class FilesystemStore:
         else:
             with suppress(FileNotFoundError):
                 self.operations.unlink(self._incoming, name)
+
+    def may_replace(self, name: str) -> bool:
+        return self._journaled is None or self._journaled.may_replace(_number(name))
 
     def incoming(self) -> list[str]:
         """Ours only: digits and the suffix. Anything else is not touched."""
@@ -301,7 +311,7 @@ class FilesystemStore:
         in_journal: set[str] = set()
         if small and self._journaled is not None:
             try:
-                if self._journaled.append([(_number(file.name), file.size, file.content or ()) for file in small]):
+                if self._journaled.append([file.entry() for file in small]):
                     in_journal = {file.name for file in small}
             except OSError as error:
                 outcomes = {file.name: error for file in small}

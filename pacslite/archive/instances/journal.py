@@ -23,7 +23,7 @@ from typing import NamedTuple, Self
 
 from pacslite.archive.instances.fileops import FileOperations
 
-__all__ = ["JOURNAL", "Journal", "JournalRecord"]
+__all__ = ["JOURNAL", "Journal", "JournalEntry", "JournalRecord"]
 
 log = logging.getLogger("pacslite.archive")
 
@@ -33,12 +33,19 @@ _RING = 2 * _BLOCK  # offset of the ring
 _ZEROS = bytes(_BLOCK)
 _START = struct.Struct("<8s16sQQQQ")  # magic, secret, turn, bytes of the ring, position of the first live record, clean
 _START_MAGIC = b"PLJRNL1\0"
-_RECORD = struct.Struct("<8s16sQQQ")  # magic, secret, position, number, bytes of the file
+_RECORD = struct.Struct("<8s16sQQQB")  # magic, secret, position, number, bytes of the file, replaces
 _RECORD_MAGIC = b"PLJREC1\0"
 _CRC = struct.Struct("<I")
 _HEADER = 64
 
-Pieces = Sequence[bytes | bytearray]
+
+class JournalEntry(NamedTuple):
+    """A file to be made durable."""
+
+    number: int
+    size: int  # bytes
+    content: Sequence[bytes | bytearray]
+    replaces: bool = False
 
 
 class JournalRecord(NamedTuple):
@@ -47,6 +54,7 @@ class JournalRecord(NamedTuple):
     position: int
     number: int
     size: int  # bytes of the file
+    replaces: bool  # takes the place of an instance; else it may not
 
 
 class Journal:
@@ -146,32 +154,32 @@ class Journal:
         """It is time to retire."""
         return self._head - self._live > self.capacity // 2
 
-    def append(self, files: Sequence[tuple[int, int, Pieces]]) -> list[JournalRecord] | None:
-        """Make files durable: number, bytes and content of each. One write, which returns when it is on the disk.
+    def append(self, files: Sequence[JournalEntry]) -> list[JournalRecord] | None:
+        """Make files durable by one write, which returns when they are on the disk.
 
         Returns:
             Their records, which are held; None if there is no room now, or the journal is broken.
         Raises:
             OSError: Nothing of them is to be trusted, and the journal takes nothing more.
         """
-        total = sum(_padded(size) for _, size, _ in files)
+        total = sum(_padded(file.size) for file in files)
         records: list[JournalRecord] = []
         with self._lock:
             begin = self._room(total)
             if begin is None:
                 return None
             position = begin
-            for number, size, _ in files:
-                records.append(JournalRecord(position, number, size))
-                position += _padded(size)
+            for file in files:
+                records.append(JournalRecord(position, file.number, file.size, file.replaces))
+                position += _padded(file.size)
             if self._clean:
                 self._write_start(self._live, clean=False)
             self._head = position
             self._held.update(record.position for record in records)
         buffers: list[bytes | bytearray] = []
-        for record, (_, _, pieces) in zip(records, files, strict=True):
+        for record, file in zip(records, files, strict=True):
             buffers.append(self._record_header(record))
-            buffers += pieces
+            buffers += file.content
             if padding := -(_HEADER + record.size) % _BLOCK:
                 buffers.append(_ZEROS[:padding])
         try:
@@ -235,7 +243,7 @@ class Journal:
             for at in range(0, self.capacity, _BLOCK):
                 header = content[_RING + at : _RING + at + _HEADER]
                 if header.startswith(_RECORD_MAGIC):
-                    _, secret, position, number, size = _RECORD.unpack_from(header)
+                    _, secret, position, number, size, replaces = _RECORD.unpack_from(header)
                     if (
                         _is_sound(header, _RECORD.size)
                         and secret == self._secret
@@ -243,7 +251,7 @@ class Journal:
                         and position >= self._live
                         and at + _HEADER + size <= self.capacity
                     ):
-                        found.append(JournalRecord(position, number, size))
+                        found.append(JournalRecord(position, number, size, bool(replaces)))
         return sorted(found)
 
     def read(self, record: JournalRecord) -> bytes:

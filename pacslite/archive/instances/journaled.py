@@ -6,12 +6,10 @@ import threading
 from collections.abc import Callable, Sequence
 
 from pacslite.archive.instances.fileops import FileOperations
-from pacslite.archive.instances.journal import Journal, JournalRecord
+from pacslite.archive.instances.journal import Journal, JournalEntry, JournalRecord
 from pacslite.archive.instances.layout import InstancePath
 
 __all__ = ["JournaledFiles"]
-
-Pieces = Sequence[bytes | bytearray]
 
 
 class JournaledFiles:
@@ -25,8 +23,8 @@ class JournaledFiles:
         self._placed: dict[int, tuple[JournalRecord, InstancePath]] = {}
         self._at: dict[InstancePath, int] = {}  # which of the placed is at a path: the last
 
-    def append(self, files: Sequence[tuple[int, int, Pieces]]) -> bool:
-        """Make files durable: number, bytes and content of each. False if there is no room for them.
+    def append(self, files: Sequence[JournalEntry]) -> bool:
+        """Make files durable. False if there is no room for them.
 
         Raises:
             OSError: They are not to be trusted.
@@ -45,6 +43,11 @@ class JournaledFiles:
     def holds(self, number: int) -> bool:
         """Its record is not retired: until then it is read, placed and removed here."""
         return number in self._pending or number in self._placed
+
+    def may_replace(self, number: int) -> bool:
+        """It was not said to be a new instance."""
+        record = self._pending.get(number)
+        return record is None or record.replaces
 
     def place_of(self, number: int) -> InstancePath | None:
         """Where a file was placed."""

@@ -25,6 +25,7 @@ class IncomingFile(Protocol):
 
     name: str
     size: int
+    replaces: bool  # set it before ``sync``, if it takes the place of an instance
 
     def append(self, pieces: Sequence[bytes | bytearray]) -> None:
         """Write behind what is written."""
@@ -74,6 +75,9 @@ class InstanceStore(Protocol):
 
     def take_back(self, path: InstancePath) -> str:
         """Make a settled file an incoming one; gives its name."""
+
+    def may_replace(self, name: str) -> bool:
+        """False of a file that was synced as new: if its UID is there, nobody was told that it is stored."""
 
     def incoming(self) -> list[str]:
         """Names in ``incoming``, oldest first."""

@@ -1,8 +1,9 @@
 """The journal: whatever was made durable and not retired is there after a stop, whatever became of the files."""
 
+import asyncio
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pacslite.archive.index.writer import Entry
 from pacslite.archive.instances.fileops import FileOperations
 from pacslite.archive.instances.filesystem import FilesystemStore
-from pacslite.archive.instances.journal import Journal, JournalRecord
+from pacslite.archive.instances.journal import Journal, JournalEntry, JournalRecord
 from pacslite.archive.instances.layout import instance_path
 from pacslite.archive.keys import Level
+from pacslite.errors import DimseError
 from tests.support.instances import make_instance
 from tests.support.storing import FailingOperations, archive_in, image_of, read, store
 
@@ -75,7 +78,8 @@ def test_what_is_live_is_there_after_a_stop(
         if action == "append":
             numbers = range(number, number := number + len(contents))
             files = [
-                (n, len(content), [content[:7], content[7:]]) for n, content in zip(numbers, contents, strict=True)
+                JournalEntry(n, len(content), [content[:7], content[7:]])
+                for n, content in zip(numbers, contents, strict=True)
             ]
             records = journal.append(files)
             if records is not None:
@@ -103,7 +107,7 @@ def test_takes_as_much_as_fits_and_takes_again_when_retired(directory: int) -> N
     block = [bytes(4096 - 64)]
     for lap in range(3):
         taken = 0
-        while journal.append([(taken, len(block[0]), block)]) is not None:
+        while journal.append([JournalEntry(taken, len(block[0]), block)]) is not None:
             taken += 1
         assert taken == 62, lap
         assert journal.half_full
@@ -112,21 +116,21 @@ def test_takes_as_much_as_fits_and_takes_again_when_retired(directory: int) -> N
         _release_all(journal)
         journal.retire(journal.mark())
         assert journal.is_empty
-    assert journal.append([(0, SIZE, [bytes(SIZE)])]) is None
+    assert journal.append([JournalEntry(0, SIZE, [bytes(SIZE)])]) is None
     journal.close()
 
 
 def test_goes_on_behind_what_a_stop_left(directory: int) -> None:
     journal = _make(directory)
     for number in range(50):
-        journal.append([(number, 3, [b"abc"])])
+        journal.append([JournalEntry(number, 3, [b"abc"])])
     _release_all(journal)
     journal.retire(journal.mark())
     for number in range(50, 90):
-        journal.append([(number, 3, [b"def"])])
+        journal.append([JournalEntry(number, 3, [b"def"])])
     journal = _reopen(journal, directory)
     for number in range(90, 130):
-        if journal.append([(number, 3, [b"ghi"])]) is None:
+        if journal.append([JournalEntry(number, 3, [b"ghi"])]) is None:
             break
     assert number == 112
     assert _contents(journal) == [(n, b"def" if n < 90 else b"ghi") for n in range(50, 112)]
@@ -137,12 +141,12 @@ def test_goes_on_behind_what_a_stop_left(directory: int) -> None:
 def test_an_empty_one_is_not_searched(directory: int, kind: str) -> None:
     journal = _make(directory)
     if kind == "emptied":
-        journal.append([(1, 3, [b"abc"])])
+        journal.append([JournalEntry(1, 3, [b"abc"])])
         _release_all(journal)
         journal.retire(journal.mark())
     journal = _reopen(journal, directory)
     assert journal.is_empty
-    assert journal.append([(2, 3, [b"def"])]) is not None
+    assert journal.append([JournalEntry(2, 3, [b"def"])]) is not None
     journal = _reopen(journal, directory)
     assert _contents(journal) == [(2, b"def")]
     journal.close()
@@ -150,7 +154,7 @@ def test_an_empty_one_is_not_searched(directory: int, kind: str) -> None:
 
 def test_a_record_that_is_overwritten_is_not_read(directory: int) -> None:
     journal = _make(directory)
-    (record,) = journal.append([(1, 3, [b"abc"])]) or []
+    (record,) = journal.append([JournalEntry(1, 3, [b"abc"])]) or []
     journal.release(record)
     journal.retire(journal.mark())
     with pytest.raises(FileNotFoundError):
@@ -162,10 +166,10 @@ def test_a_record_that_is_overwritten_is_not_read(directory: int) -> None:
 def test_content_cannot_pass_for_a_record(directory: int) -> None:
     """A peer that knows the layout sends blocks that look like records, of this journal's neighbour and of itself."""
     journal = _make(directory)
-    journal.append([(1, 3, [b"abc"])])
+    journal.append([JournalEntry(1, 3, [b"abc"])])
     record = Path(f"/proc/self/fd/{directory}/journal").read_bytes()[8192 : 8192 + 4096]
     forged = bytes(4096 - 64) + record * 3
-    journal.append([(2, len(forged), [forged])])
+    journal.append([JournalEntry(2, len(forged), [forged])])
     journal = _reopen(journal, directory)
     assert _contents(journal) == [(1, b"abc"), (2, forged)]
     journal.close()
@@ -175,10 +179,10 @@ def test_content_cannot_pass_for_a_record(directory: int) -> None:
 def test_a_torn_start_leaves_the_one_before(directory: int, torn: int) -> None:
     journal = _make(directory)
     for number in range(2 + torn):
-        journal.append([(number, 3, [b"abc"])])
+        journal.append([JournalEntry(number, 3, [b"abc"])])
         _release_all(journal)
         journal.retire(journal.mark())
-    journal.append([(9, 3, [b"xyz"])])
+    journal.append([JournalEntry(9, 3, [b"xyz"])])
     fd = os.open("journal", os.O_RDWR, dir_fd=directory)
     newest = max((0, 4096), key=lambda at: os.pread(fd, 32, at)[24:])
     os.pwrite(fd, b"torn", newest + 30)
@@ -406,4 +410,27 @@ async def test_deleted_and_replaced_instances_stay_so(tmp_path: Path) -> None:
     async with archive_in(image, duplicates="replace") as archive:
         assert read(archive, old.sop_instance_uid) == new.data
         assert (await archive.totals()).instances == 2
+        assert (await archive.check(deep=True)).differences == []
+
+
+@pytest.mark.parametrize("duplicates", ["keep", "reject", "replace"])
+async def test_an_unfinished_duplicate_takes_no_place(tmp_path: Path, duplicates: str) -> None:
+    """Killed between the journal and the index's refusal: nobody was told that the second is stored."""
+    old = make_instance(1)
+    new = replace(old, data=old.data[:-2] + b"\1\2")
+    data, image = tmp_path / "data", tmp_path / "image"
+    async with archive_in(data, journal_bytes=1 << 20, duplicates=duplicates) as archive:
+        archive._store.prepare()
+        await store(archive, old)
+        commit = archive._index.commit
+
+        def stop_before(entries: Sequence[Entry]) -> list[DimseError | None]:
+            image_of(data, image)
+            return commit(entries)
+
+        archive._index.commit = stop_before  # type: ignore[method-assign]
+        await asyncio.gather(store(archive, new), return_exceptions=True)
+    async with archive_in(image, duplicates=duplicates) as archive:
+        assert archive.recovered.removed == 1
+        assert read(archive, old.sop_instance_uid) == old.data
         assert (await archive.check(deep=True)).differences == []

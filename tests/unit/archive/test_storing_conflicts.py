@@ -15,7 +15,13 @@ from pacslite.archive.keys import Level
 from pacslite.archive.outcome import DuplicateInstance, Stored
 from pacslite.errors import DimseError
 from tests.support.instances import Instance, make_instance
-from tests.support.storing import archive_in, begin, files_in, read, reference, rows, store
+from tests.support.storing import JOURNAL, archive_in, begin, files_in, read, reference, rows, store
+
+
+@pytest.fixture(params=[0, 1 << 20], ids=["", "journal"], autouse=True)
+def journal(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it with and without."""
+    monkeypatch.setattr(JOURNAL, "bytes", request.param)
 
 
 async def _clean(archive: Archive) -> None:
@@ -41,6 +47,7 @@ async def test_first_objects_of_a_patient_from_sixteen_senders(tmp_path: Path) -
         assert rows(tmp_path, "SELECT number_of_studies, number_of_series, number_of_instances FROM patient") == [
             (1, 3, 16)
         ]
+        await archive.settle()
         assert await archive.totals() == (1, 1, 3, 16, sum(p.stat().st_size for p in tmp_path.rglob("*.dcm")))
         await _clean(archive)
 
