@@ -1,51 +1,47 @@
 """The read side of the index: queries and retrieve plans, in pages (PS3.4 §C.4.1, §C.4.2).
 
-aiosqlite runs the statements, SQLAlchemy only writes them (index/select.py): its asyncio engine costs 80 ms of import
-and more than a millisecond a statement, where a statement on an aiosqlite connection of ours costs a hop to its thread
-and back, 0.1 ms. A page is one hop. Connections are few and bounded; long walks leave one to the others.
+aiosqlite runs the statements (index/read_pool.py), SQLAlchemy only writes them (index/select.py): its asyncio engine
+costs 80 ms of import and more than a millisecond a statement. A page is one hop to a connection's thread and back.
 """
 
 import asyncio
-import sqlite3
 import sys
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import aclosing, closing, suppress
+from contextlib import aclosing
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
-
-import aiosqlite
+from typing import TYPE_CHECKING, ClassVar
 
 from pacslite.archive.answer import AnswerEncoder
 from pacslite.archive.criteria import Query, RetrieveRequest
+from pacslite.archive.index.read_pool import Found, IndexUnreadable, ReadPool
 from pacslite.archive.keys import Level
 from pacslite.archive.reference import InstanceRef
 from pacslite.archive.sieve import Cell, KeptReader, KeptValues, Sieve
 from pacslite.errors import DimseError
 
 if TYPE_CHECKING:  # importing it is importing SQLAlchemy
-    from pacslite.archive.index.compiled import Page
     from pacslite.archive.index.drivers import Branch
-    from pacslite.archive.index.select import Selection
+    from pacslite.archive.index.select import Selection, Way
 
 __all__ = ["IndexReader", "IndexUnreadable", "TooManyMatches"]
 
 _FIRST_PAGE = 20  # the first answer does not wait for more
 _PAGE = 256  # 2 ms of encoding at most between two turns of the event loop
 _KEPT_PAGE = 64  # and the same where kept attributes are taken apart
+_KEPT_BYTES = 1 << 18  # of these in a page
+_PAGE_SECONDS = 0.05  # what a search has found waits for the rest of its page about so long
+_AT_ONCE = 8  # statements in one hop
 _PATIENCE = 0.25  # seconds after which an empty batch lets the caller look for C-CANCEL
+
+
+_Row = tuple[Cell, ...]
 
 
 class TooManyMatches(DimseError):
     """Refused, out of resources: more matches than are allowed (PS3.4 Table C.4-1)."""
 
     status: ClassVar[int] = 0xA700
-
-
-class IndexUnreadable(DimseError):
-    """Unable to process: the index gives no answer, or is closed (PS3.4 Table C.4-1)."""
-
-    status: ClassVar[int] = 0xC001
 
 
 class IndexReader:
@@ -56,7 +52,7 @@ class IndexReader:
     """
 
     def __init__(self, path: Path, *, connections: int = 4) -> None:
-        self._pool = _Pool(path, connections)
+        self._pool = ReadPool(path, connections)
 
     async def start(self) -> None:
         """Open the connections. ``stop`` must follow: their threads keep the process alive.
@@ -90,7 +86,7 @@ class IndexReader:
         kept = KeptReader(tags, selection.place)
         most = query.options.maximum_results
         count = 0
-        async with aclosing(self._pages(selection, _KEPT_PAGE if tags else _PAGE)) as pages:
+        async with aclosing(self._pages(selection, takes_kept=bool(tags))) as pages:
             async for rows in pages:
                 if sieve or tags:
                     sieved = [(row, values) for row in rows if sieve.accepts(row, values := kept.read(row))]
@@ -124,31 +120,42 @@ class IndexReader:
             rows = sorted(await self._pool.fetch(instances_of_series(ids)), key=lambda row: place[row[0]])
             yield [InstanceRef._make((*row[1:4], *uids[row[0]], *row[4:])) for row in rows]
 
-    async def _pages(self, selection: "Selection", size: int) -> AsyncGenerator[Sequence[tuple[Cell, ...]], None]:
-        """All rows, branch after branch; an empty page now and then while a statement takes long."""
-        limit = _FIRST_PAGE
-        for branch in await self._walks(selection):
-            page: Page | None = selection.first_page(branch, limit)
-            ways = selection.ways_on(branch)
-            at = -1
-            last: tuple[Cell, ...] = ()
-            while page is not None:
-                running = asyncio.ensure_future(self._pool.fetch(page, may_take_long=branch.reads_all))
-                try:
-                    while not (await asyncio.wait({running}, timeout=_PATIENCE))[0]:
-                        yield ()
-                finally:
-                    if not running.done():
-                        running.cancel()
-                        await asyncio.wait({running})
-                rows = running.result()
-                if rows:
-                    yield rows
-                    last = rows[-1]
-                # behind a full page all ways are open; one that is not full was the end of its way
-                at = 0 if len(rows) == limit else at + 1 if at >= 0 else len(ways)
-                limit = size
-                page = selection.next_page(branch, ways[at], last, limit) if at < len(ways) else None
+    async def _pages(self, selection: "Selection", *, takes_kept: bool) -> AsyncGenerator[Sequence[_Row], None]:
+        """All rows, branch after branch; an empty page now and then while a statement takes long.
+
+        Statements go to the database a few at once. All ways on from a row are named by that row, whatever is found on
+        the first of them meanwhile; behind a page that is cut all of them are open again.
+        """
+        walks = await self._walks(selection)
+        ahead: list[tuple[Branch, Way | None]] = [(branch, None) for branch in walks]
+        last: _Row = ()
+        may_take_long = any(branch.reads_all for branch in walks)
+        limit = 1 if may_take_long or takes_kept else _FIRST_PAGE
+        while ahead:
+            asked = ahead[:_AT_ONCE]
+            pages = [
+                selection.first_page(branch, limit) if way is None else selection.next_page(branch, way, last, limit)
+                for branch, way in asked
+            ]
+            running = asyncio.ensure_future(self._pool.collect(pages, limit, may_take_long=may_take_long))
+            try:
+                while not (await asyncio.wait({running}, timeout=_PATIENCE))[0]:
+                    yield ()
+            finally:
+                if not running.done():
+                    running.cancel()
+                    await asyncio.wait({running})
+            found = running.result()
+            if found.rows:
+                yield found.rows
+            ahead = ahead[found.ran :]
+            if found.is_cut:
+                last = found.rows[-1]
+                branch = asked[found.ran - 1][0]
+                ways = [(branch, way) for way in selection.ways_on(branch)]
+                ahead = [*ways, *(one for one in ahead if one[0] is not branch)]
+            if found.rows:
+                limit = _next_limit(found, takes_kept=takes_kept, is_search=may_take_long)
 
     async def _walks(self, selection: "Selection") -> Sequence["Branch"]:
         """The branches of a selection, those over few values taken apart."""
@@ -163,79 +170,25 @@ class IndexReader:
         return walks
 
 
-class _Pool:
-    """A few connections, each lent for one statement. Statements that may take long leave one connection to others."""
-
-    def __init__(self, path: Path, connections: int) -> None:
-        self._uri = f"{path.resolve().as_uri()}?mode=rw"
-        self._number = connections
-        self._all: list[aiosqlite.Connection] = []
-        self._idle: asyncio.LifoQueue[aiosqlite.Connection | None] = asyncio.LifoQueue()  # None: closed
-        self._long = asyncio.Semaphore(max(1, connections - 1))
-
-    async def open(self) -> None:
-        self._probe()
-        try:
-            for _ in range(self._number):
-                connection = aiosqlite.connect(
-                    self._uri, uri=True, timeout=1, isolation_level=None, cached_statements=256
-                )
-                self._all.append(connection)
-                await connection
-                await connection.executescript(_PRAGMAS)
-                self._idle.put_nowait(connection)
-        except BaseException:
-            await self.close()
-            raise
-
-    def _probe(self) -> None:
-        """Fail before there are threads: aiosqlite does not wait for one whose connection fails."""
-        try:
-            with closing(sqlite3.connect(self._uri, uri=True)) as connection:
-                connection.execute("SELECT id FROM study LIMIT 1").fetchone()
-        except sqlite3.Error as error:
-            raise IndexUnreadable(f"index: {error}") from error
-
-    async def close(self) -> None:
-        connections, self._all = self._all, []
-        self._idle.put_nowait(None)
-        for connection in connections:
-            with suppress(ValueError):  # one that never came to be
-                await connection.interrupt()
-        for connection in connections:
-            await connection.close()
-
-    async def fetch(self, page: "Page", *, may_take_long: bool = False) -> list[Any]:
-        """Run a statement in one hop; when cancelled, interrupt it."""
-        if may_take_long:
-            async with self._long:
-                return await self.fetch(page)
-        connection = await self._idle.get()
-        try:
-            if connection is None or not self._all:
-                raise IndexUnreadable("the index is closed")
-            return await _run(connection, page)
-        except sqlite3.Error as error:
-            raise IndexUnreadable(f"index: {error}") from error
-        finally:
-            self._idle.put_nowait(connection)
-
-
-async def _run(connection: aiosqlite.Connection, page: "Page") -> list[Any]:
-    running = asyncio.ensure_future(connection.execute_fetchall(page.sql, page.values))
-    try:
-        return list(await asyncio.shield(running))
-    except asyncio.CancelledError:
-        await connection.interrupt()
-        await asyncio.wait({running})
-        running.exception()  # it was interrupted, or it was done
-        raise
-
-
 async def _load() -> None:
     """Import SQLAlchemy, 0.2 s, off the loop: at the first query, or earlier if somebody calls ``preload``."""
     if _SELECT not in sys.modules:
         await asyncio.to_thread(import_module, _SELECT)
+
+
+def _next_limit(found: Found, *, takes_kept: bool, is_search: bool) -> int:
+    """Rows of the next page, if they are like those just found.
+
+    In a search matches may be far between: then each goes out when it is found. Elsewhere a page has costs of its own.
+    """
+    number = len(found.rows)
+    limit = _KEPT_PAGE if takes_kept else _PAGE
+    if is_search:
+        limit = min(limit, int(number * _PAGE_SECONDS / found.seconds))
+    if takes_kept:
+        size = sum(len(cell) for row in found.rows for cell in row if isinstance(cell, bytes))
+        limit = min(limit, number * _KEPT_BYTES // max(size, 1))
+    return max(1, limit)
 
 
 def _grouped(series: Sequence[tuple[int, int]], size: int) -> Iterator[list[int]]:
@@ -255,8 +208,3 @@ def _grouped(series: Sequence[tuple[int, int]], size: int) -> Iterator[list[int]
 _SELECT = "pacslite.archive.index.select"
 _NOTHING_KEPT = KeptValues()
 _PLANNED = 1000  # instances a batch of a plan
-_PRAGMAS = """
-PRAGMA query_only = 1;
-PRAGMA cache_size = -8192;
-PRAGMA temp_store = MEMORY;
-"""
