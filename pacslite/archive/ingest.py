@@ -27,9 +27,9 @@ log = logging.getLogger("pacslite.archive")
 
 # An object that comes alone is begun while it arrives: its file is made and its header scanned by another processor.
 # With company the disk threads have work enough, and one write costs less than two.
-_EARLY = 96 << 10
+_EARLY = 256 << 10
 _MOST_AT_ONCE = 4  # objects that one thread writes and syncs together: 16 senders on four threads
-_QUICK = 256 << 10  # an object of more takes its thread long enough to leave the others to other threads
+_QUICK = _EARLY  # an object of more takes its thread long enough to leave the others to other threads
 _MOST_QUICK = 16  # the same of quick ones
 
 
@@ -91,7 +91,7 @@ class Ingest:
             if (
                 pending >= self._options.piece_bytes
                 or pressed
-                or (pending >= _EARLY and not self._in_flight and not self._flushing)
+                or (pending > _EARLY and not self._in_flight and not self._flushing)
             ):
                 self._flush(incoming)
         elif pressed or pending >= self._options.unflushed_bytes:

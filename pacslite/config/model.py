@@ -100,9 +100,10 @@ class Limits(Section):
         256 * MIB,
         ge=64 * MIB,
         le=1024 * 1024 * MIB,
-        description="Memory that what is received may take. Half of it holds instances that are not yet written: above "
-        "that they are written earlier, and in smaller pieces, and we stop reading. A quarter holds identifiers and "
-        "unfinished PDUs: above that identifiers are answered A700.",
+        description="Memory that what is received and sent may take. Half of it holds instances that are not yet "
+        "written: above that they are written earlier, and in smaller pieces, and we stop reading. A quarter holds "
+        "identifiers and unfinished PDUs: above that identifiers are answered A700. A quarter holds what peers have "
+        "been sent and do not take: above that each gets less at once.",
     )
     identifier_bytes: int = Field(
         MIB,
@@ -203,12 +204,13 @@ class Storage(Section):
     )
     max_bytes: int = Field(0, ge=0, description="Quota of all instances; above it C-STORE is answered A700. 0 is none.")
     journal_bytes: int = Field(
-        64 * MIB,
+        256 * MIB,
         ge=0,
         le=1024 * MIB,
-        description="Size of the journal, a file in which instances up to 256 KiB are made durable at once, several by "
-        "one write, before their own files are synced together. 0: each file is synced by itself. Not made on a disk "
-        'with room for fewer than eight of it, and not needed unless durability is "full".',
+        description="Size of the journal, a file in which instances up to 256 KiB are made durable, several by one "
+        "write, before their own files are made and synced together: bursts of this size are taken quickest. 0: each "
+        "file is synced by itself. Not made on a disk with room for fewer than eight of it, and not needed unless "
+        'durability is "full".',
     )
     disk_threads: int = Field(
         4,
