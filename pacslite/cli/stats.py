@@ -1,4 +1,4 @@
-"""``pacslite stats``: what is stored. Reads only, beside a running server too."""
+"""``pacslite stats``: what is stored, and how far extra keys are. Reads only, beside a running server too."""
 
 import sqlite3
 from contextlib import closing
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import typer
 
+from pacslite.archive.index.extra_values import BUILDING, ExtraState, extra_states
 from pacslite.archive.index.statements import Statements
 from pacslite.archive.index.writer import Totals
 from pacslite.cli.local import settings_for
@@ -24,14 +25,25 @@ def stats(data_dir: DataDir = None, config: Config = None, json_: Json = False) 
     if not index.is_file():
         complain(f"{index.parent} holds no archive")
         raise typer.Exit(1)
-    totals = _totals(index)
+    totals, keys = _read(index)
     if json_:
-        print_json(totals._asdict())
+        extra = {"extra_keys": {str(one.key): _progress(one) for one in keys}} if keys else {}
+        print_json({**totals._asdict(), **extra})
         return
     for name, count in totals._asdict().items():
         print_line(f"{name:<12}{size(count) if name == 'bytes' else count}")
+    for one in keys:
+        print_line(f"extra key {one.key}: {_progress(one)}")
 
 
-def _totals(index: Path) -> Totals:
+def _read(index: Path) -> tuple[Totals, list[ExtraState]]:
     with closing(sqlite3.connect(f"{index.resolve().as_uri()}?mode=ro", uri=True)) as connection:
-        return Totals(*connection.execute(Statements.select_totals.text).fetchone())
+        totals = Totals(*connection.execute(Statements.select_totals.text).fetchone())
+        try:
+            return totals, extra_states(connection)
+        except sqlite3.OperationalError:  # an index that no server of this version has opened yet
+            return totals, []
+
+
+def _progress(one: ExtraState) -> str:
+    return f"{one.state} {100 * one.position // one.up_to} %" if one.state == BUILDING else one.state

@@ -121,6 +121,12 @@ def test_remotes_in_the_environment(text: str, hosts: list[str]) -> None:
     assert [remote.host for remote in load(environ={"PACSLITE_REMOTE": text}).settings.remote] == hosts
 
 
+@pytest.mark.parametrize("text", ["KVP  (0008,0070)@STUDY", '["KVP", "(0008,0070)@STUDY"]'])
+def test_extra_keys_in_the_environment(text: str) -> None:
+    settings = load(environ={"PACSLITE_QUERY__EXTRA_KEYS": text}).settings
+    assert settings.query.extra_keys == ("KVP", "(0008,0070)@STUDY")
+
+
 def test_a_remote_of_a_later_layer_replaces_the_one_of_the_same_title(tmp_path: Path) -> None:
     file = written(tmp_path, '[[remote]]\nae_title = "A"\nhost = "a"\n[[remote]]\nae_title = "B"\nhost = "b"\n')
     loaded = load(file, environ={"PACSLITE_REMOTE": "C@c:3"}, flags=[Flag("remote", "--remote", ["A@elsewhere:5"])])
@@ -176,6 +182,8 @@ def test_variables_of_others_are_left_alone() -> None:
         # a wrong value: the key, the value, what is allowed
         ("[limits]\n\nmaximum_length = 100", "pacslite.toml:3: limits.maximum_length = 100: must be greater than or"),
         ("[limits]\nmaximum_length = 100", "allowed is 4096 to 1048576"),
+        ('[query]\nextra_keys = ["KPV"]', "pacslite.toml:2: query.extra_keys = ['KPV']: 'KPV': no such attribute"),
+        ('[query]\nextra_keys = ["KVP", "PatientID"]', "'PatientID': is a key of the index already"),
         ('[server]\nport = "a"', "pacslite.toml:2: server.port = 'a': must be a valid integer"),
         ("[server]\nport = 65536", "allowed is 0 to 65535"),
         ("[storage]\ndurability = 'ful'", 'allowed is "full", "commit", "none"; nearest is full'),
