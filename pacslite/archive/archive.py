@@ -34,7 +34,7 @@ from pacslite.archive.record import check_uid
 from pacslite.archive.recovery import Recovered, Recovery
 from pacslite.archive.reference import InstanceRef
 from pacslite.archive.reindex import refuse_incomplete
-from pacslite.archive.settle import Settler
+from pacslite.archive.settle import Settler, Unsettled
 from pacslite.archive.space import SpaceGuard
 from pacslite.budget import Budget
 from pacslite.dataset.meta import read_file_meta
@@ -217,7 +217,25 @@ class Archive:
 
     def _open_file(self, ref: InstanceRef) -> int:
         path = instance_path(ref.study_instance_uid, ref.series_instance_uid, ref.sop_instance_uid)
+        arriving = self._settler.arriving(ref.sop_instance_uid)
+        if arriving is not None and (fd := self._open_arriving(arriving, ref)) is not None:
+            return fd
         return self._open_path(ref.sop_instance_uid, path)
+
+    def _open_arriving(self, arriving: Unsettled, ref: InstanceRef) -> int | None:
+        """The file whose row is being committed, if the reference is to it; it may be a duplicate that is refused."""
+        try:
+            fd = self._store.open_incoming(arriving.name)
+        except FileNotFoundError:
+            return None
+        try:
+            if ref.digest in os.pread(fd, ref.data_set_offset, 0):
+                return fd
+        except OSError:
+            os.close(fd)
+            raise
+        os.close(fd)
+        return None
 
     def _open_path(self, sop_instance_uid: str, path: InstancePath) -> int:
         for _ in range(3):  # settled, or replaced and settled, between the look and the open
@@ -227,7 +245,8 @@ class Archive:
                     return self._store.open_incoming(unsettled.name)
                 return self._store.open_settled(path)
             except FileNotFoundError:
-                if unsettled is None and self._settler.locate(sop_instance_uid) is None:
+                arriving = self._settler.arriving(sop_instance_uid)
+                if unsettled is None and arriving is None and self._settler.locate(sop_instance_uid) is None:
                     raise
         return self._store.open_settled(path)
 

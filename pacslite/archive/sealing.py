@@ -274,12 +274,12 @@ class Sealer:
                 errors = self._index.commit([written.entry for written in group])
             except Exception as problem:
                 errors = [_told(problem)] * len(group)
-            for file, old, error in zip(files, replaced, errors, strict=True):
+            for file, error in zip(files, errors, strict=True):
                 if error is not None:
-                    self._settler.withdraw(file, old)
+                    self._settler.withdraw(file)
+            self._settler.committed([file for file, error in zip(files, errors, strict=True) if error is None])
         if any(written.entry.unlink or written.entry.relocates for written in group):
             self._settler.noted()
-        self._settler.committed([file for file, error in zip(files, errors, strict=True) if error is None])
         results: list[Result] = []
         for written, error in zip(group, errors, strict=True):
             if isinstance(error, AlreadyThere) and not written.entry.replaces and not written.incoming.again:

@@ -49,6 +49,7 @@ class Settler:
         self._options = options
         self._table = threading.Lock()
         self._unsettled: dict[str, Unsettled] = {}
+        self._arriving: dict[str, Unsettled] = {}  # their rows are being committed
         self._committed: list[Unsettled] = []
         self._stuck: deque[Unsettled] = deque()  # could not be moved; their rows are safe
         self._told = False  # that there are some
@@ -69,6 +70,10 @@ class Settler:
         with self._table:
             return list(self._unsettled.values())
 
+    def arriving(self, sop_instance_uid: str) -> Unsettled | None:
+        """The file whose row is just being committed, or refused. Look here first, then ``locate``."""
+        return self._arriving.get(sop_instance_uid)
+
     def register(self, unsettled: Unsettled) -> Unsettled | None:
         """Before its row is committed, with the index's lock held: whoever sees the row finds the file.
 
@@ -76,21 +81,20 @@ class Settler:
             The unsettled file that this one takes the place of.
         """
         with self._table:
-            old = self._unsettled.get(unsettled.sop_instance_uid)
-            self._unsettled[unsettled.sop_instance_uid] = unsettled
-            return old
+            self._arriving[unsettled.sop_instance_uid] = unsettled
+            return self._unsettled.get(unsettled.sop_instance_uid)
 
-    def withdraw(self, unsettled: Unsettled, old: Unsettled | None) -> None:
-        """The row was not committed; what was there before is there again."""
+    def withdraw(self, unsettled: Unsettled) -> None:
+        """The row was not committed."""
         with self._table:
-            del self._unsettled[unsettled.sop_instance_uid]
-            if old is not None:
-                self._unsettled[old.sop_instance_uid] = old
-                self._committed.append(old)
+            del self._arriving[unsettled.sop_instance_uid]
 
     def committed(self, unsettled: Sequence[Unsettled]) -> None:
-        """Their rows are committed: settle them some time."""
+        """Their rows are committed, and the index's lock is still held: settle them some time."""
         with self._table:
+            self._unsettled.update((one.sop_instance_uid, one) for one in unsettled)
+            for one in unsettled:
+                del self._arriving[one.sop_instance_uid]
             self._committed += unsettled
             if len(self._committed) < self._options.settle_files and not self._store.is_pressed:
                 return

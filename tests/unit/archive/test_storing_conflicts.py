@@ -269,3 +269,34 @@ async def test_delete_while_the_object_arrives(tmp_path: Path) -> None:
         assert (await incoming.commit()).outcome == "stored"
         assert read(archive, instance.sop_instance_uid) == instance.data
         await _clean(archive)
+
+
+@pytest.mark.parametrize("settled", [False, True])
+async def test_kept_instance_is_read_while_others_come_under_its_uid(tmp_path: Path, settled: bool) -> None:
+    """Nobody is given the bytes of a duplicate that is about to be refused; what is new is read at once."""
+    kept = make_instance(1, size=2000)
+    async with archive_in(tmp_path) as archive:
+        await store(archive, kept)
+        if settled:
+            await archive.settle()
+        planned = reference(archive, kept.sop_instance_uid)
+        ended = False
+        others = 0
+
+        def look() -> None:
+            nonlocal others
+            while not ended:
+                file = archive.open(planned)
+                others += os.pread(file.fd, file.data_set_length, file.data_set_offset) != kept.data
+                os.close(file.fd)
+
+        looking = asyncio.create_task(asyncio.to_thread(look))
+        for number in range(150):
+            new = make_instance(2, seed=number, size=100)  # after it a duplicate is taken for new, too, at first
+            await _store_all(archive, [make_instance(1, size=3000 + 2 * number), new])
+            assert read(archive, new.sop_instance_uid) == new.data
+            archive._ingest._sealer._doubted = 0
+        ended = True
+        await looking
+        assert not others
+        await _clean(archive)
