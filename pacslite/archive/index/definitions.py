@@ -121,6 +121,7 @@ def _definitions() -> dict[str, ClauseElement]:
         ).order_by(deleted_file.c.id),
         "select_last_deleted_file": select(func.max(deleted_file.c.id)),
         "delete_deleted_files": delete(deleted_file).where(deleted_file.c.id <= bindparam("up_to")),
+        "select_instance_id": select(instance.c.id).where(instance.c.sop_instance_uid == bindparam("sop_instance_uid")),
         "select_extra_keys": select(*extra_key.columns).order_by(extra_key.c.id),
         "insert_extra_key": _insert(extra_key),
         "set_extra_key": update(extra_key)

@@ -70,10 +70,15 @@ class ExtraValues:
 
     def insert_instances(self, connection: sqlite3.Connection, records: Iterable[Record]) -> None:
         """The same of instances, new ones and such as take the place of others."""
+        gone: list[tuple[int, int]] = []
+        rows: list[tuple[object, ...]] = []
         for record in records:
-            found = connection.execute(Statements.select_instance.text, (record.sop_instance_uid,)).fetchone()
+            (owner,) = connection.execute(Statements.select_instance_id.text, (record.sop_instance_uid,)).fetchone()
             for key in self._keys[Level.IMAGE]:
-                replace_values(connection, key, found[0], extra_rows(key, record.scan, record.scan.charsets))
+                gone.append((key.id, owner))
+                rows += [(key.id, owner, *row) for row in extra_rows(key, record.scan, record.scan.charsets)]
+        connection.executemany(Statements.delete_extra_values.text, gone)
+        connection.executemany(Statements.insert_extra_value.text, rows)
 
 
 def extra_states(connection: sqlite3.Connection) -> list[ExtraState]:

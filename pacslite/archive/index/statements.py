@@ -339,6 +339,10 @@ class Statements:
         "DELETE FROM deleted_file WHERE deleted_file.id <= ?",
         ("up_to",),
     )
+    select_instance_id = Statement(
+        "SELECT instance.id FROM instance WHERE instance.sop_instance_uid = ?",
+        ("sop_instance_uid",),
+    )
     select_extra_keys = Statement(
         "SELECT extra_key.id, extra_key.tag, extra_key.vr, extra_key.level, extra_key.creator, "
         "extra_key.state, extra_key.position, extra_key.up_to FROM extra_key ORDER BY extra_key.id",
