@@ -24,11 +24,14 @@ from tests.support.processes import Pacslite, ServerFactory
 from tests.support.wire import (
     CT_IMAGE,
     EXPLICIT_LITTLE,
+    PATIENT_ROOT_FIND,
     STUDY_ROOT_FIND,
     STUDY_ROOT_GET,
     STUDY_ROOT_MOVE,
     VERIFICATION,
 )
+
+PATIENT_STUDY_ONLY_FIND = "1.2.840.10008.5.1.4.1.2.3.1"
 
 
 @dataclass
@@ -104,6 +107,43 @@ def test_find(server: Pacslite, study: Sequence[Instance]) -> None:
     assert statuses == [0xFF00, 0x0000]
     assert answers[0][1].StudyInstanceUID == study[0].study_uid
     assert int(answers[0][1].NumberOfStudyRelatedInstances) == len(study)
+
+
+@pytest.mark.parametrize(
+    ("model", "level", "keys", "number"),
+    [
+        (PATIENT_ROOT_FIND, "PATIENT", ("PatientName",), 1),
+        (PATIENT_ROOT_FIND, "STUDY", ("StudyDate",), 1),
+        (PATIENT_ROOT_FIND, "SERIES", ("Modality",), 1),
+        (PATIENT_ROOT_FIND, "IMAGE", ("InstanceNumber",), 5),
+        (STUDY_ROOT_FIND, "STUDY", ("ModalitiesInStudy",), 1),
+        (STUDY_ROOT_FIND, "SERIES", ("NumberOfSeriesRelatedInstances",), 1),
+        (STUDY_ROOT_FIND, "IMAGE", ("AvailableTransferSyntaxUID",), 5),
+        (PATIENT_STUDY_ONLY_FIND, "PATIENT", ("NumberOfPatientRelatedStudies",), 1),
+        (PATIENT_STUDY_ONLY_FIND, "STUDY", ("InstanceAvailability",), 1),
+    ],
+)
+def test_find_at_every_level(
+    server: Pacslite, study: Sequence[Instance], model: str, level: str, keys: Sequence[str], number: int
+) -> None:
+    """Each model has its levels; the unique keys of those above are given, that of the level is asked for."""
+    first = study[0]
+    unique = {
+        "PATIENT": ("PatientID", first.patient_id),
+        "STUDY": ("StudyInstanceUID", first.study_uid),
+        "SERIES": ("SeriesInstanceUID", first.series_uid),
+        "IMAGE": ("SOPInstanceUID", ""),
+    }
+    asked = dict(list(unique.values())[: list(unique).index(level) + 1])
+    association = _associate(server, [model])
+    query = _query(QueryRetrieveLevel=level, **asked, **dict.fromkeys(keys, ""))
+    answers = list(association.send_c_find(query, model))
+    association.release()
+    assert [status.Status for status, _ in answers] == [0xFF00] * number + [0x0000]
+    for _, answer in answers[:-1]:
+        assert answer.QueryRetrieveLevel == level
+        assert answer.RetrieveAETitle == server.ae_title
+        assert all(str(answer[keyword].value) for keyword in (*asked, *keys))
 
 
 def test_unsupported_key_is_told(server: Pacslite, study: Sequence[Instance]) -> None:

@@ -40,6 +40,7 @@ __all__ = [
     "parse_data_set",
     "query",
     "send",
+    "send_data_sets",
     "send_instances",
     "storage_contexts",
 ]
@@ -122,6 +123,16 @@ async def send_instances(port: int, instances: Iterable[Instance]) -> None:
     async with await Wire.associate(port, [Context(1, CT_IMAGE)]) as wire:
         for instance in instances:
             answer = await wire.store(CT_IMAGE, instance.sop_instance_uid, instance.data)
+            assert answer.status == 0, answer
+
+
+async def send_data_sets(port: int, data_sets: Iterable[tuple[str, str, bytes]]) -> None:
+    """C-STORE data sets of these SOP Class and Instance UIDs, in explicit VR little endian, each answered 0000."""
+    data_sets = list(data_sets)
+    contexts = [Context(1 + 2 * at, uid) for at, uid in enumerate(dict.fromkeys(uid for uid, _, _ in data_sets))]
+    async with await Wire.associate(port, contexts) as wire:
+        for sop_class, sop_instance, data in data_sets:
+            answer = await wire.store(sop_class, sop_instance, data)
             assert answer.status == 0, answer
 
 

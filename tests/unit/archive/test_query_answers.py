@@ -256,6 +256,42 @@ async def test_sequence_matching(tmp_path: Path, item: dict[str, Any], studies: 
     assert sorted(answer["StudyInstanceUID"] for answer in answers) == [uid(1, number) for number in studies]
 
 
+@pytest.mark.parametrize(
+    ("level", "sequence", "item", "matches"),
+    [
+        ("SERIES", "RequestAttributesSequence", {"RequestedProcedureID": "RP1"}, True),
+        ("SERIES", "RequestAttributesSequence", {"RequestedProcedureID": "RP2"}, False),
+        ("SERIES", "RequestAttributesSequence", {"ScheduledProcedureStepID": "S?"}, True),
+        (
+            "IMAGE",
+            "ReferencedRequestSequence",
+            {"AccessionNumber": "A7", "RequestedProcedureDescription": "*head*"},
+            True,
+        ),
+        ("IMAGE", "ReferencedRequestSequence", {"AccessionNumber": "A8"}, False),
+        ("STUDY", "ReferencedStudySequence", {"ReferencedSOPInstanceUID": "1.2.3"}, True),
+        ("STUDY", "ReferencedStudySequence", {"ReferencedSOPInstanceUID": "1.2.4\\1.2.5"}, False),
+        ("STUDY", "RequestedProcedureCodeSequence", {"CodeValue": "C1", "CodeMeaning": "SCHÄDEL"}, False),  # LO: exact
+        ("STUDY", "RequestedProcedureCodeSequence", {"CodeValue": "C1", "CodeMeaning": "Schädel"}, True),
+        ("STUDY", "PhysiciansOfRecordIdentificationSequence", {"InstitutionName": "General*"}, True),
+    ],
+)
+async def test_sequences_of_requests_and_references_match(
+    tmp_path: Path, level: str, sequence: str, item: dict[str, str], *, matches: bool
+) -> None:
+    utf_8 = {"SpecificCharacterSet": "ISO_IR 192"}
+    received: dict[str, Any] = {
+        "RequestAttributesSequence": [{"RequestedProcedureID": "RP1", "ScheduledProcedureStepID": "S1"}],
+        "ReferencedRequestSequence": [{"AccessionNumber": "A7", "RequestedProcedureDescription": "CT head plain"}],
+        "ReferencedStudySequence": [{"ReferencedSOPClassUID": "1.2", "ReferencedSOPInstanceUID": "1.2.3"}],
+        "RequestedProcedureCodeSequence": [code("C1", "Schädel")],
+        "PhysiciansOfRecordIdentificationSequence": [{"InstitutionName": "General Hospital"}],
+    }
+    path = make_index(tmp_path, [utf_8 | received])
+    answers = await ask(path, {**utf_8, sequence: [item]}, level=level, relational=True)
+    assert len(answers) == int(matches)
+
+
 async def test_unknown_sequence_matches_if_configured(tmp_path: Path) -> None:
     path = make_index(tmp_path, PROCEDURES)
     asked = {"StudyInstanceUID": "", "ProcedureCodeSequence": [{"CodeValue": "P1"}]}
