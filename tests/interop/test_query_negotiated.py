@@ -32,7 +32,7 @@ LONG = f"{ROOT}.9"
 COUNT = 400  # answers of 30 KB each: more than all buffers between us and a client hold
 
 
-def _instance(study: str, number: int = 1, **values: str) -> tuple[str, str, bytes]:
+def _instance(study: str, number: int, values: Mapping[str, str]) -> tuple[str, str, bytes]:
     uid = f"{study}.1.{number}"
     uids = {"StudyInstanceUID": study, "SeriesInstanceUID": f"{study}.1", "SOPInstanceUID": uid}
     return CT_IMAGE, uid, identifier(None, SOPClassUID=CT_IMAGE, PatientID=study[-9:], **uids, **values)
@@ -40,8 +40,8 @@ def _instance(study: str, number: int = 1, **values: str) -> tuple[str, str, byt
 
 @pytest.fixture(scope="module", autouse=True)
 def _stored(server: Pacslite) -> None:
-    instances = [_instance(f"{ROOT}.{number}", **values) for number, values in STUDIES.items()]
-    instances += [_instance(LONG, number, ImageComments="long " * 6000) for number in range(COUNT)]
+    instances = [_instance(f"{ROOT}.{number}", 1, values) for number, values in STUDIES.items()]
+    instances += [_instance(LONG, number, {"ImageComments": "long " * 6000}) for number in range(COUNT)]
     asyncio.run(send_data_sets(server.port, instances))
 
 

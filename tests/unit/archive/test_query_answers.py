@@ -201,7 +201,7 @@ async def test_long_attributes_are_returned(tmp_path: Path, stored_in: str) -> N
     }
     sent = {keyword: value.strip() if isinstance(value, str) else value for keyword, value in received.items()}
     path = make_index(tmp_path, [sent], stored_in)
-    asked = {keyword: [] if isinstance(value, list) else None for keyword, value in received.items()}
+    asked: dict[str, Any] = {keyword: [] if isinstance(value, list) else None for keyword, value in received.items()}
     async with (
         reading(path) as reader,
         aclosing(reader.find(parse(asked, level="IMAGE", relational=True, transfer_syntax_uid=EXPLICIT))) as batches,
