@@ -124,6 +124,10 @@ class Query:
     ``lower_filters`` are of levels below: an entity matches that has one that fits in all of them (relational queries).
     ``unsupported_keys`` were asked for and are not returned: answers are FF01 (§C.4.1.1.4). With ``timezone``, whose
     adjustment was negotiated, answers say of which zone they are.
+
+    ``order``: ascending by an indexed key of this level or above, what has none last; without, as the index that is
+    walked gives it. ``offset`` answers are left out, and no more than ``limit`` given (0: all): a page for HTTP, where
+    DIMSE has none. The same query has its answers in the same order, so pages of it fit together.
     """
 
     level: Level
@@ -137,6 +141,9 @@ class Query:
     charsets: tuple[str, ...] = ()
     transfer_syntax_uid: str = "1.2.840.10008.1.2"
     options: QueryOptions = field(default_factory=QueryOptions)
+    order: Key | None = None
+    offset: int = 0
+    limit: int = 0
 
 
 @dataclass(frozen=True, slots=True)

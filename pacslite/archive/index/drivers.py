@@ -29,7 +29,7 @@ from pacslite.archive.index.predicates import (
     unindexed,
 )
 from pacslite.archive.index.schema import has_second_group, has_third_group, second_group, third_group
-from pacslite.archive.keys import UNIQUE_KEY, Level
+from pacslite.archive.keys import UNIQUE_KEY, Key, Level
 from pacslite.archive.matching import Between, Like, NameLike, OneOf, Sounds, acceptor
 
 __all__ = ["Branch", "Through", "choose_driver", "walks_of_values"]
@@ -79,7 +79,13 @@ class _Driver(NamedTuple):
 
 
 def choose_driver(query: Query) -> tuple[Filter | MomentFilter | None, tuple[Branch, ...]]:
-    """The branches to walk, and the filter that they decide: it needs not be asked again."""
+    """The branches to walk, and the filter that they decide: it needs not be asked again.
+
+    Raises:
+        ValueError: An order that no index gives.
+    """
+    if query.order is not None:
+        return _in_order_of(query.order, query)
     drivers = [_Driver(_NO_DRIVER, None, (Branch("all", query.level, reads_all=True),))]
     drivers += [driver for one in query.filters if (driver := _of_filter(one)) is not None]
     drivers += [_of_moment(one) for one in query.moments if _is_indexed(one.date) and one.dates != Between(None, None)]
@@ -88,6 +94,19 @@ def choose_driver(query: Query) -> tuple[Filter | MomentFilter | None, tuple[Bra
     if query.options.match_unknown and isinstance(best.source, Filter):
         branches += (_unknown(best.source.key),)
     return best.source, branches
+
+
+def _in_order_of(key: Key, query: Query) -> tuple[Filter | MomentFilter | None, tuple[Branch, ...]]:
+    """Ascending by a key, whatever else would leave less; what has no value comes last."""
+    if not key.indexed or key.level > query.level:
+        raise ValueError(f"no order by {key.keyword} at level {query.level.name}")
+    col, name = column_of(key.level, key.match), f"{key.level}.{key.match}"
+    for one in query.filters:
+        driver = _of_filter(one) if one.key == key and not query.options.match_unknown else None
+        if driver is not None and len(driver.branches) == 1 and driver.branches[0].order is col:
+            return one, driver.branches
+    walk = Branch(f"order {name}", key.level, col, between(col, name, "", None), (), _index_of(key), reads_all=True)
+    return None, (walk, _unknown(key))
 
 
 _RANK_OF_LIST = {

@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 import threading
 from contextlib import aclosing, closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pacslite.archive.index.reader import IndexReader, IndexUnreadable, TooManyMatches
+from pacslite.archive.keys import KEYS
 from pacslite.archive.query import QueryOptions, parse_retrieve
 from tests.support.index import EXPLICIT, Values, decode, encode, find, make_index, parse, reading, uid
 
 ALL: Values = {"StudyInstanceUID": "", "PatientName": ""}
+_KEYS = {key.keyword: key for key in KEYS}
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +70,43 @@ async def test_each_match_comes_once_whoever_it_belongs_to(tmp_path: Path, studi
             answers = await find(reader, parse(dict(ALL) | key))
             found = sorted(answer["StudyInstanceUID"] for answer in answers)
             assert found == sorted(uid(1, number) for number in range(len(studies)))
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.lists(st.tuples(st.sampled_from(["", *"abc"]), st.integers(0, 3)), min_size=1, max_size=40),
+    st.sampled_from(["StudyDate", "PatientName", "AccessionNumber"]),
+    st.sampled_from([{}, {"StudyDate": "20240102-"}, {"PatientName": "*b*"}]),
+    st.integers(0, 12),
+    st.integers(0, 12),
+)
+async def test_pages_of_an_ordered_query_fit_together(
+    tmp_path: Path, studies: list[tuple[str, int]], order: str, key: Values, offset: int, limit: int
+) -> None:
+    """As HTTP will ask: by a key, what has none last, from one place on and no more than wanted."""
+    days = ["", "20240101", "20240102", "20240103"]
+    data_sets = [
+        {"PatientID": str(number), "PatientName": name, "StudyDate": days[day], "AccessionNumber": name * day}
+        for number, (name, day) in enumerate(studies)
+    ]
+    ordered = replace(parse({**dict.fromkeys(data_sets[0], ""), **key}), order=_KEYS[order])
+    async with reading(make_index(tmp_path, data_sets)) as reader:
+        everything = await find(reader, ordered)
+        page = await find(reader, replace(ordered, offset=offset, limit=limit))
+        unordered = await find(reader, replace(ordered, order=None))
+    values = [answer[order] for answer in everything]
+    assert values == sorted(values, key=lambda value: (not value, value))
+    assert sorted(answer["PatientID"] for answer in everything) == sorted(one["PatientID"] for one in unordered)
+    assert page == everything[offset : offset + limit if limit else None]
+
+
+@pytest.mark.parametrize("keyword", ["StudyTime", "Modality"])
+async def test_order_that_no_index_gives_is_refused(many: Path, keyword: str) -> None:
+    async with reading(many) as reader:
+        with pytest.raises(ValueError, match=keyword):
+            await find(reader, replace(parse(ALL), order=_KEYS[keyword]))
 
 
 async def test_first_batch_is_small(many: Path) -> None:

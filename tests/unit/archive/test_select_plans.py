@@ -3,6 +3,7 @@
 import random
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from pacslite.archive.answer import AnswerEncoder
 from pacslite.archive.index.compiled import Page
 from pacslite.archive.index.drivers import walks_of_values
 from pacslite.archive.index.select import Selection, instances_of_series, named_instances, named_series
+from pacslite.archive.keys import KEYS
 from pacslite.archive.query import QueryOptions, parse_retrieve
 from tests.support.index import EXPLICIT, Values, ask, encode, make_index, parse, uid
 
@@ -165,6 +167,38 @@ def test_unknown_values_are_a_branch_of_their_own(index: Path) -> None:
         "SEARCH study USING INDEX ix_study_study_date_key (study_date_key=?)",
         "SEARCH study USING INDEX ix_study_study_date_key (study_date_key=?)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("keyword", "values", "leads"),
+    [
+        (
+            "StudyDate",
+            {"PatientID": "1"},
+            [
+                "SEARCH study USING INDEX ix_study_study_date_key (study_date_key>?)",
+                "SEARCH study USING INDEX ix_study_study_date_key (study_date_key=?)",  # those without a date
+            ],
+        ),
+        ("StudyDate", {"StudyDate": "20240131-20240201"}, [DATE]),  # the filter walks in that order
+        (
+            "PatientName",
+            {},
+            [
+                f"SEARCH patient USING INDEX {NAME} (patient_name_key>?)",
+                f"SEARCH patient USING INDEX {NAME} (patient_name_key=?)",
+            ],
+        ),
+    ],
+)
+def test_order_is_that_of_an_index(index: Path, keyword: str, values: Values, leads: list[str]) -> None:
+    key = next(one for one in KEYS if one.keyword == keyword)
+    query = replace(parse(STUDY_KEYS | dict(values)), order=key)
+    selection = Selection(query)
+    AnswerEncoder(query, selection.place)
+    plans = [explain(index, selection.first_page(branch, 20)) for branch in selection.branches]
+    assert [plan[0] for plan in plans] == leads
+    assert not [step for plan in plans for step in plan if step.startswith("USE TEMP B-TREE")]
 
 
 @pytest.mark.parametrize(
