@@ -190,9 +190,9 @@ def parse(
 
 
 @asynccontextmanager
-async def reading(path: Path, connections: int = 1) -> AsyncIterator[IndexReader]:
+async def reading(path: Path, connections: int = 1, page: int = 256) -> AsyncIterator[IndexReader]:
     """A reader, started and stopped."""
-    reader = IndexReader(path, connections=connections)
+    reader = IndexReader(path, connections=connections, page=page)
     await reader.start()
     try:
         yield reader

@@ -49,10 +49,12 @@ class IndexReader:
 
     Args:
         connections: Most statements that run at once, each in a thread of its own.
+        page: Most rows at once.
     """
 
-    def __init__(self, path: Path, *, connections: int = 4) -> None:
+    def __init__(self, path: Path, *, connections: int = 4, page: int = _PAGE) -> None:
         self._pool = ReadPool(path, connections)
+        self._page = page
 
     async def start(self) -> None:
         """Open the connections. ``stop`` must follow: their threads keep the process alive.
@@ -136,7 +138,7 @@ class IndexReader:
         ahead: list[tuple[Branch, Way | None]] = [(branch, None) for branch in walks]
         last: _Row = ()
         may_take_long = any(branch.reads_all for branch in walks)
-        limit = 1 if may_take_long or takes_kept else _FIRST_PAGE
+        limit = 1 if may_take_long or takes_kept else min(_FIRST_PAGE, self._page)
         while ahead:
             asked = ahead[:_AT_ONCE]
             pages = [
@@ -161,7 +163,7 @@ class IndexReader:
                 ways = [(branch, way) for way in selection.ways_on(branch)]
                 ahead = [*ways, *(one for one in ahead if one[0] is not branch)]
             if found.rows:
-                limit = _next_limit(found, takes_kept=takes_kept, is_search=may_take_long)
+                limit = min(self._page, _next_limit(found, takes_kept=takes_kept, is_search=may_take_long))
 
     async def _walks(self, selection: "Selection") -> Sequence["Branch"]:
         """The branches of a selection, those over few values taken apart."""

@@ -55,8 +55,13 @@ async def test_each_match_comes_once(many: Path, key: Values, number: int) -> No
 @settings(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), min_size=1, max_size=150))
-async def test_each_match_comes_once_whoever_it_belongs_to(tmp_path: Path, studies: list[tuple[int, int]]) -> None:
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), min_size=1, max_size=150),
+    st.sampled_from([1, 3, 20, 256]),
+)
+async def test_each_match_comes_once_whoever_it_belongs_to(
+    tmp_path: Path, studies: list[tuple[int, int]], page: int
+) -> None:
     """Few patients with few names, so that pages end everywhere within what is equal."""
     path = make_index(
         tmp_path,
@@ -65,7 +70,7 @@ async def test_each_match_comes_once_whoever_it_belongs_to(tmp_path: Path, studi
             for patient, day in studies
         ],
     )
-    async with reading(path) as reader:
+    async with reading(path, page=page) as reader:
         for key in ({}, {"PatientName": "name*"}, {"PatientName": "*ame*"}, {"StudyDate": "20240101-20240131"}):
             answers = await find(reader, parse(dict(ALL) | key))
             found = sorted(answer["StudyInstanceUID"] for answer in answers)

@@ -178,19 +178,21 @@ def expected(archive: list[dict[str, str]], asked: Mapping[str, str], *, unknown
     st.lists(identifiers, min_size=1, max_size=12),
     st.booleans(),
     st.sets(st.sampled_from(EXTRA_KEYS)),
+    st.sampled_from([1, 2, 256]),
 )
 async def test_answers_are_the_models(
-    archive: list[dict[str, str]], asked: list[dict[str, str]], unknown: bool, extra: set[str]
+    archive: list[dict[str, str]], asked: list[dict[str, str]], unknown: bool, extra: set[str], page: int
 ) -> None:
     """At SERIES level, where keys of three levels meet: each instance is a patient, a study and a series of its own.
 
     What is in no column is looked for in what is kept of the header, or by an extra key: the answers are the same.
+    Small pages, so that walks are left and taken up again everywhere.
     """
     utf_8 = {"SpecificCharacterSet": "ISO_IR 192"}
     own = [{**utf_8, **one, "IssuerOfPatientID": str(number)} for number, one in enumerate(archive)]
     with tempfile.TemporaryDirectory() as folder:
         path = make_index(Path(folder), own, extra_keys=sorted(extra))
-        async with reading(path) as reader:
+        async with reading(path, page=page) as reader:
             for one in asked:
                 values: dict[str, Any] = {**utf_8, "SeriesInstanceUID": "", **one}
                 options = QueryOptions(match_unknown=unknown, extra_keys=extra_keys_of(path))
