@@ -54,8 +54,10 @@ def encode_identifier(level: str, keys: Mapping[int, str]) -> bytes:
     return out
 
 
-def find(connection: Connection, model: str, identifier: bytes, message_id: int = 1) -> Answers:
-    """One C-FIND to its end."""
+def find(
+    connection: Connection, model: str, identifier: bytes, message_id: int = 1, *, cancels: bool = False
+) -> Answers:
+    """One C-FIND to its end; ``cancels``: asked for with C-CANCEL once the first answer is there."""
     context_id, _ = connection.contexts[model]
     command = encode_command({0x0002: model, 0x0100: 0x0020, 0x0110: message_id, 0x0700: 0}, data_set=True)
     request = data_pdus(context_id, command, 0, is_command=True)
@@ -65,6 +67,9 @@ def find(connection: Connection, model: str, identifier: bytes, message_id: int 
     connection.socket.sendall(request)
     command_set, data_set = connection.read_message()
     answers.first_seconds = time.perf_counter() - began
+    if cancels and command_set[0x0900] in _PENDING:
+        cancel = encode_command({0x0100: 0x0FFF, 0x0120: message_id}, data_set=False)
+        connection.socket.sendall(data_pdus(context_id, cancel, 0, is_command=True))
     while command_set[0x0900] in _PENDING:
         answers.identifiers.append(data_set)
         command_set, data_set = connection.read_message()
