@@ -5,6 +5,7 @@ belongs to new studies, whose UIDs come among the others'.
 """
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ INSTANCES = 1_000_000
 _OF_A_STUDY = 201
 _KEPT = 650  # bytes of a CT slice's attributes that are no columns
 SAME_RATE = 0.9
+_PREPARE_SECONDS = 20
 STORES = (StoreLoad("CT", 1, 800), StoreLoad("CT", 4, 400), StoreLoad("SR", 4, 1500))
 
 
@@ -31,24 +33,41 @@ def run(journal: Journal, folder: Path, rounds: int, quick: bool, only: Sequence
     archive = folder / "full"
     seconds = generate_beside(archive, studies, with_instances=studies, scattered=True, attributes=_KEPT)
     size = (archive / "index.sqlite").stat().st_size / 1e6
+    _start_once(folder, archive)
     figures = [journal.figures("full", f"store {load.sample} x{load.associations}") for load in STORES]
     for number in range(rounds):
         for load, one in zip(STORES, figures, strict=True):
-            for data in (None, archive) if number % 2 else (archive, None):
-                _store(load, folder, data, one)
+            fresh = folder / f"empty-{load.sample}-{load.associations}-{number}"
+            fresh.mkdir()
+            _start_once(folder, fresh)
+            for name, data in _in_turn({"empty": fresh, "full": archive}, number):
+                _store(load, folder, data, name, one)
+            empty(fresh)
     empty(archive)
     sample.cache_clear()
     journal.save()
     yield _table(figures, f"{studies * _OF_A_STUDY:,} instances (index of {size:.0f} MB, made in {seconds:.0f} s)")
 
 
-def _store(load: StoreLoad, folder: Path, archive: Path | None, figures: Figures) -> None:
+def _in_turn(archives: dict[str, Path], number: int) -> list[tuple[str, Path]]:
+    return sorted(archives.items(), reverse=number % 2 == 0)
+
+
+def _start_once(folder: Path, archive: Path) -> None:
+    """What the first start of an archive makes, index and journal, is no part of what is measured."""
+    with running(PEERS["pacslite"], folder, data=archive):
+        end = time.monotonic() + _PREPARE_SECONDS
+        while not (archive / "journal").exists() and time.monotonic() < end:
+            time.sleep(0.05)
+
+
+def _store(load: StoreLoad, folder: Path, archive: Path, name: str, figures: Figures) -> None:
     os.sync()
     with running(PEERS["pacslite"], folder, data=archive) as server:
         usage = server.usage()
         result = store(server, load, usage=usage)
         figures.add(
-            "empty" if archive is None else "full",
+            name,
             rate=result.per_second,
             failed=result.failures,
             cpu=usage.cpu_seconds / result.instances * 1e6,
