@@ -24,6 +24,7 @@ from pacslite.net.dispatch import Dispatcher
 from pacslite.net.identity import IdentityOptions, IdentityVerifier, User
 from pacslite.net.limits import Limits, LimitsOptions
 from pacslite.net.listener import Endpoint, Listener
+from pacslite.net.sending import Sending
 from pacslite.net.timeouts import Timeouts
 from pacslite.net.tls import Certificates, TlsOptions
 from pacslite.notify import notify
@@ -134,6 +135,7 @@ class Server:
             timeouts,
             limits,
             self._budget,
+            Sending(asyncio.get_running_loop(), settings.limits.total_bytes // 4),
             maximum_length=settings.limits.maximum_length,
             queue_bytes=settings.limits.association_bytes,
         )

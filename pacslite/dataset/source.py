@@ -3,26 +3,40 @@
 import asyncio
 import errno
 import os
+from typing import ClassVar
 
 __all__ = ["FileSource", "ReadBuffer"]
 
 _RWF_NOWAIT = getattr(os, "RWF_NOWAIT", 0)
+_MOST_KEPT = 32 << 20
 _NOT_NOW = frozenset({errno.EAGAIN, errno.EWOULDBLOCK})
 
 
 class ReadBuffer:
-    """A piece of memory that the sources of one retrieve use in turn: new pages cost as much as the read itself."""
+    """A piece of memory that the sources of one retrieve use in turn: new pages cost as much as the read itself.
+
+    Retrieves that wait for their peer keep theirs, as long as they are not too many. For the event loop's thread.
+    """
 
     __slots__ = ("_data",)
+
+    kept: ClassVar[int] = 0  # bytes, in all
 
     def __init__(self) -> None:
         self._data = bytearray()
 
+    def __del__(self) -> None:
+        ReadBuffer.kept -= len(self._data)
+
     def take(self, size: int, *, reuse: bool) -> memoryview:
         """``size`` writable bytes; those of the last call only if they are no longer needed (``reuse``)."""
-        if not reuse or len(self._data) < size:
-            self._data = bytearray(size)
-        return memoryview(self._data)[:size]
+        if reuse and len(self._data) >= size:
+            return memoryview(self._data)[:size]
+        data = bytearray(size)
+        ReadBuffer.kept -= len(self._data)
+        self._data = data if ReadBuffer.kept + size <= _MOST_KEPT else bytearray()
+        ReadBuffer.kept += len(self._data)
+        return memoryview(data)
 
 
 class FileSource:

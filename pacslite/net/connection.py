@@ -26,6 +26,7 @@ from pacslite.net.ended import (
 from pacslite.net.exchange import Exchange
 from pacslite.net.inbox import Inbox
 from pacslite.net.outflow import Outflow
+from pacslite.net.sending import Sending
 from pacslite.net.sockets import tune
 from pacslite.net.timeouts import Timeouts
 from pacslite.net.timers import Artim, Silence, Timer, Waiting
@@ -70,6 +71,7 @@ class Connection(asyncio.BufferedProtocol):
         begin: Makes the ``Request`` of a request message, its sink opened; called as soon as its command set is there.
         connected: Called once when the transport is there.
         budget: What must be held until there is more of it: unfinished PDUs, identifiers (shared, bytes).
+        sending: What peers have been sent and do not take (shared).
         queue_bytes: Data sets, in memory, of requests that wait for their turn, at which we stop reading.
     """
 
@@ -82,6 +84,7 @@ class Connection(asyncio.BufferedProtocol):
         begin: Callable[["Connection", Message], Request],
         connected: Callable[["Connection"], None],
         budget: Budget,
+        sending: Sending,
         queue_bytes: int = 4_194_304,
     ) -> None:
         self.association = association
@@ -98,7 +101,12 @@ class Connection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._socket: socket.socket | None = None
         self._outflow = Outflow(
-            self._loop, association, timeouts.write_seconds, broken=self.abort, stuck=self._peer_takes_nothing
+            self._loop,
+            association,
+            sending,
+            timeouts.write_seconds,
+            broken=self.abort,
+            stuck=self._peer_takes_nothing,
         )
         self._artim = Artim(self._loop, timeouts.artim_seconds, self._artim_expired)
         self._silence: Silence | None = None

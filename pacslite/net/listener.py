@@ -14,6 +14,7 @@ from pacslite.budget import Budget
 from pacslite.net.acceptor import Acceptor
 from pacslite.net.connection import Connection, receive_buffer
 from pacslite.net.limits import Limits
+from pacslite.net.sending import Sending
 from pacslite.net.sockets import listening_sockets
 from pacslite.net.timeouts import Timeouts
 from pacslite.net.tls import tls_problem
@@ -44,6 +45,7 @@ class Listener:
         acceptor: Serves each of them.
         limits: Counts them.
         budget: Bytes that connections may hold, all together.
+        sending: What peers have been sent and do not take, all together.
         maximum_length: Announced and enforced for P-DATA-TF PDUs, bytes.
         queue_bytes: Data sets, in memory, that wait for their turn on one association, at which we stop reading.
     """
@@ -54,6 +56,7 @@ class Listener:
         timeouts: Timeouts,
         limits: Limits,
         budget: Budget,
+        sending: Sending,
         *,
         maximum_length: int,
         queue_bytes: int = 4_194_304,
@@ -62,6 +65,7 @@ class Listener:
         self._timeouts = timeouts
         self._limits = limits
         self._budget = budget
+        self._sending = sending
         self._maximum_length = maximum_length
         self._queue_bytes = queue_bytes
         self._buffer = receive_buffer()
@@ -185,6 +189,7 @@ class Listener:
             begin=self._acceptor.begin,
             connected=self._connected_counted if counted else self._connected,
             budget=self._budget,
+            sending=self._sending,
             queue_bytes=self._queue_bytes,
         )
 

@@ -8,6 +8,7 @@ from pacslite.dimse.command import Value
 from pacslite.dimse.service import DataSetSource
 from pacslite.dimse.writer import Frames, command_frames, data_frames, message_frames
 from pacslite.net.ended import AssociationEnded
+from pacslite.net.sending import Sending
 from pacslite.net.timers import Timer
 from pacslite.upper_layer.association import Association
 from pacslite.upper_layer.machine import StateError
@@ -15,8 +16,10 @@ from pacslite.upper_layer.machine import StateError
 __all__ = ["Outflow"]
 
 _WRITE_HIGH, _WRITE_LOW = 1_048_576, 262_144  # bytes; uvloop's own high mark of 64 KiB would stop before one PDU is out
+_NARROW_HIGH, _NARROW_LOW = 65_536, 16_384  # while peers that do not read hold too much together
 _SMALL = 4096  # bytes that the socket surely takes whole
 _SOURCE_PIECE = 1_048_576  # bytes of a data set read and written at once
+_NARROW_PIECE = 65_536
 
 
 class Outflow:
@@ -24,20 +27,22 @@ class Outflow:
 
     Args:
         association: Frames P-DATA-TF only in the states that allow it.
+        sending: What all peers have been sent and do not take; when it is too much, each gets less at once.
         write_seconds: The peer must take something within this while there is something to take; 0 is no limit.
         broken: Told why the association cannot go on: half a message has been sent, and its other half will not be.
         stuck: The peer has taken nothing for ``write_seconds``.
     """
 
     __slots__ = (
-        "_association", "_broken", "_fd", "_loop", "_over", "_sending", "_stuck", "_taken", "_timer", "_transport",
-        "_writable", "_write_seconds", "_written", "last_sent",
+        "_all", "_association", "_broken", "_fd", "_loop", "_narrow", "_over", "_sending", "_stuck", "_taken",
+        "_timer", "_transport", "_writable", "_write_seconds", "_written", "last_sent",
     )  # fmt: skip
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         association: Association,
+        sending: Sending,
         write_seconds: float,
         *,
         broken: Callable[[str], None],
@@ -45,6 +50,8 @@ class Outflow:
     ) -> None:
         self._loop = loop
         self._association = association
+        self._all = sending
+        self._narrow = False
         self._write_seconds = write_seconds
         self._broken = broken
         self._stuck = stuck
@@ -80,6 +87,7 @@ class Outflow:
         """The transport is closed; whoever waits for it to take more waits no longer."""
         self._transport = None
         self._fd = -1
+        self._all.discard(self)
         self._timer.stop()
         self.resume()
 
@@ -126,6 +134,8 @@ class Outflow:
             self._association.send_p_data(frames)
         except StateError as error:
             raise AssociationEnded(str(error)) from error
+        if self._narrow is not self._all.pressed:
+            self._adapt()
         self.put(self._association.data_to_send())
 
     def put(self, buffers: Frames) -> None:
@@ -137,6 +147,8 @@ class Outflow:
             return
         self._watch(transport)
         transport.writelines(buffers)
+        if transport.get_write_buffer_size() > _NARROW_HIGH:
+            self._all.add(self)
         self._written += sum(map(len, buffers))
         self.last_sent = self._loop.time()
 
@@ -166,6 +178,12 @@ class Outflow:
 
     # private
 
+    def _adapt(self) -> None:
+        self._narrow = self._all.pressed
+        if self._transport is not None:
+            high, low = (_NARROW_HIGH, _NARROW_LOW) if self._narrow else (_WRITE_HIGH, _WRITE_LOW)
+            self._transport.set_write_buffer_limits(high=high, low=low)
+
     async def _drain(self) -> None:
         """Wait while the peer does not read."""
         while self._over is None and self._writable is not None:
@@ -180,10 +198,11 @@ class Outflow:
         left = source.length
         # whole PDUs in every piece: a piece that is no multiple would end in a short one
         fragment = (limit - 6) & ~1
-        piece = _SOURCE_PIECE // fragment * fragment if 0 < fragment < _SOURCE_PIECE else _SOURCE_PIECE
         begun = False
         try:
             while True:
+                size = _NARROW_PIECE if self._all.pressed else _SOURCE_PIECE
+                piece = size // fragment * fragment if 0 < fragment < size else size
                 data = await source.read(piece, reuse=self.unsent == 0)
                 left -= len(data)
                 if not data and left > 0:

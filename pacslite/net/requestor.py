@@ -13,6 +13,7 @@ from pacslite.dimse.messages import Message
 from pacslite.dimse.service import Request
 from pacslite.net.connection import Connection, receive_buffer
 from pacslite.net.ended import AssociationEnded, ConnectFailed
+from pacslite.net.sending import Sending
 from pacslite.net.timeouts import Timeouts
 from pacslite.net.timers import Timer
 from pacslite.net.tls import tls_problem
@@ -54,6 +55,7 @@ async def associate(
             begin=begin,
             connected=lambda connection: connection.association.transport_connected(),
             budget=Budget(_HELD_BYTES),
+            sending=Sending(loop, _HELD_BYTES),
         )
 
     where = f"{host}:{port}"

@@ -16,6 +16,7 @@ from pacslite.net.dispatch import Dispatcher
 from pacslite.net.identity import IdentityOptions, IdentityVerifier
 from pacslite.net.limits import Limits, LimitsOptions
 from pacslite.net.listener import Endpoint, Listener
+from pacslite.net.sending import Sending
 from pacslite.net.timeouts import Timeouts
 from pacslite.scu.reports import Reports, ReportService
 
@@ -45,7 +46,12 @@ class ReportListener:
             ready,
         )
         self._listener = Listener(
-            acceptor, timeouts or Timeouts(), limits, Budget(_HELD_BYTES), maximum_length=options.maximum_length
+            acceptor,
+            timeouts or Timeouts(),
+            limits,
+            Budget(_HELD_BYTES),
+            Sending(asyncio.get_running_loop(), _HELD_BYTES),
+            maximum_length=options.maximum_length,
         )
 
     async def __aenter__(self) -> Self:

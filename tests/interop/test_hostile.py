@@ -61,6 +61,7 @@ def settings() -> Mapping[str, Mapping[str, object]]:
             "maximum_associations_per_host": 2800,
             "connections_per_second": 0,
             "identifier_bytes": 3_000_000,
+            "total_bytes": 64 << 20,
         },
     }
 
@@ -75,6 +76,14 @@ def series(server: Pacslite) -> Sequence[Instance]:
 
     asyncio.run(store())
     return instances
+
+
+@pytest.fixture(scope="module")
+def large(server: Pacslite) -> Instance:
+    """Something that no peer takes at once."""
+    instance = make_instance(1, seed=64, size=6_000_000)
+    asyncio.run(send_instances(server.port, [instance]))
+    return instance
 
 
 @pytest.fixture(scope="module")
@@ -383,18 +392,23 @@ async def test_fragments_of_odd_length_are_taken(server: Pacslite) -> None:
 
 
 @pytest.mark.parametrize("service", [STUDY_ROOT_FIND, STUDY_ROOT_GET])
-async def test_readers_that_stop(server: Pacslite, beside: Beside, series: Sequence[Instance], service: str) -> None:
-    """More of them than queries may run at once; somebody else's query is answered, and they are dropped in the end."""
+async def test_readers_that_stop(
+    server: Pacslite, beside: Beside, series: Sequence[Instance], large: Instance, service: str
+) -> None:
+    """More of them than queries may run at once; somebody else's query is answered, and they are dropped in the end.
+
+    They hold a quarter of total_bytes, and little more: each of them could hold a megabyte.
+    """
     first = series[0]
     keys = dict(StudyInstanceUID=first.study_uid, SeriesInstanceUID=first.series_uid)  # noqa: C408
     wanted = identifier("IMAGE", **keys, SOPInstanceUID="", PatientName="", StudyDescription="", SeriesDescription="")
     if service == STUDY_ROOT_GET:
-        wanted = identifier("SERIES", **keys)
+        wanted = identifier("STUDY", StudyInstanceUID=large.study_uid)
     contexts = [Context(1, service), Context(3, CT_IMAGE, scp_role=True)]
     before = resident_bytes(server)
     async with beside():
         stopped = []
-        for _ in range(10):
+        for _ in range(150):
             one = socket.socket()
             one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             one.connect(("127.0.0.1", server.port))

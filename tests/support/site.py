@@ -21,6 +21,7 @@ from pacslite.net.dispatch import Dispatcher
 from pacslite.net.identity import IdentityOptions, IdentityVerifier
 from pacslite.net.limits import Limits, LimitsOptions
 from pacslite.net.listener import Endpoint, Listener
+from pacslite.net.sending import Sending
 from pacslite.net.timeouts import Timeouts
 from pacslite.services.identifiers import identifier_offer
 from pacslite.services.sop_classes import is_standard_storage
@@ -192,12 +193,14 @@ class Site:
         maximum_length: int = 131_072,
         operations: int = 4,
         budget_bytes: int = 1 << 24,
+        sending_bytes: int = 1 << 26,
         queue_bytes: int = 1 << 20,
     ) -> None:
         self.storage = Storage()
         self.finder = Finder()
         self.access = access or Access(("PACSLITE",))
         self.budget = Budget(budget_bytes)
+        self.sending = Sending(asyncio.get_running_loop(), sending_bytes)
         self.limits = Limits(limits or LimitsOptions(), asyncio.get_running_loop().time)
         self.ready = asyncio.Event()
         self.ready.set()
@@ -217,6 +220,7 @@ class Site:
             timeouts or Timeouts(),
             self.limits,
             self.budget,
+            self.sending,
             maximum_length=maximum_length,
             queue_bytes=queue_bytes,
         )
@@ -241,6 +245,7 @@ class Site:
         assert self.listener.connections == 0
         assert self.acceptor.associations == 0
         assert self.budget.used == 0
+        assert not self.sending._senders
         assert not self.limits._connections
         assert not self.limits._associations
         assert not self.limits._ae_titles
