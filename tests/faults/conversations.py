@@ -18,6 +18,8 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import UID
 
+from pacslite.scu.client import Client
+from pacslite.scu.commitment import Reference
 from tests.support.exchange import send_instances
 from tests.support.instances import Instance, make_instance
 from tests.support.processes import Pacslite, free_port, run
@@ -119,12 +121,28 @@ def _write(path: Path, instance: Instance) -> Path:
     return path
 
 
+async def _record_commitment(port: int) -> None:
+    """DCMTK has no tool for it: our own client. The report comes on the association of the request."""
+    recorder = _Recorder(port)
+    proxy = await asyncio.start_server(recorder.serve, "127.0.0.1", 0)
+    place = f"{AE_TITLE}@127.0.0.1:{proxy.sockets[0].getsockname()[1]}"
+    async with Client(place, calling_ae_title="FUZZ") as client:
+        wanted = [Reference(CT_IMAGE, one.sop_instance_uid) for one in (*KNOWN, *SENT)]
+        # a transaction of its own in each case: see mutation.py
+        transaction = await client.request_commitment(wanted, transaction_uid=SENT[0].sop_instance_uid)
+        await client.reports.get(transaction, 20)
+    await asyncio.sleep(0.1)
+    proxy.close()
+    (_FOLDER / "commitment.txt").write_text("\n".join(recorder.lines()) + "\n")
+
+
 async def _record() -> None:
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
         port = free_port()
         remotes = [{"ae_title": AE_TITLE, "host": "127.0.0.1", "port": port}]
         server = Pacslite(base / "data", base / "server.log", port=port, remotes=remotes)
+        server.settings = {"commitment": {"grace_seconds": 0}}
         files = [_write(base / f"{one.sop_instance_uid}.dcm", one) for one in SENT]
         study = ("-k", f"StudyInstanceUID={KNOWN[0].study_uid}")
         tools: dict[str, tuple[str | Path, ...]] = {
@@ -148,6 +166,7 @@ async def _record() -> None:
                 await asyncio.sleep(0.1)
                 proxy.close()
                 (_FOLDER / f"{name}.txt").write_text("\n".join(recorder.lines()) + "\n")
+            await _record_commitment(server.port)
 
 
 if __name__ == "__main__":

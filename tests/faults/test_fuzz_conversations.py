@@ -195,6 +195,8 @@ async def _fuzz(folder: Path) -> list[int]:
         "storage": {"durability": "none", "min_free_bytes": 0},
         "timeouts": {"artim_seconds": 2, "dimse_seconds": 5},
         "retrieve": {"reuse_seconds": 0.2},
+        "commitment": {"grace_seconds": 0},
+        "outbox": {"retry_seconds": 0.1, "expire_seconds": 1},
     }
     config.write_text(to_toml(settings, [{"ae_title": AE_TITLE, "host": "127.0.0.1", "port": port}]))
     server = Server(load(config, environ={}).settings)
@@ -218,6 +220,6 @@ def test_fuzzed_conversations(tmp_path: Path) -> None:
 
 def test_cases_are_the_same_each_time() -> None:
     recorded = conversations()
-    assert {one.name for one in recorded} == {"cancel", "echo", "find", "get", "move", "store"}
+    assert {one.name for one in recorded} == {"cancel", "commitment", "echo", "find", "get", "move", "store"}
     for number in range(200):
         assert mutate(number, recorded) == mutate(number, recorded)
