@@ -230,6 +230,18 @@ def test_roles_and_extended_negotiation_with_pynetdicom(server: Pacslite) -> Non
     assert answers == [b"\1\1\1\1\0\0"]  # relational, date-time, fuzzy, timezone; no enhanced, nothing unknown
 
 
+@pytest.mark.parametrize(("proposed", "status"), [(None, 0xA900), (b"\0", 0xA900), (b"\1", 0), (b"\1\0\0\0\0", 0)])
+async def test_a_relational_query_needs_its_negotiation(server: Pacslite, proposed: bytes | None, status: int) -> None:
+    """PS3.4 §C.4.1.3.2: series of all studies. What was answered is what is done."""
+    uid = STUDY_ROOT_FIND.encode()
+    item = b"" if proposed is None else user_item(0x56, struct.pack(">H", len(uid)) + uid + proposed)
+    async with await Wire.associate(server.port, CONTEXTS, user_items=item) as wire:
+        answered = [one[2 + len(uid) :] for one in wire.user_items.get(0x56, [])]
+        assert answered == ([] if proposed is None else [proposed])
+        await wire.start_query(STUDY_ROOT_FIND, identifier("SERIES", SeriesInstanceUID="1.2.3"))
+        assert [answer.status async for answer in wire.answers()] == [status]
+
+
 # asynchronous operations
 
 
