@@ -66,9 +66,7 @@ async def test_who_begins_objects_and_does_not_go_on_takes_no_memory(make_site: 
     budget = Budget(2_000_000)
     instances = [make_instance(n, seed=71, size=80_000) for n in range(300)]
     async with archive_of(make_site, tmp_path, budget) as (archive, port):
-        halves = []
-        for instance in instances:
-            halves.append(await begin(port, instance, 56_000))
+        halves = [await begin(port, instance, 56_000) for instance in instances]
         for _ in range(500):
             if budget.used <= budget.most:
                 break
