@@ -30,7 +30,7 @@ from pacslite.archive.index.predicates import (
 )
 from pacslite.archive.index.schema import has_second_group, has_third_group, second_group, third_group
 from pacslite.archive.keys import UNIQUE_KEY, Key, Level
-from pacslite.archive.matching import Between, Like, NameLike, OneOf, Sounds, acceptor
+from pacslite.archive.matching import Between, Either, Like, NameLike, OneOf, Sounds, acceptor
 
 __all__ = ["Branch", "Through", "choose_driver", "walks_of_values"]
 
@@ -190,7 +190,7 @@ def _of_extra(one: Filter, key: ExtraKey) -> _Driver:
             low, high = _span_of(groups[_first(groups)])
             low_end, rest = _prefixed(form, name, low, high)
             return _Driver(_rank_of_prefix(low) + 1, one, (branch._replace(low=low_end, high=rest),))
-        case Sounds():
+        case Sounds() | Either(matches=(Sounds(), *_)):
             whole = branch._replace(order=None, rest=(extras.of_key(key), fits), along=None, reads_all=True)
             return _Driver(62, one, (whole,))
         case _:

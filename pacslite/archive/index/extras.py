@@ -7,7 +7,7 @@ values, the driver's, names an entity once: by the first of its rows that fits.
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import BindParameter, ColumnElement, and_, exists, literal_column, not_, or_, select, true
+from sqlalchemy import BindParameter, ColumnElement, and_, exists, literal_column, not_, or_, select
 from sqlalchemy.sql.selectable import NamedFromClause
 
 from pacslite.archive.criteria import Filter
@@ -150,7 +150,8 @@ def _name_condition(
     """One group fits any group of the name; of several, each that is not empty its own, of the same value."""
     if len(groups) == 1 or not any(groups):
         (patterns, *_) = groups
-        return like_any(form, name, patterns) if patterns else Predicate("name", (), lambda _: true())
+        given = Predicate(("given", name), (), lambda _: rows.c.form.is_not(None))
+        return like_any(form, name, patterns) if patterns else given
     first = next(place for place, group in enumerate(groups) if group)
     group_of = rows.c.place % literal_column(str(GROUPS))
     parts = [

@@ -101,6 +101,7 @@ MATCHES: list[tuple[str, str, Mapping[str, bool]]] = [
     ("PatientMotherBirthName", "=山田*", {"Yamada^A=山田^太郎": True, "山田": False}),
     ("PatientMotherBirthName", "yam*=*田^*", {"Yamada^A=山田^太郎=x": True, "Yam=太": False, "Tam=山田^太郎": False}),
     ("PatientMotherBirthName", "*mada^a*", {"Yamada^A=山田^太郎": True, "Yamada=^a": False}),
+    ("PatientMotherBirthName", "*=*", {"Yamada": True, "=山田": True, "^^": False, "": False}),
     ("PatientMotherBirthName", "yamada^b\\yamada^a", {"Yamada^A": True, "Yamada^C": False}),
     ("PhysiciansOfRecord", "Two^Doc", {"One^Doc\\Two^Doc": True, "Two^Doc": True, "One^Doc": False}),
     ("PhysiciansOfRecord", "a*=b*", {"A=C\\X=B": False, "X=Y\\AA=BB": True}),
@@ -214,15 +215,18 @@ async def test_binary_numbers(tmp_path: Path, asked: str) -> None:
 
 
 async def test_fuzzy_names(tmp_path: Path) -> None:
-    names = ["Schmidt^Anna", "Schmitt^Anna", "Schneider^Anna", ""]
+    names = ["Schmidt^Anna", "=Schmitt^Anna", "Schneider^Anna", "", "Maier"]
     path = make_index(
         tmp_path,
         [{"PatientMotherBirthName": name, "PatientID": str(n)} for n, name in enumerate(names)],
         extra_keys=["PatientMotherBirthName"],
     )
     options = QueryOptions(extra_keys=extra_keys_of(path))
-    answers = await ask(path, {"PatientMotherBirthName": "schmid", "PatientID": ""}, fuzzy=True, options=options)
-    assert sorted(answer["PatientID"] for answer in answers) == ["0", "1"]
+    for asked, expected in (("schmid", ["0", "1"]), ("schmid\\meyer", ["0", "1", "4"])):
+        for more in ({}, {"PatientName": "someone"}):
+            keys = {"PatientMotherBirthName": asked, "PatientID": "", **more}
+            answers = await ask(path, keys, fuzzy=True, options=options)
+            assert sorted(answer["PatientID"] for answer in answers) == ([] if more else expected)
 
 
 @pytest.mark.parametrize(("level", "count"), [("PATIENT", 1), ("STUDY", 2), ("SERIES", 2), ("IMAGE", 3)])
