@@ -101,7 +101,10 @@ class Recovery:
     def _lost_entry(self, unsettled: Unsettled) -> Entry | None:
         """What the index is to be told of an acknowledged file; None if it knows, or nothing can be told."""
         try:
-            fd = self._store.open_incoming(unsettled.name)
+            try:
+                fd = self._store.open_incoming(unsettled.name)
+            except FileNotFoundError:  # settled just now
+                fd = self._store.open_settled(unsettled.path)
             try:
                 meta = read_header(fd)
                 known = self._index.current(meta.sop_instance_uid)
