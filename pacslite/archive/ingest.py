@@ -99,13 +99,16 @@ class Ingest:
 
     def complete(self, incoming: Incoming) -> None:
         """All bytes are there."""
-        self._resume(incoming)
         self._holding.pop(incoming, None)
         if isinstance(incoming.error, MemoryExhausted) and incoming.waiter is not None:
             incoming.waiter.set_exception(incoming.error)
             self.drop(incoming)
+            return
+        if self._budget.used > self._budget.most:
+            self._pause(incoming)  # until it is stored: a peer that does not wait for its answers waits here
         else:
-            self._claim(incoming)
+            self._resume(incoming)
+        self._claim(incoming)
 
     def drop(self, incoming: Incoming) -> None:
         """The peer has gone."""
@@ -195,7 +198,8 @@ class Ingest:
         """The disk has stalled: who waits for it to take more is refused, and the rest of the object dropped."""
         log.error("storing refused", extra={"reason": f"disk has taken nothing for {self._options.stall_seconds:g} s"})
         for incoming in [*self._paused]:
-            self._refuse(incoming)
+            if not incoming.ended:
+                self._refuse(incoming)
 
     def _refuse(self, incoming: Incoming) -> None:
         incoming.error = MemoryExhausted("no memory left: the disk takes nothing")
@@ -229,6 +233,7 @@ class Ingest:
         """A group is done: tell each, and let the next with the same UID go on."""
         self._stall.progress()
         for incoming, outcome in results:
+            self._resume(incoming)
             self._budget.give(incoming.pending)
             incoming.pending = 0
             waiting = self._in_flight[incoming.sop_instance_uid]

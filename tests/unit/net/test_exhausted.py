@@ -36,10 +36,14 @@ class _Disk(FileOperations):
 
 @asynccontextmanager
 async def archive_of(
-    make_site: MakeSite, folder: Path, budget: Budget, disk: FileOperations | None = None
+    make_site: MakeSite,
+    folder: Path,
+    budget: Budget,
+    disk: FileOperations | None = None,
+    stall_seconds: float = STALL_SECONDS,
 ) -> AsyncIterator[tuple[Archive, int]]:
     """An archive, and the port that stores into it."""
-    options = StorageOptions(data_dir=folder, min_free_bytes=0, durability="none", stall_seconds=STALL_SECONDS)
+    options = StorageOptions(data_dir=folder, min_free_bytes=0, durability="none", stall_seconds=stall_seconds)
     async with Archive(options, budget=budget, operations=disk) as archive:
         site = make_site(services=[StorageService(archive)])
         await site.start()
@@ -82,6 +86,30 @@ async def test_who_begins_objects_and_does_not_go_on_takes_no_memory(make_site: 
             await wire.release()
             wire.close()
         assert all(read(archive, one.sop_instance_uid) == one.data for one in instances)
+
+
+async def test_who_does_not_wait_for_answers_takes_no_memory(make_site: MakeSite, tmp_path: Path) -> None:
+    """20 associations send 36 MB in small objects at once, of which the disk takes nothing yet."""
+    budget, disk = Budget(2_000_000), _Disk()
+    async with archive_of(make_site, tmp_path, budget, disk, stall_seconds=60) as (archive, port):
+        wires = [await Wire.associate(port, CONTEXTS) for _ in range(20)]
+        for n in range(60):  # no read ends in the middle of an object
+            for series, wire in enumerate(wires):
+                one = make_instance(n, seed=75, series=series, size=30_000)
+                head = command(
+                    0x0001, message_id=n + 1, sop_class=CT_IMAGE, sop_instance=one.sop_instance_uid, has_data=True
+                )
+                wire.writer.write(p_data(pdv(3, 3, head), pdv(3, 2, one.data)))
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.5)
+        assert budget.used < budget.most + 20 * 300_000  # and of each what one read may bring
+        disk.go.set()
+        for wire in wires:
+            for _ in range(60):
+                assert Answer.of(await wire.receive()).status == 0
+            await wire.release()
+            wire.close()
+        assert (await archive.totals()).instances == 1200
 
 
 async def test_a_disk_that_takes_nothing(make_site: MakeSite, tmp_path: Path) -> None:
