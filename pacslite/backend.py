@@ -52,7 +52,11 @@ class Backend:
             budget=Budget(settings.limits.total_bytes // 2),
             extra_keys=parse_extra_keys(settings.query.extra_keys),
         )
-        self._reader = IndexReader(self._archive.index_path, connections=settings.index.read_connections)
+        self._reader = IndexReader(
+            self._archive.index_path,
+            connections=settings.index.read_connections,
+            read_values=self._archive.read_values,
+        )
         query_options = _query_options(settings, self._archive.extra_keys)
         retrieve_options = _retrieve_options(settings)
         self._transcoder = (

@@ -7,14 +7,14 @@ the event loop's thread, but for ``open``, which any thread may call.
 import asyncio
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Self
 
 from pacslite.archive.check import Checker, CheckReport, Progress
 from pacslite.archive.delete import Deleted, Deleter
-from pacslite.archive.extending import Extender
+from pacslite.archive.extending import Extender, read_value
 from pacslite.archive.extra import ExtraKey, ExtraKeys
 from pacslite.archive.incoming import Incoming, ReadFlow
 from pacslite.archive.index.extra_values import DROPPED
@@ -249,6 +249,15 @@ class Archive:
                 if unsettled is None and arriving is None and self._settler.locate(sop_instance_uid) is None:
                     raise
         return self._store.open_settled(path)
+
+    def read_values(self, key: ExtraKey, owners: Collection[int]) -> dict[int, str]:
+        """Values of an extra key that is not complete, from the files of these patients, studies, series or instances.
+
+        For any thread: it blocks.
+        """
+        with self._index.reading() as connection:
+            values = {owner: read_value(connection, self._open_path, key, owner) for owner in owners}
+        return {owner: value for owner, value in values.items() if value is not None}
 
     # managing
 

@@ -26,7 +26,7 @@ from pacslite.dataset.meta import FileMetaError, read_file_meta
 from pacslite.dataset.scan import HeaderScanner, scan_header
 from pacslite.errors import DimseError
 
-__all__ = ["IDENTITY", "Extender", "OpenFile", "Values", "read_values"]
+__all__ = ["IDENTITY", "Extender", "OpenFile", "Values", "read_value", "read_values"]
 
 log = logging.getLogger("pacslite.archive")
 
@@ -187,6 +187,13 @@ def read_values(
                 else:  # nobody knows
                     found.pop(key, None)
         yield Values(owner, identity, digest, tuple(found.items()))
+
+
+def read_value(reader: sqlite3.Connection, open_file: OpenFile, key: ExtraKey, owner: int) -> str | None:
+    """The value of one entity, from a file."""
+    scan = _scan_first(reader, open_file, key.level, owner)
+    rows = extra_rows(key, scan, scan.charsets) if scan is not None else []
+    return rows[0].value if rows else None
 
 
 def _rows_of_kept(keys: Sequence[ExtraKey], attributes: bytes) -> dict[ExtraKey, list[ExtraRow]]:

@@ -37,6 +37,7 @@ _MATCHED_VRS = _TEXT_VRS | NUMBER_SIZES.keys() | {"AE", "AS", "CS", "DA", "DS", 
 _OTHER_VRS = frozenset({"AT", "FD", "FL", "OB", "OD", "OF", "OL", "OV", "OW", "SQ"})
 _OF_THE_ANSWER = frozenset({0x00080005, 0x00080052, 0x00080053, 0x00080054, 0x00080056})  # PS3.4 §C.4.1.1.3
 _FIRST_GROUP, _END_GROUP = 0x0008, 0x7FE0  # of what the scanner reads
+_FIRST_REPEATING = 0x5000  # curves and overlays are not kept
 _BLOCK = 0xFF00
 
 
@@ -80,6 +81,12 @@ class ExtraKey:
         return self.column
 
     @property
+    def is_kept(self) -> bool:
+        """Has the index the attribute anyway, in what it keeps of the headers of that level?"""
+        group = self.tag >> 16
+        return not is_private(self.tag) and group < _FIRST_REPEATING and self.level is level_of(self.tag)
+
+    @property
     def definition(self) -> tuple[int, str, Level, str]:
         """What it is by configuration."""
         return self.tag, self.vr, self.level, self.creator
@@ -109,15 +116,16 @@ class ExtraKeys:
         return iter(self._keys.values())
 
     def find(self, tag: int, creator: str = "") -> ExtraKey | None:
-        """The complete key of an attribute; ``creator`` is who has its block in the request, if it is private."""
+        """The key of an attribute; ``creator`` is who has its block in the request, if it is private.
+
+        None while it is not complete and what is kept of the headers can be looked through as well.
+        """
         key = self._keys.get((tag, "")) or (self._keys.get((tag & ~_BLOCK, creator)) if creator else None)
-        return key if key is not None and key.complete else None
+        return None if key is None or (key.is_kept and not key.complete) else key
 
     def has_creator(self, group: int, creator: str) -> bool:
-        """Is there a complete key in a private block of that creator?"""
-        return bool(creator) and any(
-            key.creator == creator and key.tag >> 16 == group and key.complete for key in self._keys.values()
-        )
+        """Is there a key in a private block of that creator?"""
+        return bool(creator) and any(key.creator == creator and key.tag >> 16 == group for key in self._keys.values())
 
 
 class ExtraRow(NamedTuple):

@@ -149,6 +149,8 @@ def acceptor(match: Match, *, multiple: bool) -> Callable[[str | int | None], bo
 
 def is_exact(key: AnyKey, match: Match) -> bool:
     """Does a comparison of the column say all? Otherwise it finds a little too much, and ``acceptor`` decides."""
+    if isinstance(key, ExtraKey) and not key.complete:
+        return False
     match match:
         case Like():
             return not key.multiple

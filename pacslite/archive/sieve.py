@@ -108,16 +108,25 @@ _Test = Callable[[Attribute, Sequence[str]], bool]
 
 
 def _column_test(one: Filter, place: Callable[[Level, str], int], unknown: bool) -> Callable[[Sequence[Cell]], bool]:
+    if isinstance(one.key, ExtraKey):
+        return _extra_test(one, place(one.key.level, one.key.column), unknown)
     at = place(one.key.level, one.key.match)
-    is_extra = isinstance(one.key, ExtraKey)  # then the row has the value, all values, as received
-    accept = acceptor(one.match, multiple=is_extra or one.key.multiple)
-    vr = one.key.vr
+    accept = acceptor(one.match, multiple=one.key.multiple)
 
     def test(row: Sequence[Cell]) -> bool:
         value = row[at]
-        if is_extra and isinstance(value, str):
-            value = normalise(vr, value)
         return unknown if value is None else not isinstance(value, bytes) and accept(value)
+
+    return test
+
+
+def _extra_test(one: Filter, at: int, unknown: bool) -> Callable[[Sequence[Cell]], bool]:
+    """The row has the value, all values, as received."""
+    accept, vr = acceptor(one.match, multiple=False), one.key.vr
+
+    def test(row: Sequence[Cell]) -> bool:
+        value = row[at]
+        return any(map(accept, _forms_of_text(vr, value))) if isinstance(value, str) else unknown
 
     return test
 
@@ -201,6 +210,9 @@ def _normal_forms(vr: str, attribute: Attribute, charsets: Sequence[str]) -> Ite
         for at in range(0, len(value) - size + 1, size):
             yield int.from_bytes(value[at : at + size], "little", signed=vr.startswith("S"))
         return
-    text = text_of(attribute, charsets)
+    yield from _forms_of_text(vr, text_of(attribute, charsets))
+
+
+def _forms_of_text(vr: str, text: str) -> Iterator[str | int | None]:
     for one in [text] if vr in ONE_VALUE_VRS else text.split("\\"):
-        yield normalise(vr, one.strip()) if one.strip() else None
+        yield normalise("IS" if vr in NUMBER_SIZES else vr, one.strip()) if one.strip() else None

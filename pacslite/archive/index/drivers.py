@@ -127,7 +127,7 @@ _RANK_OF_LIST = {
 def _of_filter(one: Filter) -> _Driver | None:
     key, match = one
     if isinstance(key, ExtraKey):
-        return _of_extra(one, key)
+        return _of_extra(one, key) if key.complete else None
     if not _is_indexed(key):
         return None
     col, name = column_of(key.level, key.match), f"{key.level}.{key.match}"

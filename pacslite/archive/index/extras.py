@@ -7,7 +7,7 @@ values, the driver's, names an entity once: by the first of its rows that fits.
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import BindParameter, ColumnElement, and_, exists, literal_column, not_, or_, select
+from sqlalchemy import BindParameter, ColumnElement, and_, exists, literal_column, not_, or_, select, true
 from sqlalchemy.sql.selectable import NamedFromClause
 
 from pacslite.archive.criteria import Filter
@@ -53,6 +53,8 @@ def predicate_of(one: Filter, *, unknown: bool) -> Predicate:
     key = one.key
     if not isinstance(key, ExtraKey):
         return filter_predicate(one, unknown=unknown)
+    if not key.complete:
+        return Predicate("not yet", (), lambda _: true())
     fits = extra_condition(key, _WITHIN, one.match)
     owner = TABLES[key.level].c.id
 

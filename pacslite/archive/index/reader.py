@@ -16,6 +16,7 @@ from pacslite.archive.answer import AnswerEncoder
 from pacslite.archive.criteria import Query, RetrieveRequest
 from pacslite.archive.index.read_pool import Found, IndexUnreadable, ReadPool
 from pacslite.archive.keys import Level
+from pacslite.archive.pending import PendingValues, ReadValues
 from pacslite.archive.reference import InstanceRef
 from pacslite.archive.sieve import Cell, KeptReader, KeptValues, Sieve
 from pacslite.errors import DimseError
@@ -50,10 +51,14 @@ class IndexReader:
     Args:
         connections: Most statements that run at once, each in a thread of its own.
         page: Most rows at once.
+        read_values: Reads what extra keys that are not complete still lack.
     """
 
-    def __init__(self, path: Path, *, connections: int = 4, page: int = _PAGE) -> None:
+    def __init__(
+        self, path: Path, *, connections: int = 4, page: int = _PAGE, read_values: ReadValues | None = None
+    ) -> None:
         self._pool = ReadPool(path, connections)
+        self._read_values = read_values
         self._page = page
 
     async def start(self) -> None:
@@ -86,10 +91,14 @@ class IndexReader:
         for one in query.kept_filters:
             tags.setdefault(one.level, set()).add(one.tag)
         kept = KeptReader(tags, selection.place)
+        pending = PendingValues(query, selection.place, self._read_values)
         most = query.options.maximum_results
         count, before = 0, query.offset
-        async with aclosing(self._pages(selection, takes_kept=bool(tags))) as pages:
-            async for rows in pages:
+        has_keys = bool(query.filters or query.lower_filters or query.moments or query.kept_filters)
+        takes_kept = bool(tags or pending)
+        async with aclosing(self._pages(selection, has_keys=has_keys, takes_kept=takes_kept)) as pages:
+            async for page in pages:
+                rows = await asyncio.to_thread(pending.fill, page) if pending and page else page
                 if sieve or tags:
                     sieved = [(row, values) for row in rows if sieve.accepts(row, values := kept.read(row))]
                 else:
@@ -128,7 +137,9 @@ class IndexReader:
             rows = sorted(await self._pool.fetch(instances_of_series(ids)), key=lambda row: place[row[0]])
             yield [InstanceRef._make((*row[1:4], *uids[row[0]], *row[4:])) for row in rows]
 
-    async def _pages(self, selection: "Selection", *, takes_kept: bool) -> AsyncGenerator[Sequence[_Row], None]:
+    async def _pages(
+        self, selection: "Selection", *, has_keys: bool, takes_kept: bool
+    ) -> AsyncGenerator[Sequence[_Row], None]:
         """All rows, branch after branch; an empty page now and then while a statement takes long.
 
         Statements go to the database a few at once. All ways on from a row are named by that row, whatever is found on
@@ -138,7 +149,8 @@ class IndexReader:
         ahead: list[tuple[Branch, Way | None]] = [(branch, None) for branch in walks]
         last: _Row = ()
         may_take_long = any(branch.reads_all for branch in walks)
-        limit = 1 if may_take_long or takes_kept else min(_FIRST_PAGE, self._page)
+        is_search = may_take_long and has_keys
+        limit = 1 if is_search or takes_kept else min(_FIRST_PAGE, self._page)
         while ahead:
             asked = ahead[:_AT_ONCE]
             pages = [
@@ -163,7 +175,7 @@ class IndexReader:
                 ways = [(branch, way) for way in selection.ways_on(branch)]
                 ahead = [*ways, *(one for one in ahead if one[0] is not branch)]
             if found.rows:
-                limit = min(self._page, _next_limit(found, takes_kept=takes_kept, is_search=may_take_long))
+                limit = min(self._page, _next_limit(found, takes_kept=takes_kept, is_search=is_search))
 
     async def _walks(self, selection: "Selection") -> Sequence["Branch"]:
         """The branches of a selection, those over few values taken apart."""

@@ -1,8 +1,9 @@
 """Keys by configuration: which attributes can be one, and what a query by them finds, by an index."""
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from pacslite.archive.answer import AnswerEncoder
 from pacslite.archive.extra import ExtraKey, ExtraKeyError, ExtraKeys, parse_extra_keys
 from pacslite.archive.index.compiled import Page
+from pacslite.archive.index.reader import IndexReader
 from pacslite.archive.index.select import Selection
 from pacslite.archive.keys import Level
 from pacslite.archive.query import QueryOptions
@@ -173,14 +175,29 @@ async def test_answers_are_the_same_before_the_key_is_complete(
     assert await found_in(path, stored(entry, asked), options) == expected
 
 
-def test_what_nothing_can_say_yet_is_unsupported() -> None:
-    """A private attribute is kept nowhere, nor another level's: answers are FF01 until the key is complete."""
-    options = QueryOptions(extra_keys=ExtraKeys(parse_extra_keys([f"{PRIVATE}:LO@SERIES", "KVP@SERIES"])))
-    asked = {"KVP": "120", "SeriesInstanceUID": "", **stored(PRIVATE, "x")}
-    query = parse(asked, level="SERIES", relational=True, options=options)
-    assert query.unsupported_keys == (0x00180060, 0x00190010, 0x0019100C)
-    assert not query.filters
-    assert not query.kept_filters
+async def test_what_is_kept_nowhere_is_read(tmp_path: Path) -> None:
+    """A private attribute, or one of another level: until the key is complete somebody must read the files."""
+    keys = [replace(key, id=n) for n, key in enumerate(parse_extra_keys([f"{PRIVATE}:LO@SERIES", "KVP@SERIES"]), 1)]
+    options = QueryOptions(extra_keys=ExtraKeys(keys))
+    path = make_index(tmp_path, [{}, {}, {}])
+    asked: list[tuple[ExtraKey, set[int]]] = []
+
+    def read(key: ExtraKey, owners: Collection[int]) -> Mapping[int, str]:
+        asked.append((key, set(owners)))
+        return {1: "120.0", 2: "100\\120"} if key is keys[1] else {1: "one", 2: "other"}
+
+    reader = IndexReader(path, connections=1, read_values=read)
+    await reader.start()
+    try:
+        values = {"KVP": "120", "SeriesInstanceUID": "", **stored(PRIVATE, "o*")}
+        query = parse(values, level="SERIES", relational=True, options=options)
+        assert not query.unsupported_keys
+        answers = await find(reader, query)
+    finally:
+        await reader.stop()
+    assert [(answer["KVP"], answer["0019100C"]) for answer in answers] == [("120.0", "one"), ("100\\120", "other")]
+    assert {key for key, _ in asked} == set(keys)
+    assert set().union(*(owners for _, owners in asked)) == {1, 2, 3}
 
 
 async def test_values_are_returned(tmp_path: Path) -> None:
