@@ -202,6 +202,8 @@ class _KeyReader:
     def _creator(self, tag: int) -> str:
         """Who has the block of a private attribute in this request (PS3.5 §7.8.1); of a creator, itself."""
         element = tag & 0xFFFF
+        if 0x100 <= element < 0x1000:  # in no block
+            return ""
         attribute = self._request.get(tag & 0xFFFF0000 | (element >> 8 if element >= 0x1000 else element))
         if attribute is None or not isinstance(attribute.value, bytes):
             return ""

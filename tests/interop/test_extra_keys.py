@@ -115,6 +115,9 @@ async def test_key_for_what_was_stored_before_and_a_kill(
         async with asyncio.timeout(60):
             while rows(keyed.data_dir, "SELECT count(*) FROM extra_key WHERE state = 'complete'") != [(2,)]:
                 await asyncio.sleep(0.05)
+        told = await keyed.tool("stats", "--data-dir", keyed.data_dir)
+        assert "extra key AcquisitionDate@IMAGE: complete" in told
+        assert "extra key Manufacturer@STUDY: complete" in told
         (answer,) = await findscu(dcmtk, keyed, tmp_path, "STUDY", "Manufacturer=Maker 07", "StudyInstanceUID")
         assert answer.StudyInstanceUID == made_by(7).study_uid
         first = made_by(0)  # 0, 100, 200, to 1000

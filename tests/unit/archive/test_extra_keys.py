@@ -220,6 +220,8 @@ async def test_private_attribute_of_another_creator_is_another(tmp_path: Path) -
     assert await found_in(path, stored(PRIVATE, "x"), options) == {uid(2, 1), uid(2, 2)}
     asked = parse({"SeriesInstanceUID": "", **other}, level="SERIES", relational=True, options=options)
     assert asked.unsupported_keys == (0x00190010, 0x0019100C)
+    asked = parse({"0019,010C": CREATOR}, level="SERIES", relational=True, options=options)  # in no block
+    assert asked.unsupported_keys == (0x0019010C,)
 
 
 @pytest.mark.parametrize("asked", ["7", "7\\8", "65535"])
