@@ -32,11 +32,11 @@ log = logging.getLogger("pacslite.archive")
 
 OpenFile = Callable[[str, InstancePath], int]  # of a SOP Instance UID, and where its file belongs
 
-_AT_ONCE = 64  # entities a transaction: a store waits for a few milliseconds
+_AT_ONCE = 16  # entities a transaction, and header reads without a pause: a store waits for a few milliseconds at most
 _FILES = 8  # of an entity's instances, tried one after the other until one can be read
 _PIECE = 1 << 16
 _RETRY_SECONDS = 5.0
-_LEAST_PAUSE = 0.002
+_LEAST_PAUSE = 0.001
 
 _PAGES: Mapping[Level, Statement] = {
     Level.PATIENT: Statements.select_kept_of_patient,
