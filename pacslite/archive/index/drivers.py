@@ -5,7 +5,6 @@ that a page costs what it holds and the next one begins where the last ended. A 
 one after the other: the component groups of a name; then, with ``match_unknown``, the rows that have no value.
 """
 
-import re
 from collections.abc import Sequence
 from datetime import date, timedelta
 from functools import cache, partial
@@ -29,6 +28,14 @@ from pacslite.archive.index.predicates import (
     unindexed,
 )
 from pacslite.archive.index.schema import has_second_group, has_third_group, second_group, third_group
+from pacslite.archive.index.trigrams import (
+    followed,
+    longest_run,
+    pair_of_names,
+    trigrams_of_names,
+    trigrams_of_pair,
+    trigrams_of_sounds,
+)
 from pacslite.archive.keys import UNIQUE_KEY, Key, Level
 from pacslite.archive.matching import Between, Either, Like, NameLike, OneOf, Sounds, acceptor
 
@@ -38,7 +45,6 @@ TRIGRAMS = table("patient_name_trigram", column("rowid", Integer), column("patie
 
 MODALITIES_IN_STUDY = 0x00080061
 _UNIQUE_TAGS = {UNIQUE_KEY[Level.STUDY].tag, UNIQUE_KEY[Level.IMAGE].tag}
-_MOST_TRIGRAMS = 8  # of a pattern; rowids that have all of them are few, and each costs a list
 _NO_DRIVER = 100
 
 
@@ -152,10 +158,12 @@ def _of_filter(one: Filter) -> _Driver | None:
             return _Driver(_rank_of_prefix(prefix), one, (branch,))
         case NameLike((groups,)) if any(groups) and (driver := _of_name(one, name, groups, again)):
             return driver
-        case NameLike(names) if key.keyword == "PatientName" and (words := _trigrams_of_names(names)):
-            return _of_trigrams(one, words, again, 13 if _longest_run(names) > 4 else 17)
-        case Sounds(words) if key.keyword == "PatientName" and (wanted := _trigrams_of_sounds(words)):
-            return _of_trigrams(one, wanted, again, 19)
+        case NameLike(names) if key.keyword == "PatientName" and (words := trigrams_of_names(names)):
+            return _Driver(13 if longest_run(names) > 4 else 17, one, (_of_trigrams(words, again),))
+        case NameLike(names) if key.keyword == "PatientName" and (pair := pair_of_names(names)):
+            return _Driver(29, one, _of_pair(pair, branch))
+        case Sounds(words) if key.keyword == "PatientName" and (wanted := trigrams_of_sounds(words)):
+            return _Driver(19, one, (_of_trigrams(wanted, again),))
         case _:
             return walk
 
@@ -297,9 +305,20 @@ def _elsewhere(name: str, earlier: Sequence[ColumnElement[str]], low: str, high:
     return Predicate(("elsewhere", name, width, len(earlier)), values, build)
 
 
-def _of_trigrams(one: Filter, words: str, again: Predicate, rank: int) -> _Driver:
+def _of_trigrams(words: str, *again: Predicate) -> Branch:
     found = Predicate("trigrams", (words,), lambda binds: TRIGRAMS.c.patient_name_trigram.op("MATCH")(binds[0]))
-    return _Driver(rank, one, (Branch("trigrams", Level.PATIENT, None, None, (found, again), through=_TRIGRAMS_FIRST),))
+    return Branch("trigrams", Level.PATIENT, None, None, (found, *again), through=_TRIGRAMS_FIRST)
+
+
+def _of_pair(pair: str, walk: Branch) -> tuple[Branch, Branch]:
+    """Names in which a pair is followed by a common character, and then those in which it is not."""
+    name = plain_column_of(Level.PATIENT, "patient_name_key")
+    is_followed = Predicate("followed", (followed(pair),), lambda binds: name.op("GLOB", is_comparison=True)(binds[0]))
+    is_not = Predicate("not followed", is_followed.values, lambda binds: not_(is_followed.build(binds)))
+    return (
+        _of_trigrams(trigrams_of_pair(pair), *walk.rest, is_followed),
+        walk._replace(rest=(*walk.rest, is_not)),
+    )
 
 
 def _unknown(key: AnyKey) -> Branch:
@@ -357,37 +376,3 @@ def _days_later(day: str, days: int) -> str:
         return f"{date.fromisoformat(day) + timedelta(days=days):%Y%m%d}"
     except (ValueError, OverflowError):
         return day
-
-
-# trigrams: https://www.sqlite.org/fts5.html#the_experimental_trigram_tokenizer
-
-
-def _trigrams_of_names(names: Sequence[Sequence[Sequence[str]]]) -> str | None:
-    """What each of the names has, as an FTS5 query; None where a pattern is too short to have any."""
-    alternatives = []
-    for groups in names:
-        if len(groups) == 1:
-            alternatives += [_trigrams_of(re.split(r"[*?]", pattern)) for pattern in groups[0]]
-        else:
-            runs = [run for group in groups if len(group) == 1 for run in re.split(r"[*?]", group[0])]
-            alternatives.append(_trigrams_of(runs))
-    if not all(alternatives):
-        return None
-    return " OR ".join(f"({one})" for one in alternatives)
-
-
-def _trigrams_of_sounds(words: Sequence[tuple[str, Sequence[str]]]) -> str | None:
-    alternatives = [" OR ".join(f"({_trigrams_of([f' {code} '])})" for code in codes) for _, codes in words if codes]
-    return " AND ".join(f"({one})" for one in alternatives) or None
-
-
-def _trigrams_of(runs: Sequence[str]) -> str:
-    found = list(dict.fromkeys(run[at : at + 3] for run in runs for at in range(len(run) - 2)))
-    step = -(-len(found) // _MOST_TRIGRAMS) or 1
-    return " AND ".join('"' + one.replace('"', '""') + '"' for one in found[::step] if "\0" not in one)
-
-
-def _longest_run(names: Sequence[Sequence[Sequence[str]]]) -> int:
-    return max(
-        (len(run) for groups in names for group in groups for one in group for run in re.split(r"[*?]", one)), default=0
-    )

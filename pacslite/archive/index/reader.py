@@ -148,11 +148,15 @@ class IndexReader:
         walks = await self._walks(selection)
         ahead: list[tuple[Branch, Way | None]] = [(branch, None) for branch in walks]
         last: _Row = ()
-        may_take_long = any(branch.reads_all for branch in walks)
-        is_search = may_take_long and has_keys
-        limit = 1 if is_search or takes_kept else min(_FIRST_PAGE, self._page)
+        limit = 1 if takes_kept else min(_FIRST_PAGE, self._page)
+        is_search = False
         while ahead:
-            asked = ahead[:_AT_ONCE]
+            may_take_long = ahead[0][0].reads_all
+            if may_take_long and has_keys and not is_search:
+                limit = 1
+            is_search = may_take_long and has_keys
+            others = (at for at, (branch, _) in enumerate(ahead) if branch.reads_all is not may_take_long)
+            asked = ahead[: min(_AT_ONCE, next(others, _AT_ONCE))]
             pages = [
                 selection.first_page(branch, limit) if way is None else selection.next_page(branch, way, last, limit)
                 for branch, way in asked

@@ -442,6 +442,29 @@ async def test_patients_have_no_timezone(tmp_path: Path, key: dict[str, str]) ->
     assert answer["PatientID"] == "1"
 
 
+SHORT_NAMES = ["Kim", "Kim^Jin", "Kim_Lee", "Timo^Max", "=山im", "=山im山", "Im", "Ian^Miriam", "I^M", "Kim^Kim=Kim"]
+
+
+@pytest.mark.parametrize(
+    ("key", "names"),
+    [
+        ("*im*", ["Kim", "Kim^Jin", "Kim_Lee", "Timo^Max", "=山im", "=山im山", "Im", "Kim^Kim=Kim"]),
+        ("*im", ["Kim", "=山im", "Im", "Kim^Kim=Kim"]),
+        ("*im^*", ["Kim", "Kim^Jin", "=山im", "Im", "Kim^Kim=Kim"]),  # trailing delimiters may be left out
+        ("?im*", ["Kim", "Kim^Jin", "Kim_Lee", "Timo^Max", "=山im", "=山im山", "Kim^Kim=Kim"]),
+        ("*山i*", ["=山im", "=山im山"]),
+        ("*m山*", ["=山im山"]),
+        ("*mi*ax", []),
+        ("*mo*ax", ["Timo^Max"]),
+    ],
+)
+async def test_two_letters_are_found_wherever_they_stand(tmp_path: Path, key: str, names: list[str]) -> None:
+    utf_8 = {"SpecificCharacterSet": "ISO_IR 192"}
+    path = make_index(tmp_path, [{**utf_8, "PatientName": name, "PatientID": name} for name in SHORT_NAMES])
+    answers = await ask(path, {**utf_8, "PatientName": key})
+    assert sorted(answer["PatientName"] for answer in answers) == sorted(names)
+
+
 FUZZY_NAMES = ["Schmidt^Hans", "Smith^John", "Müller^Jürgen", "Ivanov^Pyotr", "Иванов^Пётр", "Catherine^Zoe"]
 
 

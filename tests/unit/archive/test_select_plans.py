@@ -85,7 +85,12 @@ LEADS: list[tuple[Values, str, list[str]]] = [
     ({"PatientName": "doe^john", "StudyDescription": "*"}, "STUDY", NAME_WALKS),
     ({"PatientName": "=yama*"}, "STUDY", NAME_WALKS[1:2]),
     ({"PatientName": "*oe^j*"}, "STUDY", ["SCAN patient_name_trigram VIRTUAL TABLE INDEX 64:M2"]),
-    ({"PatientName": "*oe*"}, "STUDY", [f"SCAN patient USING INDEX {NAME}"]),
+    (  # followed by a common character, and not
+        {"PatientName": "*oe*"},
+        "STUDY",
+        ["SCAN patient_name_trigram VIRTUAL TABLE INDEX 64:M2", f"SCAN patient USING INDEX {NAME}"],
+    ),
+    ({"PatientName": "*o*"}, "STUDY", [f"SCAN patient USING INDEX {NAME}"]),
     ({"StudyDate": "20240131"}, "STUDY", ["SEARCH study USING INDEX ix_study_study_date_key (study_date_key=?)"]),
     ({"StudyDate": "20240131-20240201"}, "STUDY", [DATE]),
     ({"StudyDate": "20240131-20240201", "PatientName": "doe*"}, "STUDY", [DATE]),
