@@ -35,6 +35,10 @@ PATIENT_MODULES = _tags("""
 00100200 QualityControlSubject
 00100212 StrainDescription
 00100213 StrainNomenclature
+00100216 StrainStockSequence
+00100218 StrainAdditionalInformation
+00100219 StrainCodeSequence
+00100221 GeneticModificationsSequence
 00101000 OtherPatientIDs
 00101001 OtherPatientNames
 00101002 OtherPatientIDsSequence
@@ -61,10 +65,18 @@ PATIENT_MODULES = _tags("""
 00120010 ClinicalTrialSponsorName
 00120020 ClinicalTrialProtocolID
 00120021 ClinicalTrialProtocolName
+00120022 IssuerOfClinicalTrialProtocolID
+00120023 OtherClinicalTrialProtocolIDsSequence
 00120030 ClinicalTrialSiteID
 00120031 ClinicalTrialSiteName
+00120032 IssuerOfClinicalTrialSiteID
 00120040 ClinicalTrialSubjectID
+00120041 IssuerOfClinicalTrialSubjectID
 00120042 ClinicalTrialSubjectReadingID
+00120043 IssuerOfClinicalTrialSubjectReadingID
+00120062 PatientIdentityRemoved
+00120063 DeidentificationMethod
+00120064 DeidentificationMethodCodeSequence
 00120081 ClinicalTrialProtocolEthicsCommitteeName
 00120082 ClinicalTrialProtocolEthicsCommitteeApprovalNumber
 """)
@@ -110,6 +122,8 @@ STUDY_MODULES = _tags("""
 00120051 ClinicalTrialTimePointDescription
 00120052 LongitudinalTemporalOffsetFromEvent
 00120053 LongitudinalTemporalEventType
+00120054 ClinicalTrialTimePointTypeCodeSequence
+00120055 IssuerOfClinicalTrialTimePointID
 00120083 ConsentForClinicalTrialUseSequence
 0020000D StudyInstanceUID
 00200010 StudyID
@@ -119,6 +133,8 @@ STUDY_MODULES = _tags("""
 00321034 RequestingServiceCodeSequence
 00321060 RequestedProcedureDescription
 00321064 RequestedProcedureCodeSequence
+00321066 ReasonForVisit
+00321067 ReasonForVisitCodeSequence
 00380010 AdmissionID
 00380014 IssuerOfAdmissionIDSequence
 00380060 ServiceEpisodeID
@@ -128,17 +144,19 @@ STUDY_MODULES = _tags("""
 00401012 ReasonForPerformedProcedureCodeSequence
 """)
 
-# General and Clinical Trial Series (§C.7.3.1, .2), Frame of Reference (§C.7.4.1), General Equipment (§C.7.5.1)
+# General and Clinical Trial Series (§C.7.3.1, .2), Frame of Reference and Synchronization (§C.7.4.1, .2), General
+# Equipment (§C.7.5.1); of modalities' series modules what is of the image nowhere else: DX, PET (§C.8.11.1, §C.8.9.1)
 SERIES_MODULES = _tags("""
 00080021 SeriesDate
 00080031 SeriesTime
 00080060 Modality
 00080064 ConversionType
+00080068 PresentationIntentType
 00080070 Manufacturer
 00080081 InstitutionAddress
+00081010 StationName
 0008103E SeriesDescription
 0008103F SeriesDescriptionCodeSequence
-00081010 StationName
 00081040 InstitutionalDepartmentName
 00081041 InstitutionalDepartmentTypeCodeSequence
 00081050 PerformingPhysicianName
@@ -149,23 +167,36 @@ SERIES_MODULES = _tags("""
 00081111 ReferencedPerformedProcedureStepSequence
 00081250 RelatedSeriesSequence
 00082218 AnatomicRegionSequence
+00102210 AnatomicalOrientationType
 00120060 ClinicalTrialCoordinatingCenterName
 00120071 ClinicalTrialSeriesID
 00120072 ClinicalTrialSeriesDescription
+00120073 IssuerOfClinicalTrialSeriesID
 00180015 BodyPartExamined
 00181000 DeviceSerialNumber
 00181002 DeviceUID
 00181008 GantryID
+0018100A UDISequence
+0018100B ManufacturerDeviceClassUID
 00181020 SoftwareVersions
 00181030 ProtocolName
 00181050 SpatialResolution
+0018106A SynchronizationTrigger
+0018106C SynchronizationChannel
 00181200 DateOfLastCalibration
 00181201 TimeOfLastCalibration
+00181204 DateOfManufacture
+00181205 DateOfInstallation
+00181800 AcquisitionTimeSynchronized
+00181801 TimeSource
+00181802 TimeDistributionProtocol
+00181803 NTPSourceAddress
 00185100 PatientPosition
 0020000E SeriesInstanceUID
 00200011 SeriesNumber
 00200052 FrameOfReferenceUID
 00200060 Laterality
+00200200 SynchronizationFrameOfReferenceUID
 00201040 PositionReferenceIndicator
 00280108 SmallestPixelValueInSeries
 00280109 LargestPixelValueInSeries
@@ -179,4 +210,16 @@ SERIES_MODULES = _tags("""
 00400260 PerformedProtocolCodeSequence
 00400275 RequestAttributesSequence
 00400280 CommentsOnThePerformedProcedureStep
+00541000 SeriesType
+00541001 Units
+00541002 CountsSource
+00541004 ReprojectionMethod
+00541006 SUVType
+00541100 RandomsCorrectionMethod
+00541101 AttenuationCorrectionMethod
+00541102 DecayCorrection
+00541103 ReconstructionMethod
+00541104 DetectorLinesOfResponseUsed
+00541105 ScatterCorrectionMethod
+300A0700 TreatmentSessionUID
 """)

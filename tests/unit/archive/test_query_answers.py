@@ -184,6 +184,25 @@ async def test_attributes_without_a_column_are_returned(tmp_path: Path) -> None:
     assert answer == expected
 
 
+@pytest.mark.parametrize(
+    ("level", "received"),
+    [
+        ("PATIENT", {"PatientIdentityRemoved": "YES", "DeidentificationMethodCodeSequence": [code("113100", "Basic")]}),
+        ("PATIENT", {"ClinicalTrialSponsorName": "ACME", "GeneticModificationsSequence": []}),
+        ("STUDY", {"ReasonForVisit": "Fall", "ReasonForVisitCodeSequence": [code("R1", "Fall")], "PregnancyStatus": 2}),
+        ("SERIES", {"PresentationIntentType": "FOR PROCESSING", "Units": "BQML", "AnatomicalOrientationType": "BIPED"}),
+        ("SERIES", {"UDISequence": [{"UniqueDeviceIdentifier": "(01)123"}], "DeviceSerialNumber": "7"}),
+    ],
+)
+async def test_attributes_of_the_modules_of_a_level(tmp_path: Path, level: str, received: dict[str, Any]) -> None:
+    path = make_index(tmp_path, [received])
+    asked = {keyword: [] if isinstance(value, list) else None for keyword, value in received.items()}
+    how: dict[str, Any] = {"model": "patient", "level": level, "relational": True}
+    assert parse(asked, **how).unsupported_keys == ()
+    (answer,) = await ask(path, asked, **how)
+    assert answer == {"QueryRetrieveLevel": level, "RetrieveAETitle": "PACSLITE", **received}
+
+
 @pytest.mark.parametrize("stored_in", [IMPLICIT, EXPLICIT, BIG_ENDIAN])
 async def test_long_attributes_are_returned(tmp_path: Path, stored_in: str) -> None:
     """Of any module: functional groups, waveforms, overlays, tables; only what exceeds 64 KiB is not kept."""
