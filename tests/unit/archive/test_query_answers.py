@@ -196,7 +196,7 @@ async def test_attributes_without_a_column_are_returned(tmp_path: Path) -> None:
 )
 async def test_attributes_of_the_modules_of_a_level(tmp_path: Path, level: str, received: dict[str, Any]) -> None:
     path = make_index(tmp_path, [received])
-    asked = {keyword: [] if isinstance(value, list) else None for keyword, value in received.items()}
+    asked: dict[str, Any] = {keyword: [] if isinstance(value, list) else None for keyword, value in received.items()}
     how: dict[str, Any] = {"model": "patient", "level": level, "relational": True}
     assert parse(asked, **how).unsupported_keys == ()
     (answer,) = await ask(path, asked, **how)
