@@ -122,8 +122,8 @@ class Query:
     """What to find and what to return.
 
     ``lower_filters`` are of levels below: an entity matches that has one that fits in all of them (relational queries).
-    ``unsupported_keys`` were asked for and are not returned: answers are FF01 (§C.4.1.1.4). With ``timezone``, whose
-    adjustment was negotiated, answers say of which zone they are.
+    ``unsupported_keys`` were asked for and are not matched, or not returned: answers are FF01 (§C.4.1.1.4).
+    With ``timezone``, whose adjustment was negotiated, answers say of which zone they are.
 
     ``order``: ascending by an indexed key of this level or above, what has none last; without, as the index that is
     walked gives it. ``offset`` answers are left out, and no more than ``limit`` given (0: all): a page for HTTP, where

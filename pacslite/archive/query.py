@@ -178,6 +178,8 @@ class _KeyReader:
             return None  # it says how keys are meant
         match = self._match(tag, vr, attribute)
         if match is None:
+            if vr in _BINARY and attribute.value:
+                self.unsupported_keys.append(tag)  # for matching; it is returned
             return None
         if key is not None and not isinstance(match, ItemMatch):
             self.filters.append(Filter(key, match))

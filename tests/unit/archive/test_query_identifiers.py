@@ -110,6 +110,14 @@ def test_unsupported_optional_keys_are_told(keyword: str) -> None:
     assert len(parse({keyword: b"", "PatientName": ""}).unsupported_keys) == 1
 
 
+def test_binary_keys_are_returned_and_matched_by_nothing() -> None:
+    """§C.2.2.1.3, Table C.4-1: an optional key supported for existence only is universal, and FF01 says so."""
+    for value, unsupported in ((b"", ()), (b"\x18\x00\x63\x10", (0x00280009,))):
+        query = parse({"FrameIncrementPointer": value}, level="IMAGE", relational=True)
+        assert [one.tag for one in query.return_keys] == [0x00280009]
+        assert (query.filters, query.kept_filters, query.unsupported_keys) == ((), (), unsupported)
+
+
 def test_private_keys_are_told() -> None:
     identifier = (
         encode({"QueryRetrieveLevel": "STUDY"}) + b"\x09\x00\x10\x00LO\x04\x00MINE" + b"\x09\x00\x01\x10LO\x00\x00"
