@@ -65,8 +65,10 @@ class Archive:
 
 
 @pytest.fixture
-def archive(new_server: ServerFactory) -> Archive:
-    return Archive(new_server(storage={"min_free_bytes": 0}), count(), {})
+def archive(new_server: ServerFactory, calls: Sequence[str]) -> Archive:
+    """Its stores write into a journal, or make files and sync them: whichever has those calls."""
+    journal_bytes = 1 << 20 if calls == WRITES else 0
+    return Archive(new_server(storage={"min_free_bytes": 0, "journal_bytes": journal_bytes}), count(), {})
 
 
 @pytest.mark.parametrize(("calls", "error"), FAILURES, ids=lambda value: value if isinstance(value, str) else value[0])
