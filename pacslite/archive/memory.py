@@ -1,11 +1,14 @@
 """The end of back-pressure: who waits for a disk that takes nothing is refused, so that its memory serves others."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Collection
 
 from pacslite.archive.outcome import OutOfResources
 
 __all__ = ["MemoryExhausted", "Stall"]
+
+log = logging.getLogger("pacslite.archive")
 
 
 class MemoryExhausted(OutOfResources):
@@ -46,7 +49,9 @@ class Stall:
     def progress(self) -> None:
         """Something has been written."""
         self._last = self._loop.time()
-        self.stalled = False
+        if self.stalled:
+            self.stalled = False
+            log.warning("storing again")
 
     def stop(self) -> None:
         if self._timer is not None:

@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from threading import Event
 
+import pytest
+
 from pacslite.archive.archive import Archive
 from pacslite.archive.instances.fileops import FileOperations
 from pacslite.archive.options import StorageOptions
@@ -112,7 +114,7 @@ async def test_who_does_not_wait_for_answers_takes_no_memory(make_site: MakeSite
         assert (await archive.totals()).instances == 1200
 
 
-async def test_a_disk_that_takes_nothing(make_site: MakeSite, tmp_path: Path) -> None:
+async def test_a_disk_that_takes_nothing(make_site: MakeSite, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A700 with a comment for who waits for memory, at once for who comes later; what the archive has taken is kept."""
     budget, disk = Budget(400_000), _Disk()
     early, large, other, late = (
@@ -148,6 +150,8 @@ async def test_a_disk_that_takes_nothing(make_site: MakeSite, tmp_path: Path) ->
         for wire in (waiting, *senders):
             await wire.release()
             wire.close()
+        told = [record.message for record in caplog.records if record.name == "pacslite.archive"]
+        assert told == ["storing refused", "storing again"]
         await archive.settle()
         assert (await archive.totals()).instances == 3
         assert list((tmp_path / "incoming").iterdir()) == []
