@@ -22,7 +22,7 @@ from tests.support.instances import make_instance
 from tests.support.processes import Pacslite, ServerFactory, need, run
 
 SOAK = int(os.environ.get("PACSLITE_TEST_KILL_ROUNDS", "30")) > 30
-STEP = 1 if SOAK else 5
+STEP = 1 if SOAK else 10
 CALLS = ("fdatasync", "fsync", "syncfs", "pwrite64", "renameat", "renameat2", "rename", "unlinkat", "ftruncate")
 LIMIT = 200
 DISTURBANCES = ["error=EIO", "signal=KILL"]
@@ -132,7 +132,7 @@ async def test_each_call_of_a_start_that_migrates(new_server: ServerFactory, tmp
     shutil.copytree(server.data_dir, original)
     await asyncio.to_thread(_make_older, original / "index.sqlite")
     old = 0
-    for number in count(1, 1 if SOAK else 12):
+    for number in count(1, 1 if SOAK else 24):
         assert number < LIMIT
         shutil.rmtree(server.data_dir)
         shutil.copytree(original, server.data_dir)
@@ -160,7 +160,7 @@ async def test_each_call_of_the_first_start(new_server: ServerFactory, tmp_path:
     server = new_server()
     server.expected = ["."]
     instance = make_instance(1, seed=112, size=3_000)
-    for number in count(1, 1 if SOAK else 30):
+    for number in count(1, 1 if SOAK else 60):
         assert number < 4 * LIMIT
         shutil.rmtree(server.data_dir, ignore_errors=True)
         trace = tmp_path / "trace"
@@ -222,7 +222,7 @@ async def test_each_call_of_a_reindexing(new_server: ServerFactory, tmp_path: Pa
     original = server.data_dir.with_name("original")
     shutil.copytree(server.data_dir, original)
     half = 0
-    for number in count(1, 1 if SOAK else 30):
+    for number in count(1, 1 if SOAK else 60):
         assert number < 4 * LIMIT
         shutil.rmtree(server.data_dir)
         shutil.copytree(original, server.data_dir)
