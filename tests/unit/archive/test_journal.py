@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -433,4 +434,36 @@ async def test_an_unfinished_duplicate_takes_no_place(tmp_path: Path, duplicates
     async with archive_in(image, duplicates=duplicates) as archive:
         assert archive.recovered.removed == 1
         assert read(archive, old.sop_instance_uid) == old.data
+        assert (await archive.check(deep=True)).differences == []
+
+
+async def test_resent_while_it_is_settled(tmp_path: Path) -> None:
+    """A duplicate takes the place of what it repeats until the index refuses it; that may be settled meanwhile."""
+    instance = make_instance(1)
+    async with archive_in(tmp_path, journal_bytes=1 << 20) as archive:
+        await store(archive, instance)
+        commit, sync_all = archive._index.commit, archive._store.sync_all
+        settling, refusing = threading.Event(), threading.Event()
+
+        def refuse(entries: Sequence[Entry]) -> list[DimseError | None]:
+            refusing.set()
+            settling.wait(5)
+            return commit(entries)
+
+        def sync_when_refusing() -> None:
+            refusing.wait(5)
+            sync_all()
+
+        archive._index.commit = refuse  # type: ignore[method-assign]
+        archive._store.sync_all = sync_when_refusing  # type: ignore[method-assign]
+        settled = asyncio.create_task(archive.settle())
+        await asyncio.sleep(0.1)  # it is placed, and not synced
+        stored = asyncio.create_task(store(archive, instance))
+        await settled
+        settling.set()
+        assert (await stored).outcome == "duplicate"
+        await archive.settle()
+        assert archive.unsettled == 0
+        assert archive._store.is_quick(1000), "nothing is stuck"
+        assert read(archive, instance.sop_instance_uid) == instance.data
         assert (await archive.check(deep=True)).differences == []
