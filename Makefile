@@ -1,6 +1,6 @@
 # make setup       .venv with everything to run and develop; the other targets call it
 # make serve       the server; make serve ARGS="--port 4242 --data-dir /srv/x" passes flags on
-# make test        all tests; make test ARGS=tests/unit for some
+# make test        all tests, in two processes; make test ARGS=tests/unit for some, in one
 # make lint        style, types, layers
 # make bench       speed beside the other servers that are installed
 # make fuzz soak mutants    the long versions of what make test does shortly
@@ -48,7 +48,7 @@ format: setup
 
 test: setup
 	@./tests/install-peers
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(or $(ARGS),--numprocesses=2 --dist=loadfile)
 
 bench: setup
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -74,9 +74,14 @@ def need(program: str) -> str:
 
 
 def free_port() -> int:
-    """A port that nobody has, from below those that the system gives to outgoing connections: none will take it."""
+    """A port that nobody has, from below those that the system gives to outgoing connections: none will take it.
+
+    Each of the processes that run the tests has ports of its own.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+    share = 17_000 // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     for _ in range(1000):
-        port = random.randint(15_000, 32_000)
+        port = 15_000 + worker * share + random.randrange(share)
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
