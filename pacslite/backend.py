@@ -5,6 +5,7 @@ the server listens, and answers C-ECHO, before this module is there.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from pacslite.access import Access
 from pacslite.archive.archive import Archive
@@ -48,7 +49,7 @@ class Backend:
         self._pool = pool
         self._outbox: Outbox | None = None
         self._archive = Archive(
-            storage_options(settings),
+            replace(storage_options(settings), journal_bytes=settings.storage.journal_bytes),
             budget=Budget(settings.limits.total_bytes // 2),
             extra_keys=parse_extra_keys(settings.query.extra_keys),
         )

@@ -1,4 +1,7 @@
-"""The archive's options from the settings: the same for the server and for the commands that work without it."""
+"""The archive's options from the settings: the same for the server and for the commands that work without it.
+
+But for the journal, which the server makes: commands use the one that is there.
+"""
 
 from pacslite.archive.options import StorageOptions
 from pacslite.config import Settings
@@ -16,7 +19,6 @@ def storage_options(settings: Settings) -> StorageOptions:
         patient_conflict=storage.patient_conflict,
         min_free_bytes=storage.min_free_bytes,
         max_bytes=storage.max_bytes,
-        journal_bytes=storage.journal_bytes,
         disk_threads=storage.disk_threads,
         piece_bytes=storage.piece_bytes,
         unflushed_bytes=settings.limits.association_bytes,

@@ -139,7 +139,8 @@ class Checker:
         try:
             fd = self._open(row.path, unsettled)
         except FileNotFoundError:
-            moved = self._settler.locate(row.sop_instance_uid) is not unsettled
+            with self._index.lock:  # a row that was being committed has its file now
+                moved = self._settler.locate(row.sop_instance_uid) is not unsettled
             return "missing", "moved" if moved else f"no file instances/{row.path}"
         except OSError as error:
             return "damaged", f"instances/{row.path}: {error.strerror}"

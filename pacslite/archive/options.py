@@ -29,7 +29,7 @@ class StorageOptions:
     patient_conflict: Conflict = "keep"  # the same Study Instance UID under another patient
     min_free_bytes: int = 512 * _MEBIBYTE
     max_bytes: int = 0  # of instance files; 0: no quota
-    journal_bytes: int = 256 * _MEBIBYTE  # in which small files are made durable; 0: each is synced by itself
+    journal_bytes: int | None = None  # to make small files durable in; 0: each is synced by itself; None: what is there
     disk_threads: int = 4
     stream_threads: int = 2  # write large objects while they arrive
     piece_bytes: int = _MEBIBYTE  # an object of less is written at once, when it is complete

@@ -129,11 +129,13 @@ class FilesystemStore:
     """``incoming/`` and ``instances/`` below one data directory, and the journal of what comes in.
 
     Args:
-        journal_bytes: Size of the journal that ``prepare`` makes; 0 for none. What a stop left in one counts as
-            ``incoming``, whatever this says.
+        journal_bytes: Size of the journal that ``prepare`` makes; 0: use none, None: use the one that is there. What a
+            stop left in one counts as ``incoming``, whatever this says.
     """
 
-    def __init__(self, data_dir: Path, operations: FileOperations | None = None, *, journal_bytes: int = 0) -> None:
+    def __init__(
+        self, data_dir: Path, operations: FileOperations | None = None, *, journal_bytes: int | None = None
+    ) -> None:
         self.operations = operations or FileOperations()
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
         data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
@@ -152,7 +154,7 @@ class FilesystemStore:
         self._numbers = count(max(last + 1, time_ns() // 1000))
         self._lock = threading.Lock()  # makes directories against the removal of empty ones
         self._syncing = threading.Lock()
-        self._takes_more = bool(journal_bytes)  # into the journal; not while a file of it cannot be placed
+        self._takes_more = journal_bytes != 0  # into the journal; not while a file of it cannot be placed
         self._distrusted = False  # a sync failed: files that are not retired may be on the disk only in part
 
     def close(self) -> None:
@@ -206,7 +208,7 @@ class FilesystemStore:
         with self._lock:  # no directory is removed as empty before its first file comes
             for _, group in groupby(files, key=lambda file: file[1][:3]):
                 outcomes += self._settle_series(list(group))
-        self._takes_more = bool(self._journal_bytes) and not any(outcomes)
+        self._takes_more = self._journal_bytes != 0 and not any(outcomes)
         return outcomes
 
     def _settle_series(self, files: list[tuple[str, InstancePath]]) -> list[OSError | None]:
@@ -358,6 +360,8 @@ class FilesystemStore:
                 journaled.retire(mark)
 
     def prepare(self) -> None:
+        if self._journal_bytes is None:
+            return
         with self._syncing:
             if self._journaled is not None:
                 journal = self._journaled.journal
