@@ -26,7 +26,9 @@ class Load:
         while time.monotonic() < end:
             if self._file.exists() and self._file.read_bytes().count(b'"status": 0') >= count:
                 return
-            assert self._process.poll() is None, "the load generator ended early"
+            if (code := self._process.poll()) is not None:
+                said = self._file.read_text()[-2000:] if self._file.exists() else "nothing was sent"
+                raise AssertionError(f"the load generator ended early with {code}:\n{said}")
             await asyncio.sleep(0.02)
         raise AssertionError(f"not {count} acknowledged within {seconds} s: {self._file.read_text()[-500:]}")
 

@@ -221,7 +221,11 @@ class Pacslite:
             for _ in range(1000):
                 if " serving " in (fresh := self.text()[before:]) or '"serving"' in fresh:
                     break
+                if (code := self._process.poll()) is not None:  # and somebody else has taken the port
+                    raise AssertionError(f"ended with {code}")
                 time.sleep(0.01)
+            else:
+                raise AssertionError("does not say that it serves")
         except AssertionError as error:
             self.kill()
             raise AssertionError(f"pacslite serve: {error}\n{self.text()[-6000:]}") from None
