@@ -25,11 +25,8 @@ __all__ = ["Ingest"]
 
 log = logging.getLogger("pacslite.archive")
 
-# An object that comes alone is begun while it arrives: its file is made and its header scanned by another processor.
-# With company the disk threads have work enough, and one write costs less than two.
-_EARLY = 256 << 10
-_MOST_AT_ONCE = 4  # objects that one thread writes and syncs together: 16 senders on four threads
-_QUICK = _EARLY  # an object of more takes its thread long enough to leave the others to other threads
+_MOST_AT_ONCE = 4  # objects that one thread writes and syncs together
+_QUICK = 256 << 10  # an object of more takes its thread long enough to leave the others to other threads
 _MOST_QUICK = 16  # the same of quick ones
 
 
@@ -67,7 +64,6 @@ class Ingest:
         self._in_flight: dict[str, deque[Incoming]] = {}
         self._idle = asyncio.Event()
         self._idle.set()
-        self._flushing = 0  # bytes of large objects that disk threads have
         self._holding: dict[Incoming, None] = {}  # those that arrive and of which something is not handed on
         self._paused: dict[Incoming, None] = {}  # whose peers are not read from
         self._stall = Stall(self._loop, options.stall_seconds, self._paused, self._refuse_who_waits)
@@ -88,11 +84,7 @@ class Ingest:
             return
         pressed = budget.used > budget.limit
         if not incoming.flushing:
-            if (
-                pending >= self._options.piece_bytes
-                or pressed
-                or (pending > _EARLY and not self._in_flight and not self._flushing)
-            ):
+            if pressed or pending >= self._options.piece_bytes:
                 self._flush(incoming)
         elif pressed or pending >= self._options.unflushed_bytes:
             self._pause(incoming)
@@ -131,7 +123,6 @@ class Ingest:
         size = incoming.pending
         incoming.pending = 0
         incoming.flushing += size
-        self._flushing += size
         self._space.take(size)
         try:
             self._space.check(incoming.length)
@@ -141,7 +132,6 @@ class Ingest:
 
     def _flushed(self, incoming: Incoming, size: int) -> None:
         incoming.flushing -= size
-        self._flushing -= size
         self._budget.give(size)
         self._stall.progress()
         if incoming.ended:

@@ -96,7 +96,8 @@ class Settler:
             for one in unsettled:
                 del self._arriving[one.sop_instance_uid]
             self._committed += unsettled
-            if len(self._committed) < self._options.settle_files and not self._store.is_pressed:
+            many = len(self._committed) >= self._options.settle_files and not self._store.must_sync
+            if not many and not self._store.is_pressed:  # a journal takes a burst; its files wait for a calm second
                 return
         self._wanted.set()
 

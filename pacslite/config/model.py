@@ -213,7 +213,7 @@ class Storage(Section):
         'durability is "full".',
     )
     disk_threads: int = Field(
-        4,
+        3,
         ge=1,
         le=64,
         description="Threads that write and sync what does not go into the journal. More help fast disks with several "
