@@ -101,6 +101,8 @@ class Journal:
             operations.sync_directory(directory)
         except BaseException:
             operations.close(fd)
+            with suppress(OSError):
+                operations.unlink(directory, temporary)
             raise
         return journal
 

@@ -199,6 +199,15 @@ def test_no_journal_where_none_is_whole(directory: int) -> None:
     assert Journal.open(FileOperations(), directory) is None
 
 
+def test_one_that_cannot_be_made_leaves_nothing(directory: int) -> None:
+    operations = FailingOperations(
+        lambda name, count: errno.ENOSPC if name == "append" and count == 1 else 0, ["append"]
+    )
+    with pytest.raises(OSError, match="No space"):
+        Journal.create(operations, directory, SIZE)
+    assert os.listdir(directory) == []
+
+
 # in the store
 
 
