@@ -206,7 +206,7 @@ class Sealer:
         record.data_set_offset = file.size - incoming.stored_length
         record.data_set_length = incoming.stored_length
         record.digest = digest
-        return _Written(complete, file, Entry(record, replaces=known is not None, relocates=relocates))
+        return _Written(complete, file, Entry(record, replaces=file.replaces, relocates=relocates))
 
     def _keep(self, known: InstanceRow, incoming: Incoming, pieces: Pieces) -> tuple[Stored | None, bool]:
         """Decide about an instance that is there already: None to replace it; is that in another series?"""

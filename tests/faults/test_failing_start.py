@@ -66,24 +66,28 @@ async def test_each_call_of_a_start(
     server, original, promised = crashed
     server.expected = ["."]  # what a start that fails says is its own affair; a traceback of the interpreter is not
     for number in count(1, STEP):
-        assert number < LIMIT
-        shutil.rmtree(server.data_dir)
-        shutil.copytree(original, server.data_dir)
-        trace = tmp_path / "trace"
-        server.prefix = _strace(trace, disturbance, number)
-        before = len(server.text())
-        server.launch()
-        ended = await _ends_before_it_serves(server, before)
-        _kill_traced(server)
-        reached = ended if disturbance == "signal=KILL" else _injected(trace)
-        said = server.text()[before:]
-        assert "most recent call last" not in said.partition(" INFO ")[0], said
-        server.prefix = ()
+        reached = await _start_disturbed(server, original, tmp_path / "trace", disturbance, number)
         async with server.running():
             assert (await observe(server.port)).content == promised, f"call {number}"
         if not reached:
             break
     await server.tool("check", "--deep", "--data-dir", server.data_dir)
+
+
+async def _start_disturbed(server: Pacslite, original: Path, trace: Path, disturbance: str, number: int) -> bool:
+    """Start on a copy of ``original`` while call ``number`` fails or is the last; was there such a call?"""
+    assert number < LIMIT
+    shutil.rmtree(server.data_dir)
+    shutil.copytree(original, server.data_dir)
+    server.prefix = _strace(trace, disturbance, number)
+    before = len(server.text())
+    server.launch()
+    ended = await _ends_before_it_serves(server, before)
+    _kill_traced(server)
+    said = server.text()[before:]
+    assert "most recent call last" not in said.partition(" INFO ")[0], said
+    server.prefix = ()
+    return ended if disturbance == "signal=KILL" else _injected(trace)
 
 
 async def _ends_before_it_serves(server: Pacslite, before: int) -> bool:
@@ -133,21 +137,11 @@ async def test_each_call_of_a_start_that_migrates(new_server: ServerFactory, tmp
     await asyncio.to_thread(_make_older, original / "index.sqlite")
     old = 0
     for number in count(1, 1 if SOAK else 24):
-        assert number < LIMIT
-        shutil.rmtree(server.data_dir)
-        shutil.copytree(original, server.data_dir)
-        trace = tmp_path / "trace"
-        server.prefix = _strace(trace, disturbance, number)
-        before = len(server.text())
-        server.launch()
-        ended = await _ends_before_it_serves(server, before)
-        _kill_traced(server)
-        assert "most recent call last" not in server.text()[before:].partition(" INFO ")[0]
+        reached = await _start_disturbed(server, original, tmp_path / "trace", disturbance, number)
         old += current_revision(server.data_dir / "index.sqlite") == "0001"
-        server.prefix = ()
         async with server.running():
             assert (await observe(server.port)).content == promised, f"call {number}"
-        if not (ended if disturbance == "signal=KILL" else _injected(trace)):
+        if not reached:
             break
     assert old
     await server.tool("check", "--deep", "--data-dir", server.data_dir)
