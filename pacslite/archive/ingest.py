@@ -25,8 +25,7 @@ __all__ = ["Ingest"]
 
 log = logging.getLogger("pacslite.archive")
 
-_MOST_AT_ONCE = 4  # objects that one thread writes and syncs together
-_QUICK = 256 << 10  # an object of more takes its thread long enough to leave the others to other threads
+_MOST_AT_ONCE = 8  # objects that one thread writes and syncs together
 _MOST_QUICK = 16  # the same of quick ones
 
 
@@ -51,8 +50,8 @@ class Ingest:
         self._sealer = Sealer(store, index, settler, options, self._finish)
         self._store = store
         self._syncs = options.durability == "full"
-        # For what one write makes durable, or none: one thread. A second would make the groups smaller, and two would
-        # wait for the interpreter more often than for the disk
+        # For what one write makes durable, and where nothing is synced: one thread. A second would make the groups
+        # smaller, and two would wait for the interpreter more often than for the disk
         self._quick = GroupThreads("quick", 1, self._sealer.seal, most=_MOST_QUICK, prepare=index.open_reader)
         # Each with a file of its own to sync
         self._small = GroupThreads(
@@ -214,7 +213,7 @@ class Ingest:
         complete = Complete(incoming, incoming.take_pieces())
         if incoming.streamed:
             self._post(incoming, complete)
-        elif incoming.length <= _QUICK and (not self._syncs or self._store.is_quick(incoming.length)):
+        elif not self._syncs or self._store.is_quick(incoming.length):
             self._quick.put(complete)
         else:
             self._small.put(complete)

@@ -30,7 +30,7 @@ class StorageOptions:
     min_free_bytes: int = 512 * _MEBIBYTE
     max_bytes: int = 0  # of instance files; 0: no quota
     journal_bytes: int | None = None  # to make small files durable in; 0: each is synced by itself; None: what is there
-    disk_threads: int = 3
+    disk_threads: int = 2
     stream_threads: int = 2  # write large objects while they arrive
     piece_bytes: int = _MEBIBYTE  # an object of less is written at once, when it is complete
     pressed_piece_bytes: int = 64 << 10  # the same while the process's byte budget is exceeded

@@ -213,11 +213,11 @@ class Storage(Section):
         'durability is "full".',
     )
     disk_threads: int = Field(
-        3,
+        2,
         ge=1,
         le=64,
-        description="Threads that write and sync what does not go into the journal. More help fast disks with several "
-        "associations.",
+        description="Threads that write and sync what does not go into the journal, each up to eight objects together. "
+        "More help where a sync takes long and the processor has nothing else to do.",
     )
     piece_bytes: int = Field(
         MIB, ge=65_536, le=16 * MIB, description="Size of one write. Larger costs memory per association that stores."
