@@ -20,109 +20,18 @@ from pathlib import Path
 from time import time_ns
 
 from pacslite.archive.instances.fileops import FileOperations
-from pacslite.archive.instances.journal import Journal, JournalEntry
-from pacslite.archive.instances.journaled import JournaledFiles
-from pacslite.archive.instances.layout import SUFFIX, InstancePath
+from pacslite.archive.instances.incoming_file import FilesystemIncoming
+from pacslite.archive.instances.journal import Journal
+from pacslite.archive.instances.journaled import JOURNALED_BYTES, JournaledFiles
+from pacslite.archive.instances.layout import InstancePath, incoming_name, incoming_number, is_incoming_name
 from pacslite.archive.instances.protocol import IncomingFile
 
 __all__ = ["FilesystemStore"]
 
 log = logging.getLogger("pacslite.archive")
 
-_WRITEBACK_STEP = 1 << 20  # hand this much to the disk at a time while the object still arrives
-_WRITEBACK_LAG = 16 << 20  # and let no more than this pile up: the last sync of a large object stays short
-_JOURNALED = 256 << 10  # bytes of a file; a larger one gains less than the second writing of its bytes costs
 _PARTIAL = ".new"  # of a file that takes the name of another when it is whole
 _JOURNALS_FREE = 8  # a disk with less room than this many journals is not made smaller by one
-
-
-class _IncomingFile:
-    """A file in ``incoming/``. The header comes last if the object is streamed, first if it came complete.
-
-    A small one that came complete is ``content``, and no file, until the journal has it or has no room for it.
-    """
-
-    __slots__ = (
-        "_begun", "_directory", "_fd", "_journaled", "_operations", "_waited", "content", "name", "replaces", "size",
-    )  # fmt: skip
-
-    def __init__(self, operations: FileOperations, directory: int, name: str, journaled: JournaledFiles | None) -> None:
-        self._operations = operations
-        self._directory = directory
-        self._fd = -1
-        self._journaled = journaled
-        self._begun = 0  # writeback started up to here
-        self._waited = 0  # and finished up to here
-        self.content: Sequence[bytes | bytearray] | None = None
-        self.name = name
-        self.replaces = False
-        self.size = 0
-
-    def leave_room(self, size: int) -> None:
-        """Begin the file with a hole, until the header is written."""
-        self.make()
-        os.lseek(self._fd, size, os.SEEK_SET)
-        self.size = size
-
-    def append(self, pieces: Sequence[bytes | bytearray]) -> None:
-        added = sum(map(len, pieces))
-        if self._journaled is not None and not self.size and added <= _JOURNALED:
-            self.content = pieces
-            self.size = added
-            return
-        self.make()
-        self._operations.append(self._fd, pieces)
-        self.size += added
-        if self.size - self._begun >= _WRITEBACK_STEP:
-            self._operations.start_writeback(self._fd, self._begun, self.size - self._begun)
-            self._begun = self.size
-            if self._begun - self._waited > _WRITEBACK_LAG:
-                step = self._begun - self._waited - _WRITEBACK_LAG
-                self._operations.await_writeback(self._fd, self._waited, step)
-                self._waited += step
-
-    def make(self) -> None:
-        """Be a file, if it is none yet."""
-        if self._fd < 0:
-            self._fd = self._operations.create(self._directory, self.name)
-        if self.content is not None:
-            content, self.content = self.content, None
-            self._operations.append(self._fd, content)
-
-    def entry(self) -> JournalEntry:
-        """Say to the journal what it is."""
-        return JournalEntry(_number(self.name), self.size, self.content or (), self.replaces)
-
-    def begin_writeback(self) -> None:
-        """Wake the disk; the caller has something to compute before it syncs."""
-        if self._fd >= 0:
-            self._operations.start_writeback(self._fd, self._begun, 0)
-            self._begun = self.size
-
-    def write_header(self, header: bytes) -> None:
-        self._operations.write_at(self._fd, header, 0)
-
-    def sync(self) -> None:
-        self.make()
-        self._operations.sync(self._fd)
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            fd, self._fd = self._fd, -1
-            self._operations.close(fd)
-
-    def discard(self) -> None:
-        self.content = None
-        try:
-            if self._journaled is not None:
-                self._journaled.remove(_number(self.name))
-            if self._fd >= 0:
-                self._operations.truncate(self._fd, 0)  # if the name comes back after a power cut, it proves nothing
-                self._operations.unlink(self._directory, self.name)
-        except OSError:
-            pass  # an unreadable or torn file is removed at the next start
-        finally:
-            self.close()
 
 
 class FilesystemStore:
@@ -150,7 +59,7 @@ class FilesystemStore:
         self._journaled = JournaledFiles(self.operations, journal) if journal is not None else None
         self._journal_bytes = journal_bytes
         # Numbers are not used again, whatever became of the files: a note of a removal must not fit a later file
-        last = max(map(_number, self.incoming()), default=0)
+        last = max(map(incoming_number, self.incoming()), default=0)
         self._numbers = count(max(last + 1, time_ns() // 1000))
         self._lock = threading.Lock()  # makes directories against the removal of empty ones
         self._syncing = threading.Lock()
@@ -166,9 +75,9 @@ class FilesystemStore:
 
     # incoming
 
-    def create(self, header_size: int) -> _IncomingFile:
+    def create(self, header_size: int) -> FilesystemIncoming:
         journaled = self._journaled if self._takes_more else None
-        file = _IncomingFile(self.operations, self._incoming, _name(next(self._numbers)), journaled)
+        file = FilesystemIncoming(self.operations, self._incoming, incoming_name(next(self._numbers)), journaled)
         if header_size:
             file.leave_room(header_size)
         elif journaled is None:
@@ -176,30 +85,30 @@ class FilesystemStore:
         return file
 
     def open_incoming(self, name: str) -> int:
-        if self._journaled is not None and self._journaled.holds(_number(name)):
-            path = self._journaled.place_of(_number(name))
-            return self._journaled.open(_number(name)) if path is None else self.open_settled(path)
+        if self._journaled is not None and self._journaled.holds(incoming_number(name)):
+            path = self._journaled.place_of(incoming_number(name))
+            return self._journaled.open(incoming_number(name)) if path is None else self.open_settled(path)
         return self.operations.open_file(self._incoming, name)
 
     def remove_incoming(self, name: str) -> None:
         if self.holds(name) and self._journaled is not None:
-            self._journaled.remove(_number(name))
+            self._journaled.remove(incoming_number(name))
         else:
             with suppress(FileNotFoundError):
                 self.operations.unlink(self._incoming, name)
 
     def may_replace(self, name: str) -> bool:
-        return self._journaled is None or self._journaled.may_replace(_number(name))
+        return self._journaled is None or self._journaled.may_replace(incoming_number(name))
 
     def incoming(self) -> list[str]:
-        """Ours only: digits and the suffix. Anything else is not touched."""
-        names = {name for name in _names(self._incoming) if _is_ours(name)}
+        """Ours only: anything else is not touched."""
+        names = {name for name in _names(self._incoming) if is_incoming_name(name)}
         if self._journaled is not None:
-            names.update(map(_name, self._journaled.pending()))
+            names.update(map(incoming_name, self._journaled.pending()))
         return sorted(names)
 
     def holds(self, name: str) -> bool:
-        return self._journaled is not None and self._journaled.holds(_number(name))
+        return self._journaled is not None and self._journaled.holds(incoming_number(name))
 
     # settled
 
@@ -228,14 +137,14 @@ class FilesystemStore:
 
     def _settle_one(self, name: str, directory: int, path: InstancePath) -> None:
         journaled = self._journaled
-        if journaled is None or not journaled.holds(_number(name)):
+        if journaled is None or not journaled.holds(incoming_number(name)):
             self.operations.rename(self._incoming, name, directory, path.name)
-        elif journaled.place_of(_number(name)) is None:
+        elif journaled.place_of(incoming_number(name)) is None:
             try:
-                self._make_file(journaled, _number(name), path, directory, path.name)
+                self._make_file(journaled, incoming_number(name), path, directory, path.name)
             except FileExistsError:  # replaced: whoever reads the old one reads on
                 finish = partial(self.operations.rename, self._incoming, name + _PARTIAL, directory, path.name)
-                self._make_file(journaled, _number(name), path, self._incoming, name + _PARTIAL, finish)
+                self._make_file(journaled, incoming_number(name), path, self._incoming, name + _PARTIAL, finish)
 
     def _make_file(
         self,
@@ -288,7 +197,7 @@ class FilesystemStore:
         self._remove_empty(path)
 
     def take_back(self, path: InstancePath) -> str:
-        name = _name(next(self._numbers))
+        name = incoming_name(next(self._numbers))
         directory = self._open_directory(path)
         try:
             self.operations.rename(directory, path.name, self._incoming, name)
@@ -309,7 +218,7 @@ class FilesystemStore:
 
     def sync(self, files: Sequence[IncomingFile]) -> list[OSError | None]:
         outcomes: dict[str, OSError] = {}
-        small = [file for file in files if isinstance(file, _IncomingFile) and file.content is not None]
+        small = [file for file in files if isinstance(file, FilesystemIncoming) and file.content is not None]
         in_journal: set[str] = set()
         if small and self._journaled is not None:
             try:
@@ -328,7 +237,7 @@ class FilesystemStore:
         return [outcomes.get(file.name) for file in files]
 
     def is_quick(self, size: int) -> bool:
-        return self._journaled is not None and self._takes_more and size <= _JOURNALED
+        return self._journaled is not None and self._takes_more and size <= JOURNALED_BYTES
 
     @property
     def must_sync(self) -> bool:
@@ -436,18 +345,6 @@ class FilesystemStore:
                             os.close(directory)
                 except OSError:
                     return  # not empty, or gone: both are well
-
-
-def _name(number: int) -> str:
-    return f"{number:020d}{SUFFIX}"
-
-
-def _is_ours(name: str) -> bool:
-    return name.endswith(SUFFIX) and name.removesuffix(SUFFIX).isdecimal()
-
-
-def _number(name: str) -> int:
-    return int(name.removesuffix(SUFFIX))
 
 
 def _names(directory: int) -> list[str]:

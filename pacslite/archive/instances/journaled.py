@@ -9,7 +9,9 @@ from pacslite.archive.instances.fileops import FileOperations
 from pacslite.archive.instances.journal import Journal, JournalEntry, JournalRecord
 from pacslite.archive.instances.layout import InstancePath
 
-__all__ = ["JournaledFiles"]
+__all__ = ["JOURNALED_BYTES", "JournaledFiles"]
+
+JOURNALED_BYTES = 256 << 10  # of a file; a larger one gains less than the second writing of its bytes costs
 
 
 class JournaledFiles:

@@ -1,5 +1,7 @@
 """Where a file lies: ``<2 hex>/<Study UID>/<Series UID>/<SOP Instance UID>.dcm`` below ``instances/``.
 
+Before it is settled it has a number for a name, in ``incoming/`` or in the journal.
+
 A UID comes from the network. Only digits and dots become a name (PS3.5 §9.1 allows nothing else); whatever else a
 peer sends is hashed, so that no byte string leaves the root, hides, or collides with a directory.
 """
@@ -9,7 +11,15 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-__all__ = ["SUFFIX", "InstancePath", "instance_path", "safe_name"]
+__all__ = [
+    "SUFFIX",
+    "InstancePath",
+    "incoming_name",
+    "incoming_number",
+    "instance_path",
+    "is_incoming_name",
+    "safe_name",
+]
 
 SUFFIX = ".dcm"
 _PLAIN = re.compile(r"[0-9][0-9.]{0,63}")
@@ -44,3 +54,18 @@ def _directories(study_instance_uid: str, series_instance_uid: str) -> tuple[str
 def instance_path(study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str) -> InstancePath:
     """Say where the file of an instance belongs."""
     return InstancePath(*_directories(study_instance_uid, series_instance_uid), safe_name(sop_instance_uid) + SUFFIX)
+
+
+def incoming_name(number: int) -> str:
+    """Names sort as their numbers do."""
+    return f"{number:020d}{SUFFIX}"
+
+
+def incoming_number(name: str) -> int:
+    """The number in the name of one of our files."""
+    return int(name.removesuffix(SUFFIX))
+
+
+def is_incoming_name(name: str) -> bool:
+    """It may be one of ours: digits and the suffix."""
+    return name.endswith(SUFFIX) and name.removesuffix(SUFFIX).isdecimal()
