@@ -269,7 +269,7 @@ class Archive:
 
     async def check(self, *, deep: bool = False, repair: bool = False, progress: Progress | None = None) -> CheckReport:
         """Compare index and files; ``progress`` is called in another thread."""
-        checker = Checker(self._store, self._index, self._settler, self._deleter, self._recovery)
+        checker = Checker(self._store, self._index, self._settler, self._deleter, self._recovery, self._open_path)
         run = partial(checker.run, deep=deep, repair=repair, progress=progress)
         report = await asyncio.get_running_loop().run_in_executor(None, run)
         self._space.stored_bytes = self._index.totals().bytes

@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 import xxhash
 
 from pacslite.archive.delete import Deleter
+from pacslite.archive.extending import OpenFile
 from pacslite.archive.extra_check import check_extra_values
 from pacslite.archive.index.counts import correct_counts, find_wrong_counts
 from pacslite.archive.index.removal import InstanceRow
@@ -24,7 +25,7 @@ from pacslite.archive.instances.layout import SUFFIX, InstancePath
 from pacslite.archive.instances.protocol import InstanceStore
 from pacslite.archive.keys import Level
 from pacslite.archive.recovery import Recovery, read_record
-from pacslite.archive.settle import Settler, Unsettled
+from pacslite.archive.settle import Settler
 from pacslite.dataset.meta import FileMetaError, read_file_meta
 from pacslite.errors import DimseError
 
@@ -72,16 +73,27 @@ class CheckReport:
 
 
 class Checker:
-    """Checks one archive. Blocks."""
+    """Checks one archive. Blocks.
+
+    Args:
+        open_file: Opens what a row stands for, wherever its file is just then.
+    """
 
     def __init__(
-        self, store: InstanceStore, index: IndexWriter, settler: Settler, deleter: Deleter, recovery: Recovery
+        self,
+        store: InstanceStore,
+        index: IndexWriter,
+        settler: Settler,
+        deleter: Deleter,
+        recovery: Recovery,
+        open_file: OpenFile,
     ) -> None:
         self._store = store
         self._index = index
         self._settler = settler
         self._deleter = deleter
         self._recovery = recovery
+        self._open_file = open_file
 
     def run(self, *, deep: bool = False, repair: bool = False, progress: Progress | None = None) -> CheckReport:
         """Look at every row, every file and every count; ``deep`` reads all bytes and compares digests."""
@@ -102,7 +114,7 @@ class Checker:
         if wrong and repair:
             correct_counts(self._index)
         report.differences += [Difference("counts", name, detail, repair) for name, detail in wrong]
-        wrong = check_extra_values(self._index, self._open_path, deep=deep, repair=repair)
+        wrong = check_extra_values(self._index, self._open_file, deep=deep, repair=repair)
         report.differences += [Difference("keys", name, detail, repair) for name, detail in wrong]
         return report
 
@@ -137,7 +149,7 @@ class Checker:
     def _look(self, row: InstanceRow, report: CheckReport) -> tuple[Kind | None, str]:
         unsettled = self._settler.locate(row.sop_instance_uid)
         try:
-            fd = self._open(row.path, unsettled)
+            fd = self._open_file(row.sop_instance_uid, row.path)
         except FileNotFoundError:
             with self._index.lock:  # a row that was being committed has its file now
                 moved = self._settler.locate(row.sop_instance_uid) is not unsettled
@@ -162,15 +174,6 @@ class Checker:
         finally:
             os.close(fd)
         return None, ""
-
-    def _open(self, path: InstancePath, unsettled: Unsettled | None) -> int:
-        if unsettled is not None:
-            with suppress(FileNotFoundError):  # settled just now
-                return self._store.open_incoming(unsettled.name)
-        return self._store.open_settled(path)
-
-    def _open_path(self, sop_instance_uid: str, path: InstancePath) -> int:
-        return self._open(path, self._settler.locate(sop_instance_uid))
 
     def _mend_row(self, row: InstanceRow, difference: Difference) -> Difference:
         """Take the row away, so that the instance can be sent again; what is left of the file is kept."""
