@@ -9,16 +9,7 @@ from tests.faults.checker import observe
 from tests.support.exchange import fetch, identifier, send_instances
 from tests.support.instances import Instance, make_instance
 from tests.support.processes import Pacslite, ServerFactory
-from tests.support.wire import (
-    CT_IMAGE,
-    PATIENT_ROOT_FIND,
-    STUDY_ROOT_FIND,
-    STUDY_ROOT_GET,
-    Answer,
-    Context,
-    Message,
-    Wire,
-)
+from tests.support.wire import CT_IMAGE, PATIENT_ROOT_FIND, STUDY_ROOT_FIND, STUDY_ROOT_GET, Answer, Context, Wire
 
 
 async def _store(server: Pacslite, instance: Instance) -> Answer:
@@ -90,14 +81,8 @@ async def test_reader_in_progress_finishes_with_the_old_bytes(new_server: Server
             await reader.start_query(STUDY_ROOT_GET, key)
             await asyncio.sleep(0.3)  # the socket buffers are full, the reader has read nothing
             assert (await _store(server, new)).status == 0
-            message: Message = await reader.receive()
-            while message.data is None:  # a pending response
-                message = await reader.receive()
-            assert message.data == old.data
-            await reader.answer_store(message, 0)
-            answer = Answer.of(await reader.receive())
-            while answer.status == 0xFF00:
-                answer = Answer.of(await reader.receive())
+            received, answer = await reader.rest_of_get()
+            assert [one.data for one in received] == [old.data]
             assert (answer.status, answer.completed) == (0, 1)
         assert (await observe(server.port)).content == {new.sop_instance_uid: new.digest}
 

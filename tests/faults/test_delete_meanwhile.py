@@ -177,14 +177,8 @@ async def test_delete_of_what_is_being_sent(tmp_path: Path, level: Level) -> Non
             await asyncio.sleep(0.2)  # buffers are full, nothing was read
             assert await server.delete(level, big) == 1
             assert not list(server.data_dir.rglob("*.dcm"))
-            message = await wire.receive()
-            while message.data is None:
-                message = await wire.receive()
-            assert message.data == big.data
-            await wire.answer_store(message, 0)
-            answer = Answer.of(await wire.receive())
-            while answer.status == 0xFF00:
-                answer = Answer.of(await wire.receive())
+            received, answer = await wire.rest_of_get()
+            assert [one.data for one in received] == [big.data]
             assert (answer.status, answer.completed) == (0, 1)
         assert await server.assert_sound() == set()
 

@@ -365,6 +365,10 @@ class Wire:
     async def get(self, sop_class: str, identifier: bytes) -> tuple[list[Received], Answer]:
         """Run a C-GET to its end, answering each sub-operation with 0000."""
         await self.start_query(sop_class, identifier)
+        return await self.rest_of_get()
+
+    async def rest_of_get(self) -> tuple[list[Received], Answer]:
+        """The same of a C-GET that has begun."""
         instances: list[Received] = []
         while True:
             message = await self.receive()
