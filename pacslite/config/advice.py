@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from pacslite.config.load import Loaded
-from pacslite.config.model import Http
+from pacslite.config.network import Http
 from pacslite.config.problems import ConfigError, nearest
 
 __all__ = ["advice", "check"]

@@ -11,8 +11,10 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from pacslite.config.load import Loaded
-from pacslite.config.model import Forward, Listener, Remote, Settings, User
+from pacslite.config.model import Settings
+from pacslite.config.network import Listener, Remote, User
 from pacslite.config.problems import allowed
+from pacslite.config.services import Forward
 
 __all__ = ["sample", "show", "values"]
 

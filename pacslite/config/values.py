@@ -1,15 +1,37 @@
-"""Kinds of values in the configuration: AE titles, paths that may be empty, lists that may be one string."""
+"""What sections consist of: AE titles, permissions, paths that may be empty, lists that may be one string."""
 
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-__all__ = ["AETitle", "AETitles", "ExtraKeys", "OptionalPath", "UtcOffset", "split_peer"]
+__all__ = [
+    "EVERYTHING",
+    "MIB",
+    "AETitle",
+    "AETitles",
+    "ExtraKeys",
+    "OptionalPath",
+    "Permission",
+    "Permissions",
+    "PortNumber",
+    "Section",
+    "UtcOffset",
+    "split_peer",
+]
 
+MIB = 1 << 20
+Permission = Literal["echo", "store", "find", "move", "get"]
+EVERYTHING: tuple[Permission, ...] = ("echo", "store", "find", "move", "get")
 _OFFSET = re.compile(r"(?:\+(?:0\d|1[0-3])[0-5]\d|\+1400|-(?:0\d|1[01])[0-5]\d|-1200)?")
+
+
+class Section(BaseModel):
+    """A table of the file: what it does not know is a mistake."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=False)
 
 
 def _ae_title(text: str) -> str:
@@ -86,3 +108,8 @@ OptionalPath = Annotated[Path | None, BeforeValidator(_empty_path)]
 UtcOffset = Annotated[str, AfterValidator(_utc_offset)]
 AETitles = Annotated[tuple[AETitle, ...], BeforeValidator(_split_words)]
 ExtraKeys = Annotated[tuple[str, ...], BeforeValidator(_split_attributes), AfterValidator(_extra_keys)]
+PortNumber = Annotated[int, Field(ge=0, le=65535)]
+Permissions = Annotated[
+    tuple[Permission, ...],
+    BeforeValidator(lambda value: value.replace(",", " ").split() if isinstance(value, str) else value),
+]
