@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from pacslite.access import Access
 from pacslite.archive.archive import Archive
@@ -71,6 +72,8 @@ class RetrieveOptions:
 class _RetrieveService:
     """What C-MOVE and C-GET share: offering, reading the identifier, planning."""
 
+    models: ClassVar[Mapping[str, Model]]  # by SOP class
+
     def __init__(
         self,
         archive: Archive,
@@ -78,18 +81,16 @@ class _RetrieveService:
         query_options: QueryOptions,
         options: RetrieveOptions,
         transcoder: Transcoder | None,
-        models: Mapping[str, Model],
     ) -> None:
         self._archive = archive
         self._reader = reader
         self._query_options = query_options
         self._options = options
         self._transcoder = transcoder
-        self._models = models
         self._offer = identifier_offer((query_options.relational,))
 
     def offer(self, abstract_syntax: str, service_class: str | None) -> AbstractSyntaxOffer | None:
-        return self._offer if abstract_syntax in self._models else None
+        return self._offer if abstract_syntax in self.models else None
 
     def begin(self, request: Request) -> DataSetSink:
         return BoundedBuffer(self._options.identifier_bytes)
@@ -98,7 +99,7 @@ class _RetrieveService:
         context = request.message.context
         wanted = parse_retrieve(
             identifier_of(request),
-            model=self._models[context.abstract_syntax],
+            model=self.models[context.abstract_syntax],
             transfer_syntax_uid=context.transfer_syntax,
             relational=extended_of(request).relational,
             options=self._query_options,
@@ -112,16 +113,7 @@ class GetService(_RetrieveService):
 
     permission = "get"
     commands = frozenset({CommandField.C_GET_RQ})
-
-    def __init__(
-        self,
-        archive: Archive,
-        reader: IndexReader,
-        query_options: QueryOptions,
-        options: RetrieveOptions,
-        transcoder: Transcoder | None,
-    ) -> None:
-        super().__init__(archive, reader, query_options, options, transcoder, _GET_MODELS)
+    models = _GET_MODELS
 
     async def handle(self, request: Request, reply: Reply) -> None:
         instances = await self._plan(request)
@@ -151,6 +143,7 @@ class MoveService(_RetrieveService):
 
     permission = "move"
     commands = frozenset({CommandField.C_MOVE_RQ})
+    models = _MOVE_MODELS
 
     def __init__(
         self,
@@ -163,7 +156,7 @@ class MoveService(_RetrieveService):
         access: Callable[[], Access],
         pool: Pool,
     ) -> None:
-        super().__init__(archive, reader, query_options, options, transcoder, _MOVE_MODELS)
+        super().__init__(archive, reader, query_options, options, transcoder)
         self._access = access
         self._pool = pool
 
