@@ -7,6 +7,7 @@ its address. Loopback may do everything, so that a first try on one machine just
 import ipaddress
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TypeAlias
 
 __all__ = ["EVERYTHING", "Access", "Grant", "Refusal", "Remote"]
@@ -117,6 +118,7 @@ class Access:
         return self.loopback and address is not None and address.is_loopback
 
 
+@lru_cache(1024)
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         address = ipaddress.ip_address(host.split("%", 1)[0])

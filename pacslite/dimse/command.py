@@ -14,6 +14,7 @@ CommandSet: TypeAlias = dict[int, Value]
 
 _HEADER = struct.Struct("<HHI")
 _US = struct.Struct("<H")
+_US_ELEMENT = struct.Struct("<HHIH")
 _UL = struct.Struct("<I")
 _NO_TEXT = re.compile(r"[^ -\[\]-~]")
 _GROUP_LENGTH = struct.Struct("<HHII")
@@ -98,8 +99,9 @@ def encode_command(command: Mapping[int, Value]) -> bytes:
     for tag in sorted(command):
         value = command[tag]
         if tag in _US_TAGS:
-            encoded = _US.pack(value)
-        elif tag in _TEXT_TAGS:
+            parts.append(_US_ELEMENT.pack(0, tag, 2, value))
+            continue
+        if tag in _TEXT_TAGS:
             text = str(value)
             if tag in _UI_TAGS:
                 encoded = text.encode("latin-1", "replace")

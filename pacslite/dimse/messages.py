@@ -70,15 +70,25 @@ _REQUESTED = frozenset(
 class Message:
     """A received command set and the presentation context that it came on."""
 
-    __slots__ = ("command", "context")
+    __slots__ = (
+        "command",
+        "command_field",
+        "context",
+        "has_data_set",
+        "message_id",
+        "sop_class_uid",
+        "sop_instance_uid",
+    )
 
     def __init__(self, command: CommandSet, context: AcceptedContext) -> None:
         self.command = command
         self.context = context
-
-    @property
-    def command_field(self) -> int:
-        return self._number(Tag.COMMAND_FIELD)
+        self.command_field = self._number(Tag.COMMAND_FIELD)
+        self.message_id = self._number(Tag.MESSAGE_ID)  # of a request; 0 where it is absent
+        self.has_data_set = self._number(Tag.COMMAND_DATA_SET_TYPE, NO_DATA_SET) != NO_DATA_SET
+        # affected, or requested
+        self.sop_class_uid = self._text(Tag.AFFECTED_SOP_CLASS_UID) or self._text(Tag.REQUESTED_SOP_CLASS_UID)
+        self.sop_instance_uid = self._text(Tag.AFFECTED_SOP_INSTANCE_UID) or self._text(Tag.REQUESTED_SOP_INSTANCE_UID)
 
     @property
     def label(self) -> str:
@@ -92,27 +102,8 @@ class Message:
         return bool(self.command_field & _RESPONSE)
 
     @property
-    def message_id(self) -> int:
-        """Message ID of a request; 0 where it is absent."""
-        return self._number(Tag.MESSAGE_ID)
-
-    @property
     def message_id_being_responded_to(self) -> int:
         return self._number(Tag.MESSAGE_ID_BEING_RESPONDED_TO)
-
-    @property
-    def has_data_set(self) -> bool:
-        return self._number(Tag.COMMAND_DATA_SET_TYPE, NO_DATA_SET) != NO_DATA_SET
-
-    @property
-    def sop_class_uid(self) -> str:
-        """Affected, or Requested, SOP Class UID."""
-        return self._text(Tag.AFFECTED_SOP_CLASS_UID) or self._text(Tag.REQUESTED_SOP_CLASS_UID)
-
-    @property
-    def sop_instance_uid(self) -> str:
-        """Affected, or Requested, SOP Instance UID."""
-        return self._text(Tag.AFFECTED_SOP_INSTANCE_UID) or self._text(Tag.REQUESTED_SOP_INSTANCE_UID)
 
     @property
     def priority(self) -> int:

@@ -5,7 +5,7 @@ To add a service, write one module in ``services/`` that fulfils ``Service`` and
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from pacslite.dimse.command import CommandSet, Value
 from pacslite.dimse.messages import CommandField, Message
@@ -13,7 +13,7 @@ from pacslite.dimse.reader import DataSetSink
 from pacslite.errors import DimseError
 from pacslite.upper_layer.negotiation import AbstractSyntaxOffer, AcceptedContext, Negotiated
 
-__all__ = ["DataSetSource", "Invoker", "Peer", "ReadFlow", "Reply", "Request", "Service"]
+__all__ = ["DataSetSource", "ImmediateService", "Invoker", "Peer", "ReadFlow", "Reply", "Request", "Service"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,3 +156,11 @@ class Service(Protocol):
 
     def handle(self, request: Request, reply: Reply) -> Awaitable[None]:
         """Perform ``request`` once it is complete, ``request.sink`` filled; a DimseError raised is answered."""
+
+
+@runtime_checkable
+class ImmediateService(Service, Protocol):
+    """A service whose requests need no waiting: they are answered in the same breath, without a task."""
+
+    def answer(self, request: Request) -> int:
+        """Perform ``request``; gives the status of its one response, which has no data set."""

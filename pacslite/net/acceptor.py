@@ -4,9 +4,8 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
-from pacslite.access import Access, Refusal
+from pacslite.access import Access, Grant, Refusal
 from pacslite.dimse.messages import CommandField, Message
 from pacslite.dimse.service import Peer, Request
 from pacslite.dimse.uids import VERIFICATION
@@ -14,15 +13,15 @@ from pacslite.net.connection import Connection
 from pacslite.net.dispatch import Dispatcher
 from pacslite.net.ended import (
     AssociationAborted,
-    AssociationEnded,
+    AssociationRefused,
     AssociationRejectedError,
     AssociationReleased,
     TimedOut,
 )
-from pacslite.net.identity import IdentityVerifier
+from pacslite.net.identity import Identity, IdentityVerifier
 from pacslite.net.limits import Limits
-from pacslite.upper_layer.negotiation import AcceptorPolicy, Negotiated, check_request, negotiate
-from pacslite.upper_layer.pdu import AAssociateAC, AAssociateRJ, AAssociateRQ, PDUError
+from pacslite.upper_layer.negotiation import Acceptance, AcceptorPolicy, Negotiated, check_request, negotiate
+from pacslite.upper_layer.pdu import AAssociateRJ, AAssociateRQ, PDUError
 
 __all__ = ["Acceptor", "AcceptorOptions"]
 
@@ -41,9 +40,15 @@ _UNSOUND = {  # reason of an A-ASSOCIATE-RJ that ``check_request`` gives
 }
 
 
-class _Admitted(NamedTuple):
-    peer: Peer
-    identity_response: bytes | None
+class _Served:
+    """An association that is established."""
+
+    __slots__ = ("peer", "requests", "window")
+
+    def __init__(self, peer: Peer, window: int) -> None:
+        self.peer = peer
+        self.window = window  # requests performed at once
+        self.requests = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +62,10 @@ class AcceptorOptions:
 
 
 class Acceptor:
-    """Serves accepted connections; one ``serve`` coroutine each.
+    """Serves accepted connections: their ``AssociationUser``, but for the beginning and end of the transport.
+
+    What needs no waiting is done in the call that tells of it. A task is made for an association when there is
+    something to wait for: a request that a service performs, or the identity of a user.
 
     Args:
         dispatcher: Knows the services.
@@ -77,6 +85,7 @@ class Acceptor:
         options: AcceptorOptions,
         ready: asyncio.Event,
     ) -> None:
+        self.draining = False  # no association outlives the request that it performs
         self._dispatcher = dispatcher
         self._access = access
         self._identity = identity
@@ -90,123 +99,149 @@ class Acceptor:
             operations_invoked=options.operations,
             operations_performed=options.operations,
         )
-        self._answers: dict[int, tuple[AAssociateRQ, AAssociateAC]] = {}
+        self._answers: dict[int, tuple[AAssociateRQ, Acceptance]] = {}
         self._operations = options.operations
-        self._peers: dict[Connection, Peer] = {}
+        self._served: dict[Connection, _Served] = {}
 
     @property
     def associations(self) -> int:
-        """Established at this moment."""
-        return len(self._peers)
+        """Established at this moment, or still performing."""
+        return len(self._served)
+
+    # what a connection tells
+
+    def requested(self, connection: Connection, request: AAssociateRQ) -> None:
+        """Admit and negotiate."""
+        try:
+            grant = self._judge(connection, request)
+            if isinstance(grant, Refusal):
+                self._refuse(connection, request, grant)
+            elif self._identity.needs_time(request) or self._must_wait(request):
+                connection.server = asyncio.create_task(self._admit_later(connection, request, grant))
+            else:
+                self._admit(connection, request, grant, self._identity.verify(request))
+        except Exception as error:
+            self._fail(connection, error)
 
     def begin(self, connection: Connection, message: Message) -> Request:
-        return self._dispatcher.begin(connection, message, self._peers[connection])
+        return self._dispatcher.begin(connection, message, self._served[connection].peer)
 
-    async def serve(self, connection: Connection, association_id: str, draining: Callable[[], bool]) -> None:
-        """From the A-ASSOCIATE-RQ to the end of the connection."""
-        facts: dict[str, object] = {"assoc": association_id, "peer": connection.host}
+    def arrived(self, connection: Connection, request: Request) -> None:
+        """Perform a request, or have it performed."""
         try:
-            assert connection.established is not None
-            request = await connection.established
-        except AssociationRejectedError as rejected:  # by the upper layer itself, AE-6
-            _log_rejected(facts, rejected.result, rejected.source, rejected.reason, "protocol version")
-            return await connection.wait_closed()
-        except AssociationEnded as ended:
-            log.log(_LEVELS.get(type(ended), logging.DEBUG), "no association", extra=facts | {"why": str(ended)})
-            return await connection.wait_closed()
-        assert isinstance(request, AAssociateRQ)
-        facts["peer"] = f"{request.calling_ae_title}@{connection.host}"
-        admitted = await self._admit(connection, request, association_id)
-        if isinstance(admitted, Refusal):
-            result, source, reason, why = admitted.result, admitted.source, admitted.reason, admitted.why
+            served = self._served[connection]
+            served.requests += 1
+            if self._dispatcher.answer_at_once(connection, request):
+                self._dismiss_if_draining(connection)
+                return
+            connection.queue(request)
+            if connection.server is None:
+                connection.server = asyncio.create_task(self._serve(connection, served))
+        except Exception as error:
+            self._fail(connection, error)
+
+    def release_requested(self, connection: Connection) -> None:
+        """Answer; or let the task do it when it has performed all."""
+        if connection.server is None:
+            connection.respond_release()
+
+    def ended(self, connection: Connection) -> None:
+        """The association is over, or there was none; who performs something on it concludes when that is done."""
+        if connection.server is None:
+            self._conclude(connection)
+
+    # private: before the association
+
+    def _judge(self, connection: Connection, request: AAssociateRQ) -> Grant | Refusal:
+        """May it be accepted, whoever its user is?"""
+        congestion = self._limits.congestion(connection.host)
+        if congestion is not None:
+            return congestion
+        unsound = check_request(request)
+        if unsound is not None:
+            return Refusal(unsound.result, unsound.source, unsound.reason, _UNSOUND[unsound.reason])
+        return self._access().admit(
+            calling_ae_title=request.calling_ae_title,
+            called_ae_title=request.called_ae_title,
+            host=connection.host,
+            certificate_names=connection.certificate_names,
+        )
+
+    def _must_wait(self, request: AAssociateRQ) -> bool:
+        return not self._ready.is_set() and any(
+            context.abstract_syntax != VERIFICATION for context in request.presentation_contexts
+        )
+
+    async def _admit_later(self, connection: Connection, request: AAssociateRQ, grant: Grant) -> None:
+        try:
+            verify = self._identity.verify
+            waits = self._identity.needs_time(request)
+            identity = await asyncio.to_thread(verify, request) if waits else verify(request)
+            if isinstance(identity, Identity) and self._must_wait(request):
+                await self._ready.wait()
             if connection.over is None:
-                connection.reject(AAssociateRJ(result, source, reason), f"rejected: {why}")
-                _log_rejected(facts, result, source, reason, why)
-            else:
-                log.debug("no association", extra=facts | {"why": str(connection.over)})
-            return await connection.wait_closed()
-        try:
-            await self._serve_established(connection, request, admitted, facts, draining)
+                self._admit(connection, request, grant, identity)
+            served = self._served.get(connection)
+            if served is not None:
+                await self._perform_requests(connection, served)
+        except Exception as error:
+            self._fail(connection, error)
         finally:
-            self._peers.pop(connection, None)
-            self._limits.release(connection.host, request.calling_ae_title)
-        return await connection.wait_closed()
+            self._leave(connection)
 
-    # private
+    def _admit(self, connection: Connection, request: AAssociateRQ, grant: Grant, identity: Identity | Refusal) -> None:
+        if isinstance(identity, Refusal):
+            return self._refuse(connection, request, identity)
+        try:
+            answer = self._answer(request, identity.response)
+        except PDUError as error:  # answering all that it proposes takes more than an item can hold
+            return self._refuse(connection, request, Refusal(1, 1, 1, str(error)))
+        host, calling, called = connection.host, request.calling_ae_title, request.called_ae_title
+        full = self._limits.admit(host, calling)
+        if full is not None:
+            return self._refuse(connection, request, full)
+        peer = Peer(connection.association_id, calling, called, host, grant.allow, identity.user)
+        self._served[connection] = _Served(peer, answer.negotiated.operations_invoked or self._operations)
+        connection.accept(answer)
+        if log.isEnabledFor(logging.INFO):
+            _log_accepted(peer, request, answer.negotiated)
+        return None
 
-    def _answer(self, request: AAssociateRQ, identity_response: bytes | None) -> AAssociateAC:
+    def _answer(self, request: AAssociateRQ, identity_response: bytes | None) -> Acceptance:
         """Negotiate, or say again what the same request was answered before; the codec keeps those that are equal."""
         if request.user_information.user_identity is not None:
-            return negotiate(request, self._policy, user_identity_response=identity_response)
+            return Acceptance.of(request, negotiate(request, self._policy, user_identity_response=identity_response))
         known = self._answers.get(id(request))
         if known is not None and known[0] is request:
             return known[1]
-        answer = negotiate(request, self._policy)
+        answer = Acceptance.of(request, negotiate(request, self._policy))
         if _uid_bytes(request) <= _KEPT_UID_BYTES:  # 64 requests of a megabyte each are no memory to keep for a peer
             if len(self._answers) >= _KNOWN_ANSWERS:
                 self._answers.clear()
             self._answers[id(request)] = (request, answer)
         return answer
 
-    async def _admit(self, connection: Connection, request: AAssociateRQ, association_id: str) -> _Admitted | Refusal:
-        """Who asks, counted, if the association may be accepted; else why it must be rejected."""
-        host, calling, called = connection.host, request.calling_ae_title, request.called_ae_title
-        congestion = self._limits.congestion(host)
-        if congestion is not None:
-            return congestion
-        unsound = check_request(request)
-        if unsound is not None:
-            return Refusal(unsound.result, unsound.source, unsound.reason, _UNSOUND[unsound.reason])
-        grant = self._access().admit(
-            calling_ae_title=calling,
-            called_ae_title=called,
-            host=host,
-            certificate_names=connection.certificate_names,
-        )
-        if isinstance(grant, Refusal):
-            return grant
-        identity = await self._identity.verify(request)
-        if isinstance(identity, Refusal):
-            return identity
-        if not self._ready.is_set() and any(
-            context.abstract_syntax != VERIFICATION for context in request.presentation_contexts
-        ):
-            await self._ready.wait()
-        if connection.over is not None:  # it went away while its identity was verified
-            return Refusal(2, 1, 1, str(connection.over))
-        full = self._limits.admit(host, calling)
-        if full is not None:
-            return full
-        peer = Peer(association_id, calling, called, host, grant.allow, identity.user)
-        return _Admitted(peer, identity.response)
+    def _refuse(self, connection: Connection, request: AAssociateRQ, refusal: Refusal) -> None:
+        codes = refusal.result, refusal.source, refusal.reason
+        _log_rejected(_facts(connection, request.calling_ae_title), *codes, refusal.why)
+        connection.reject(AAssociateRJ(*codes), f"rejected: {refusal.why}")
 
-    async def _serve_established(
-        self,
-        connection: Connection,
-        request: AAssociateRQ,
-        admitted: _Admitted,
-        facts: dict[str, object],
-        draining: Callable[[], bool],
-    ) -> None:
-        self._peers[connection] = admitted.peer
+    # private: the association
+
+    async def _serve(self, connection: Connection, served: _Served) -> None:
         try:
-            negotiated = connection.accept(self._answer(request, admitted.identity_response))
-        except PDUError as error:  # answering all that it proposes takes more than an item can hold
-            _log_rejected(facts, 1, 1, 1, str(error))
-            return connection.reject(AAssociateRJ(1, 1, 1), f"rejected: {error}")
-        self._log_accepted(admitted.peer, request, negotiated)
-        count = await self._perform_requests(connection, negotiated.operations_invoked or self._operations, draining)
-        connection.respond_release()
-        level = logging.INFO if isinstance(connection.over, AssociationReleased) else logging.WARNING
-        return log.log(level, "association ended", extra=facts | {"requests": count, "why": str(connection.over)})
+            await self._perform_requests(connection, served)
+        except Exception as error:
+            self._fail(connection, error)
+        finally:
+            self._leave(connection)
 
-    async def _perform_requests(self, connection: Connection, window: int, draining: Callable[[], bool]) -> int:
-        """Perform what is asked, up to ``window`` requests at once; gives their number when there will be no more."""
+    async def _perform_requests(self, connection: Connection, served: _Served) -> None:
+        """Perform what is asked, as many requests at once as were negotiated, until there will be no more."""
+        window = served.window
         running: set[asyncio.Task[None]] = set()
-        count = 0
         try:
             while (request := await connection.next_request()) is not None:
-                count += 1
                 if window > 1 and request.message.command_field in _CONCURRENT:
                     if len(running) >= window:
                         await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
@@ -215,25 +250,60 @@ class Acceptor:
                     task.add_done_callback(running.discard)
                 else:
                     await self._dispatcher.perform(connection, request)
-                if draining() and not connection.active:
-                    connection.abort("the server is stopping", close_within=1.0)
+                self._dismiss_if_draining(connection)
             if running:
                 await asyncio.wait(running)
         finally:
             for task in running:
                 task.cancel()
-        return count
+        connection.respond_release()
 
-    def _log_accepted(self, peer: Peer, request: AAssociateRQ, negotiated: Negotiated) -> None:
-        facts = {
-            "assoc": peer.association_id,
-            "peer": str(peer),
-            "called": peer.called_ae_title,
-            "contexts": f"{len(negotiated.contexts)}/{len(request.presentation_contexts)}",
-        }
-        if peer.user:
-            facts["user"] = peer.user
-        log.info("association accepted", extra=facts)
+    def _dismiss_if_draining(self, connection: Connection) -> None:
+        if self.draining and not connection.active:
+            connection.abort("the server is stopping", close_within=1.0)
+
+    def _fail(self, connection: Connection, error: Exception) -> None:
+        log.error("association failed", extra=_facts(connection), exc_info=error)
+        connection.abort("internal error")
+
+    def _leave(self, connection: Connection) -> None:
+        """Its task ends."""
+        connection.abort("the server is stopping")  # cancelled, if it is not over
+        self._conclude(connection)
+
+    def _conclude(self, connection: Connection) -> None:
+        """It is over, and nothing is performed on it: account for it, once."""
+        over = connection.over
+        served = self._served.pop(connection, None)
+        if served is not None:
+            self._limits.release(connection.host, served.peer.calling_ae_title)
+            level = logging.INFO if isinstance(over, AssociationReleased) else logging.WARNING
+            if log.isEnabledFor(level):
+                facts = _facts(connection, served.peer.calling_ae_title)
+                log.log(level, "association ended", extra=facts | {"requests": served.requests, "why": str(over)})
+        elif isinstance(over, AssociationRejectedError):  # by the upper layer itself, AE-6
+            _log_rejected(_facts(connection), over.result, over.source, over.reason, "protocol version")
+        elif not isinstance(over, AssociationRefused):
+            level = logging.DEBUG if over is None else _LEVELS.get(type(over), logging.DEBUG)
+            if log.isEnabledFor(level):
+                log.log(level, "no association", extra=_facts(connection) | {"why": str(over)})
+
+
+def _facts(connection: Connection, ae_title: str = "") -> dict[str, object]:
+    peer = f"{ae_title}@{connection.host}" if ae_title else connection.host
+    return {"assoc": connection.association_id, "peer": peer}
+
+
+def _log_accepted(peer: Peer, request: AAssociateRQ, negotiated: Negotiated) -> None:
+    facts = {
+        "assoc": peer.association_id,
+        "peer": str(peer),
+        "called": peer.called_ae_title,
+        "contexts": f"{len(negotiated.contexts)}/{len(request.presentation_contexts)}",
+    }
+    if peer.user:
+        facts["user"] = peer.user
+    log.info("association accepted", extra=facts)
 
 
 def _log_rejected(facts: dict[str, object], result: int, source: int, reason: int, why: str) -> None:

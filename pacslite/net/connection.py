@@ -6,7 +6,7 @@ end. Messages that arrive are ``Inbox``'s to sort, what goes out is ``Outflow``'
 
 import asyncio
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import cast
 
@@ -15,10 +15,11 @@ from pacslite.dimse.command import Value
 from pacslite.dimse.messages import Message
 from pacslite.dimse.reader import MessageError
 from pacslite.dimse.service import DataSetSource, Request
-from pacslite.dimse.writer import Frames
+from pacslite.dimse.writer import Frames, command_frames
 from pacslite.net.ended import (
     AssociationAborted,
     AssociationEnded,
+    AssociationRefused,
     AssociationRejectedError,
     AssociationReleased,
     TimedOut,
@@ -31,6 +32,7 @@ from pacslite.net.sockets import tune
 from pacslite.net.timeouts import Timeouts
 from pacslite.net.timers import Artim, Silence, Timer, Waiting
 from pacslite.net.tls import certificate_names
+from pacslite.net.user import AssociationUser
 from pacslite.upper_layer.association import Association
 from pacslite.upper_layer.events import (
     Aborted,
@@ -44,8 +46,8 @@ from pacslite.upper_layer.events import (
     ReleaseRequested,
 )
 from pacslite.upper_layer.machine import State
-from pacslite.upper_layer.negotiation import AcceptedContext, Negotiated
-from pacslite.upper_layer.pdu import AAssociateAC, AAssociateRJ, AAssociateRQ
+from pacslite.upper_layer.negotiation import Acceptance, AcceptedContext, Negotiated
+from pacslite.upper_layer.pdu import AAssociateRJ
 
 __all__ = ["RECEIVE_BUFFER_SIZE", "Connection", "receive_buffer"]
 
@@ -67,9 +69,8 @@ class Connection(asyncio.BufferedProtocol):
 
     Args:
         association: A fresh one, of either side.
+        user: Told of what happens.
         buffer: From ``receive_buffer``.
-        begin: Makes the ``Request`` of a request message, its sink opened; called as soon as its command set is there.
-        connected: Called once when the transport is there.
         budget: What must be held until there is more of it: unfinished PDUs, identifiers (shared, bytes).
         sending: What peers have been sent and do not take (shared).
         queue_bytes: Data sets, in memory, of requests that wait for their turn, at which we stop reading.
@@ -78,24 +79,23 @@ class Connection(asyncio.BufferedProtocol):
     def __init__(
         self,
         association: Association,
+        user: AssociationUser,
         *,
         buffer: memoryview,
         timeouts: Timeouts,
-        begin: Callable[["Connection", Message], Request],
-        connected: Callable[["Connection"], None],
         budget: Budget,
         sending: Sending,
         queue_bytes: int = 4_194_304,
     ) -> None:
         self.association = association
+        self.association_id = ""  # for log lines
         self.host = ""
         self.certificate_names: frozenset[str] | None = None  # of the peer's certificate; None: no TLS
         self.over: AssociationEnded | None = None
         self.server: asyncio.Task[None] | None = None  # performs the peer's requests; kept from being collected
-        self.established: asyncio.Future[AAssociateRQ | Negotiated] | None = None
+        self._user = user
         self._buffer = buffer
         self._timeouts = timeouts
-        self._connected = connected
         self._budget = budget
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
@@ -110,10 +110,11 @@ class Connection(asyncio.BufferedProtocol):
         )
         self._artim = Artim(self._loop, timeouts.artim_seconds, self._artim_expired)
         self._silence: Silence | None = None
-        self._inbox = Inbox(self._loop, partial(begin, self), self, queue_bytes)
+        self._inbox = Inbox(self._loop, partial(user.begin, self), partial(user.arrived, self), self, queue_bytes)
         self.active = self._inbox.active  # requests being received or performed, by message ID
         self._awaiting = 0  # coroutines that wait for a response
-        self._closed: asyncio.Future[None] | None = None
+        self._established: asyncio.Future[Negotiated] | None = None  # for who has requested it
+        self._waiting_for_close: list[asyncio.Future[None]] = []
         self._read_pauses = 0
         self._held = 0  # bytes of an unfinished PDU
         self.last_heard = self._loop.time()
@@ -123,18 +124,18 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast("asyncio.Transport", transport)  # uvloop's are none by inheritance
         self._transport = transport
-        self._outflow.connect(transport)
         peername = transport.get_extra_info("peername")
         self.host = str(peername[0]) if peername else ""
         handle: socket.socket | None = transport.get_extra_info("socket")
+        has_tls = transport.get_extra_info("ssl_object") is not None
+        self._outflow.connect(transport, -1 if handle is None or has_tls else handle.fileno())
         if handle is not None and handle.family != socket.AF_UNIX:
             if self.association.is_requestor:  # an accepted one has it from the socket that listens
                 tune(handle, self._timeouts)
             self._socket = handle
-        if transport.get_extra_info("ssl_object") is not None:
+        if has_tls:
             self.certificate_names = certificate_names(transport.get_extra_info("peercert") or {})
-        self.established = self._loop.create_future()
-        self._connected(self)
+        self._user.connected(self)
         self._after_step()
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -174,11 +175,13 @@ class Connection(asyncio.BufferedProtocol):
             self._lost(f"connection lost: {exc.strerror}")
         else:
             self._lost(f"connection lost: {exc}" if exc else "connection closed by the peer")
-        self._artim.stop()
+        self._artim.close()
         self._transport = self._socket = None
         self._outflow.disconnect()
-        if self._closed is not None and not self._closed.done():
-            self._closed.set_result(None)
+        for waiter in self._waiting_for_close:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._user.closed(self)
 
     def pause_writing(self) -> None:
         self._outflow.pause()
@@ -188,16 +191,27 @@ class Connection(asyncio.BufferedProtocol):
 
     # Association control
 
-    def accept(self, answer: AAssociateAC) -> Negotiated:
+    async def wait_established(self) -> None:
+        """Of a requestor: wait for the answer to its A-ASSOCIATE-RQ.
+
+        Raises:
+            AssociationEnded: It was no acceptance, or there was none.
+        """
+        if self.over is None and self.association.negotiated is None:
+            self._established = self._loop.create_future()
+            await self._established
+        if self.over is not None:
+            raise self.over
+
+    def accept(self, answer: Acceptance) -> None:
         """Answer the A-ASSOCIATE-RQ and be ready for messages."""
         self.association.accept(answer)
-        self._establish()
         self._after_step()
-        return self.negotiated
+        self._establish()
 
     def reject(self, answer: AAssociateRJ, why: str) -> None:
         self.association.reject(answer)
-        self._end(AssociationEnded(why))
+        self._end(AssociationRefused(why))
         self._after_step()
 
     async def release(self) -> None:
@@ -212,15 +226,15 @@ class Connection(asyncio.BufferedProtocol):
             try:
                 await self.wait_closed()
             finally:
-                timer.stop()
+                timer.close()
         await self.wait_closed()
 
     def respond_release(self) -> None:
         """Answer the peer's A-RELEASE-RQ; ARTIM then waits for it to close (AR-4)."""
         if self.over is None and self.association.state is State.STA8:
             self.association.respond_release()
-            self._end(AssociationReleased("released by the peer"))
             self._after_step()
+            self._end(AssociationReleased("released by the peer"))
 
     def abort(self, why: str, reason: int = 0, *, close_within: float | None = None) -> None:
         """Send an A-ABORT and wait for the peer to close; harmless when the association is over.
@@ -240,9 +254,9 @@ class Connection(asyncio.BufferedProtocol):
 
     async def wait_closed(self) -> None:
         if self._transport is not None:
-            if self._closed is None:
-                self._closed = self._loop.create_future()
-            await asyncio.shield(self._closed)
+            waiter = self._loop.create_future()
+            self._waiting_for_close.append(waiter)
+            await waiter
 
     def drop(self) -> None:
         """Close the transport at once, whatever is unsent."""
@@ -257,6 +271,15 @@ class Connection(asyncio.BufferedProtocol):
         return negotiated
 
     # Requests of the peer
+
+    @property
+    def can_answer_at_once(self) -> bool:
+        """The request that has just arrived is alone, and the peer takes what it is sent."""
+        return self._inbox.is_idle and self._outflow.is_free
+
+    def queue(self, request: Request) -> None:
+        """Keep a request for ``next_request``."""
+        self._inbox.put(request)
 
     async def next_request(self) -> Request | None:
         """The next complete request; None when the peer has asked for release, or the association is over."""
@@ -313,6 +336,10 @@ class Connection(asyncio.BufferedProtocol):
         """Send one message (see ``Outflow``)."""
         await self._outflow.send(context_id, command, source)
 
+    def send_at_once(self, context_id: int, command: Mapping[int, Value]) -> None:
+        """Send a message without a data set, where ``can_answer_at_once``."""
+        self._outflow.write(command_frames(context_id, command, self.association.peer_maximum_length))
+
     async def send_frames(self, frames: Frames) -> None:
         """Send whole messages that are framed already."""
         await self._outflow.send_frames(frames)
@@ -364,25 +391,25 @@ class Connection(asyncio.BufferedProtocol):
     # Beginning and end
 
     def _control(self, event: AssociationEvent) -> None:
-        established = self.established
-        assert established is not None
         match event:
             case AssociationRequested(request=request):
-                if not established.done():
-                    established.set_result(request)
+                if self.over is None:
+                    self._user.requested(self, request)
+            case ReleaseRequested():
+                if self.association.state is State.STA9:  # release collision: the requestor answers first (AR-9)
+                    self.association.respond_release()
+                self._inbox.release()
+                self._user.release_requested(self)
             case AssociationAccepted(negotiated=negotiated):
                 if 0 < negotiated.peer_maximum_length < _SMALLEST_MAXIMUM_LENGTH:
                     length = negotiated.peer_maximum_length
                     self.abort(f"the peer accepts PDUs of {length} bytes, in which nothing can be sent", 6)
                 elif self.over is None:
                     self._establish()
-                    established.set_result(negotiated)
+                    if self._established is not None and not self._established.done():
+                        self._established.set_result(negotiated)
             case AssociationRejected(result=result, source=source, reason=reason):
                 self._end(AssociationRejectedError(result, source, reason))
-            case ReleaseRequested():
-                if self.association.state is State.STA9:  # release collision: the requestor answers first (AR-9)
-                    self.association.respond_release()
-                self._inbox.release()
             case Released():
                 if self.association.state is State.STA12:  # now it is the acceptor's turn (AR-4)
                     self.association.respond_release()
@@ -424,9 +451,9 @@ class Connection(asyncio.BufferedProtocol):
             self._silence.stop()
         if self._read_pauses and self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()  # to see the peer close
-        if self.established is not None and not self.established.done():
-            self.established.set_exception(why)
-            self.established.exception()  # nobody may be waiting: that is no error of its own
+        if self._established is not None and not self._established.done():
+            self._established.set_exception(why)
+        self._user.ended(self)
 
     def _after_step(self) -> None:
         """Obey the association: write its output, close when it says so, run ARTIM exactly while it wants it."""

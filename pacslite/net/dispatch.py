@@ -9,7 +9,7 @@ from pacslite.budget import Budget
 from pacslite.dimse.command import CommandSet
 from pacslite.dimse.messages import Message, response_to
 from pacslite.dimse.reader import BoundedBuffer, Discard
-from pacslite.dimse.service import Peer, Request, Service
+from pacslite.dimse.service import ImmediateService, Peer, Request, Service
 from pacslite.dimse.status import Status, is_failure, is_pending
 from pacslite.dimse.uids import STORAGE_SERVICE_CLASS
 from pacslite.dimse.writer import Frames, command_frames, data_frames
@@ -112,6 +112,7 @@ class Dispatcher:
         self._observe = observe
         self._budget = budget
         self._service_of: dict[str, Service] = {}
+        self._immediate: dict[str, ImmediateService] = {}  # of them
 
     def add(self, services: Sequence[Service]) -> None:
         """More services, behind those that are there."""
@@ -123,7 +124,10 @@ class Dispatcher:
             if offer is not None:
                 if len(self._service_of) >= _KNOWN_SYNTAXES:
                     self._service_of.clear()
+                    self._immediate.clear()
                 self._service_of[abstract_syntax] = service
+                if isinstance(service, ImmediateService):
+                    self._immediate[abstract_syntax] = service
                 return offer
         return None
 
@@ -155,6 +159,19 @@ class Dispatcher:
             request.sink.charge(self._budget)
         return request
 
+    def answer_at_once(self, connection: Connection, request: Request) -> bool:
+        """Perform and answer a request that nothing is awaited for; False: it is to be ``perform``ed."""
+        message = request.message
+        service = self._immediate.get(message.context.abstract_syntax)
+        if service is None or request.refusal is not None or message.has_data_set or not connection.can_answer_at_once:
+            return False
+        started = time.perf_counter()
+        status = service.answer(request)
+        _forget(connection, request)
+        connection.send_at_once(message.context.context_id, response_to(message, status))
+        self._account(request, status, time.perf_counter() - started, "")
+        return True
+
     async def perform(self, connection: Connection, request: Request) -> None:
         """Perform ``request`` and answer it, whatever happens; log one line."""
         message, peer = request.message, request.peer
@@ -182,13 +199,16 @@ class Dispatcher:
             _forget(connection, request)
             if request.sink is not None:
                 request.sink.abort()  # nothing where the service has taken it over
-        elapsed = time.perf_counter() - started
+        self._account(request, reply.status, time.perf_counter() - started, comment)
+
+    def _account(self, request: Request, status: int | None, elapsed: float, comment: str) -> None:
+        message, peer = request.message, request.peer
         if self._observe is not None:
-            self._observe(peer, message, reply.status, elapsed)
-        level = logging.INFO if reply.status is not None and not is_failure(reply.status) else logging.WARNING
+            self._observe(peer, message, status, elapsed)
+        level = logging.INFO if status is not None and not is_failure(status) else logging.WARNING
         if log.isEnabledFor(level):
             facts = _facts(peer)
-            facts["status"] = "none" if reply.status is None else f"{reply.status:04X}"
+            facts["status"] = "none" if status is None else f"{status:04X}"
             facts |= request.facts
             facts["ms"] = round(elapsed * 1000, 1)
             if comment:

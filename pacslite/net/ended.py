@@ -5,6 +5,7 @@ from pacslite.errors import PacsliteError
 __all__ = [
     "AssociationAborted",
     "AssociationEnded",
+    "AssociationRefused",
     "AssociationRejectedError",
     "AssociationReleased",
     "ConnectFailed",
@@ -27,6 +28,10 @@ _REJECT_REASONS = {
 
 class AssociationEnded(PacsliteError):
     """The association is over: released, aborted, or its connection lost. The text says which, and by whom."""
+
+
+class AssociationRefused(AssociationEnded):
+    """We answered its request with an A-ASSOCIATE-RJ."""
 
 
 class AssociationReleased(AssociationEnded):

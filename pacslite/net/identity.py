@@ -1,6 +1,5 @@
 """User identity negotiation (PS3.7 §D.3.3.7): user name, user name and password, JWT; others as the standard wants."""
 
-import asyncio
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,6 +39,7 @@ class Identity:
     response: bytes | None = None
 
 
+_NOBODY = Identity()
 _REFUSED = (1, 2, 1)  # rejected-permanent, ACSE, no reason (PS3.7 §D.3.3.7.3)
 
 
@@ -49,28 +49,30 @@ class IdentityVerifier:
     def __init__(self, options: IdentityOptions) -> None:
         self._options = options
 
-    async def verify(self, request: AAssociateRQ) -> Identity | Refusal:
-        """Verify the user identity item of ``request``.
+    def needs_time(self, request: AAssociateRQ) -> bool:
+        """Verifying its item is no matter of a moment: a token's signature."""
+        item = request.user_information.user_identity
+        return item is not None and item.identity_type == _JWT and bool(self._options.jwt_key)
+
+    def verify(self, request: AAssociateRQ) -> Identity | Refusal:
+        """Verify the user identity item of ``request``; in a thread, if it ``needs_time``.
 
         Without users and without a JWT key configured nothing is verified: the item is ignored, which the standard
         allows, and gets no response.
         """
         options = self._options
         item = request.user_information.user_identity
-        configured = bool(options.users or options.jwt_key)
-        if item is None or not configured:
-            if options.required:
-                return Refusal(*_REFUSED, "a user identity is required")
-            return Identity()
+        if item is None or not (options.users or options.jwt_key):
+            return Refusal(*_REFUSED, "a user identity is required") if options.required else _NOBODY
         kind = item.identity_type
         if kind == _USERNAME_AND_PASSCODE:
             user = self._verify_password(item.primary, item.secondary)
         elif kind == _JWT and options.jwt_key:
-            user = await asyncio.to_thread(self._verify_jwt, item.primary)
+            user = self._verify_jwt(item.primary)
         elif kind == _USERNAME:
             user = self._verify_password(item.primary, b"")
         else:  # Kerberos and SAML need a domain that we are not part of
-            return Refusal(*_REFUSED, f"user identity type {kind} is not supported") if options.required else Identity()
+            return Refusal(*_REFUSED, f"user identity type {kind} is not supported") if options.required else _NOBODY
         if user is None:
             return Refusal(*_REFUSED, f"user identity of type {kind} is not accepted")
         return Identity(user, b"" if item.positive_response_requested else None)

@@ -28,19 +28,21 @@ class Inbox:
 
     Args:
         begin: Makes the ``Request`` of a request message, its sink opened, as soon as its command set is there.
+        arrived: Takes a complete request, at once or with ``put`` for ``next_request``.
         flow: Stops the peer.
         queue_bytes: Data sets, in memory, of requests that wait for their turn, at which we stop reading.
     """
 
     __slots__ = (
-        "_arriving", "_backlogged", "_begin", "_flow", "_loop", "_over", "_queue_bytes", "_reader", "_released",
-        "_requests", "_response_data", "_waiter", "active", "exchanges",
+        "_arrived", "_arriving", "_backlogged", "_begin", "_flow", "_loop", "_over", "_queue_bytes", "_reader",
+        "_released", "_requests", "_response_data", "_waiter", "active", "exchanges",
     )  # fmt: skip
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         begin: Callable[[Message], Request],
+        arrived: Callable[[Request], None],
         flow: ReadFlow,
         queue_bytes: int,
     ) -> None:
@@ -48,6 +50,7 @@ class Inbox:
         self.exchanges = Exchanges(loop)  # requests of ours
         self._loop = loop
         self._begin = begin
+        self._arrived = arrived
         self._flow = flow
         self._queue_bytes = queue_bytes
         self._reader: MessageReader | None = None
@@ -113,6 +116,19 @@ class Inbox:
 
     # taking
 
+    @property
+    def is_idle(self) -> bool:
+        """No other request is waiting or performed than the one, if any, that has just arrived."""
+        return not self._requests and len(self.active) <= 1
+
+    def put(self, request: Request) -> None:
+        """Let a request wait for its turn."""
+        self._requests.append(request)
+        if not self._backlogged and self._has_backlog():
+            self._backlogged = True
+            self._flow.pause_reading()
+        self._wake()
+
     async def next_request(self) -> Request | None:
         """The next complete request; None when the peer has asked for release, or the association is over."""
         while not self._requests:
@@ -155,11 +171,7 @@ class Inbox:
         if request is None:
             request = self._begin(message)
             self.active.setdefault(message.message_id, request)
-        self._requests.append(request)
-        if not self._backlogged and self._has_backlog():
-            self._backlogged = True
-            self._flow.pause_reading()
-        self._wake()
+        self._arrived(request)
 
     def _deliver_response(self, message: Message) -> None:
         message_id = message.message_id_being_responded_to

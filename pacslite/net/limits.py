@@ -1,6 +1,5 @@
 """How many connections and associations may exist, and how fast they may come: in all, for a host, for an AE title."""
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -32,10 +31,10 @@ class Limits:
         self.options = options
         self._clock = clock
         self._connections_in_all = 0
-        self._connections: Counter[str] = Counter()
+        self._connections: dict[str, int] = {}
         self._associations_in_all = 0
-        self._associations: Counter[str] = Counter()
-        self._ae_titles: Counter[str] = Counter()
+        self._associations: dict[str, int] = {}
+        self._ae_titles: dict[str, int] = {}
         self._allowances: dict[str, tuple[float, float]] = {}  # host: associations it may open, as of a time
 
     # connections
@@ -45,12 +44,12 @@ class Limits:
         options = self.options
         for count, associations, whose in (
             (self._connections_in_all, options.associations, "in all"),
-            (self._connections[host], options.associations_per_host, "of one host"),
+            (self._connections.get(host, 0), options.associations_per_host, "of one host"),
         ):
             if associations and count >= 2 * associations + 100:
                 return f"{count} connections {whose}"
         self._connections_in_all += 1
-        self._connections[host] += 1
+        _increment(self._connections, host)
         return ""
 
     def disconnect(self, host: str) -> None:
@@ -77,14 +76,14 @@ class Limits:
         options = self.options
         for count, limit, whose in (
             (self._associations_in_all, options.associations, "in all"),
-            (self._associations[host], options.associations_per_host, f"of host {host}"),
-            (self._ae_titles[ae_title], options.associations_per_ae_title, f"of {ae_title}"),
+            (self._associations.get(host, 0), options.associations_per_host, f"of host {host}"),
+            (self._ae_titles.get(ae_title, 0), options.associations_per_ae_title, f"of {ae_title}"),
         ):
             if limit and count >= limit:
                 return Refusal(2, 3, 2, f"{limit} associations {whose} are the limit")
         self._associations_in_all += 1
-        self._associations[host] += 1
-        self._ae_titles[ae_title] += 1
+        _increment(self._associations, host)
+        _increment(self._ae_titles, ae_title)
         return None
 
     def release(self, host: str, ae_title: str) -> None:
@@ -93,7 +92,11 @@ class Limits:
         _decrement(self._ae_titles, ae_title)
 
 
-def _decrement(counter: Counter[str], key: str) -> None:
-    counter[key] -= 1
-    if counter[key] <= 0:
-        del counter[key]
+def _increment(counts: dict[str, int], key: str) -> None:
+    counts[key] = counts.get(key, 0) + 1
+
+
+def _decrement(counts: dict[str, int], key: str) -> None:
+    count = counts.pop(key) - 1
+    if count:
+        counts[key] = count

@@ -1,6 +1,7 @@
 """Listening sockets, the connections that came through them, and their orderly end."""
 
 import asyncio
+import contextlib
 import errno
 import itertools
 import logging
@@ -8,7 +9,6 @@ import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 from pacslite.budget import Budget
 from pacslite.net.acceptor import Acceptor
@@ -61,6 +61,12 @@ class Listener:
         maximum_length: int,
         queue_bytes: int = 4_194_304,
     ) -> None:
+        # With ``connected`` and ``closed`` below, what makes us the connections' AssociationUser
+        self.requested = acceptor.requested
+        self.begin = acceptor.begin
+        self.arrived = acceptor.arrived
+        self.release_requested = acceptor.release_requested
+        self.ended = acceptor.ended
         self._acceptor = acceptor
         self._timeouts = timeouts
         self._limits = limits
@@ -72,7 +78,8 @@ class Listener:
         self._servers: list[asyncio.Server] = []
         self._doors: list[socket.socket] = []  # of endpoints with TLS
         self._handshakes: set[asyncio.Task[None]] = set()
-        self._connections: dict[Connection, asyncio.Task[None]] = {}
+        self._connections: set[Connection] = set()
+        self._emptied = asyncio.Event()
         self._ids = itertools.count(1)
         self._draining = False
         self._refused = 0
@@ -95,8 +102,7 @@ class Listener:
         for endpoint, sockets in zip(endpoints, opened, strict=True):
             for one in sockets:
                 if endpoint.tls is None:
-                    protocol = partial(self._protocol, counted=False)
-                    self._servers.append(await loop.create_server(protocol, sock=one, backlog=4_096))
+                    self._servers.append(await loop.create_server(self._protocol, sock=one, backlog=4_096))
                 else:
                     self._doors.append(one)
                     loop.add_reader(one.fileno(), self._accept, one, endpoint.tls)
@@ -104,7 +110,7 @@ class Listener:
 
     async def stop(self, drain_seconds: float) -> None:
         """Accept no more; let running operations end within ``drain_seconds``, then abort them."""
-        self._draining = True
+        self._draining = self._acceptor.draining = True
         for server in self._servers:
             server.close()
         for door in self._doors:
@@ -121,13 +127,37 @@ class Listener:
         for connection in list(self._connections):
             self._dismiss(connection)
         await self._wait(2 * _DISMISSAL_SECONDS)
-        for task in self._connections.values():
-            task.cancel()
+        for connection in list(self._connections):
+            connection.drop()
+            if connection.server is not None:
+                connection.server.cancel()
         await self._wait(_DISMISSAL_SECONDS)
 
     @property
     def connections(self) -> int:
         return len(self._connections)
+
+    # what a connection tells
+
+    def connected(self, connection: Connection) -> None:
+        """Count it, if its handshake was not counted."""
+        if connection.certificate_names is None:
+            why = "the server is stopping" if self._draining else self._limits.connect(connection.host)
+            if why:
+                self._log_refusal(connection.host, why)
+                connection.drop()
+                return
+        connection.association_id = f"{next(self._ids):04x}"
+        self._connections.add(connection)
+
+    def closed(self, connection: Connection) -> None:
+        """Forget it, when nothing is performed on it any more."""
+        if connection in self._connections:
+            server = connection.server
+            if server is None or server.done():
+                self._gone(connection)
+            else:
+                server.add_done_callback(lambda _: self._gone(connection))
 
     # private: with TLS
 
@@ -165,7 +195,7 @@ class Listener:
         seconds = self._timeouts.tls_handshake_seconds
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
-                partial(self._protocol, counted=True),
+                self._protocol,
                 one,
                 ssl=context,
                 ssl_handshake_timeout=seconds,
@@ -181,53 +211,32 @@ class Listener:
 
     # private
 
-    def _protocol(self, *, counted: bool) -> Connection:
+    def _protocol(self) -> Connection:
         return Connection(
             Association.acceptor(maximum_length=self._maximum_length),
+            self,
             buffer=self._buffer,
             timeouts=self._timeouts,
-            begin=self._acceptor.begin,
-            connected=self._connected_counted if counted else self._connected,
             budget=self._budget,
             sending=self._sending,
             queue_bytes=self._queue_bytes,
         )
-
-    def _connected(self, connection: Connection) -> None:
-        why = "the server is stopping" if self._draining else self._limits.connect(connection.host)
-        if why:
-            self._log_refusal(connection.host, why)
-            connection.drop()
-        else:
-            self._connected_counted(connection)
-
-    def _connected_counted(self, connection: Connection) -> None:
-        task = asyncio.create_task(self._serve(connection, f"{next(self._ids):04x}"))
-        self._connections[connection] = task
-
-    async def _serve(self, connection: Connection, association_id: str) -> None:
-        host = connection.host
-        try:
-            await self._acceptor.serve(connection, association_id, self._is_draining)
-        except Exception:
-            log.exception("association failed", extra={"assoc": association_id, "peer": host})
-            connection.abort("internal error")
-        finally:
-            if connection.over is None:  # cancelled
-                connection.abort("the server is stopping")
-            connection.drop()
-            del self._connections[connection]
-            self._limits.disconnect(host)
-
-    def _is_draining(self) -> bool:
-        return self._draining
 
     def _dismiss(self, connection: Connection) -> None:
         connection.abort("the server is stopping", close_within=_DISMISSAL_SECONDS)
 
     async def _wait(self, seconds: float) -> None:
         if self._connections:
-            await asyncio.wait(list(self._connections.values()), timeout=seconds)
+            self._emptied.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._emptied.wait()
+
+    def _gone(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        self._limits.disconnect(connection.host)
+        if not self._connections:
+            self._emptied.set()
 
     def _log_refusal(self, host: str, why: str) -> None:
         """A flood is not answered by a flood of lines."""

@@ -67,12 +67,11 @@ class Outflow:
 
     # the transport's calls
 
-    def connect(self, transport: asyncio.Transport) -> None:
+    def connect(self, transport: asyncio.Transport, fd: int) -> None:
+        """Write to ``transport``; ``fd``: its socket, -1 where bytes do not go there as they are."""
         self._transport = transport
+        self._fd = fd
         transport.set_write_buffer_limits(high=_WRITE_HIGH, low=_WRITE_LOW)
-        handle = transport.get_extra_info("socket")
-        if handle is not None and transport.get_extra_info("sslcontext") is None:
-            self._fd = handle.fileno()
 
     def pause(self) -> None:
         if self._writable is None:
@@ -88,7 +87,7 @@ class Outflow:
         self._transport = None
         self._fd = -1
         self._all.discard(self)
-        self._timer.stop()
+        self._timer.close()
         self.resume()
 
     def end(self, why: AssociationEnded) -> None:
@@ -125,6 +124,11 @@ class Outflow:
             self.write(frames)
         if self._writable is not None:
             await self._drain()
+
+    @property
+    def is_free(self) -> bool:
+        """Nobody is in the middle of a message, and the peer takes what it is sent."""
+        return self._writable is None and (self._sending is None or not self._sending.locked())
 
     def write(self, frames: Frames) -> None:
         """Hand framed P-DATA-TF PDUs to the transport, uncopied."""

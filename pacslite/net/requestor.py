@@ -50,10 +50,9 @@ async def associate(
     def protocol() -> Connection:
         return Connection(
             Association.requestor(request),
+            _Asked(begin),
             buffer=buffer if buffer is not None else receive_buffer(),
             timeouts=timeouts,
-            begin=begin,
-            connected=lambda connection: connection.association.transport_connected(),
             budget=Budget(_HELD_BYTES),
             sending=Sending(loop, _HELD_BYTES),
         )
@@ -78,6 +77,31 @@ async def associate(
         raise
     await _await_answer(connection, timeouts.artim_seconds)
     return connection
+
+
+class _Asked:
+    """Who has asked for an association, and takes what its peer asks with ``Connection.next_request``."""
+
+    def __init__(self, begin: Callable[[Connection, Message], Request]) -> None:
+        self.begin = begin
+
+    def connected(self, connection: Connection) -> None:
+        connection.association.transport_connected()
+
+    def requested(self, connection: Connection, request: AAssociateRQ) -> None:
+        raise AssertionError("a requestor is asked for no association")
+
+    def arrived(self, connection: Connection, request: Request) -> None:
+        connection.queue(request)
+
+    def release_requested(self, connection: Connection) -> None:
+        """``next_request`` says so."""
+
+    def ended(self, connection: Connection) -> None:
+        """Whoever waits is told."""
+
+    def closed(self, connection: Connection) -> None:
+        """``wait_closed`` says so."""
 
 
 async def _connect(host: str, port: int, seconds: float) -> socket.socket:
@@ -108,11 +132,10 @@ async def _connect(host: str, port: int, seconds: float) -> socket.socket:
 
 
 async def _await_answer(connection: Connection, seconds: float) -> None:
-    assert connection.established is not None
     timer = Timer(asyncio.get_running_loop(), partial(connection.abort, "no answer to our A-ASSOCIATE-RQ"))
     timer.start(seconds)
     try:
-        await asyncio.shield(connection.established)
+        await connection.wait_established()
     except AssociationEnded as ended:
         connection.drop()
         if isinstance(ended, ConnectFailed):
@@ -124,7 +147,7 @@ async def _await_answer(connection: Connection, seconds: float) -> None:
             await connection.wait_closed()
         raise
     finally:
-        timer.stop()
+        timer.close()
 
 
 def _reason(error: OSError) -> str:

@@ -12,44 +12,65 @@ __all__ = ["Artim", "Silence", "Timer", "Waiting", "Watched"]
 
 _EVER = float("inf")
 _STALL_SECONDS = 1.0  # a timer that is so late tells of us and not of the peer
+_EARLY_SECONDS = 0.001  # loops round
 
 
 class Timer:
     """Calls back after some time.
 
+    What is stopped, or started anew for later, costs nothing: the loop's timer stays, and is set again when it fires.
+    ``close`` takes it away.
+
     When the process has been stopped (SIGSTOP, a suspended machine), all timers are due at once, and the loop asks
     them before it reads what has arrived meanwhile: then there is a moment more.
     """
 
-    __slots__ = ("_callback", "_due", "_handle", "_loop")
+    __slots__ = ("_callback", "_due", "_fires", "_handle", "_loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
         self._loop = loop
         self._callback = callback
-        self._due = 0.0
+        self._due = _EVER
         self._handle: asyncio.TimerHandle | None = None
+        self._fires = _EVER  # when the loop's timer does
 
     def __bool__(self) -> bool:
         """It runs."""
-        return self._handle is not None
+        return self._due < _EVER
 
     def start(self, seconds: float) -> None:
         """Run, from now and for ``seconds``."""
-        self.stop()
-        self._due = self._loop.time() + seconds
-        self._handle = self._loop.call_at(self._due, self._fire)
+        self._due = due = self._loop.time() + seconds
+        if due < self._fires:
+            self._set()
 
     def stop(self) -> None:
+        self._due = _EVER
+
+    def close(self) -> None:
+        """Stop, and leave nothing with the loop."""
+        self._due = self._fires = _EVER
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
 
+    def _set(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+        self._fires = self._due
+        self._handle = self._loop.call_at(self._due, self._fire)
+
     def _fire(self) -> None:
         self._handle = None
-        if self._loop.time() - self._due > _STALL_SECONDS:
+        self._fires = _EVER
+        now = self._loop.time()
+        if now - self._due > _STALL_SECONDS:
             self.start(_STALL_SECONDS)
-        else:
+        elif now >= self._due - _EARLY_SECONDS:
+            self._due = _EVER
             self._callback()
+        elif self._due < _EVER:
+            self._set()
 
 
 class Artim:
@@ -76,6 +97,9 @@ class Artim:
 
     def stop(self) -> None:
         self._timer.stop()
+
+    def close(self) -> None:
+        self._timer.close()
 
 
 class Waiting(Enum):
@@ -134,7 +158,7 @@ class Silence:
 
     def stop(self) -> None:
         self._watched = None
-        self._timer.stop()
+        self._timer.close()
 
     def _look(self) -> None:
         watched = self._watched

@@ -14,9 +14,9 @@ from pacslite.upper_layer.events import (
     Released,
     ReleaseRequested,
 )
-from pacslite.upper_layer.framing import Framing, PDataTF
+from pacslite.upper_layer.framing import Found, Framing, PDataTF
 from pacslite.upper_layer.machine import TABLE_9_10, Action, Event, State, StateError
-from pacslite.upper_layer.negotiation import Negotiated, check_protocol_version, negotiated_from
+from pacslite.upper_layer.negotiation import Acceptance, Negotiated, check_protocol_version, negotiated_from
 from pacslite.upper_layer.pdu import (
     DICOM_APPLICATION_CONTEXT,
     PDU,
@@ -102,8 +102,14 @@ class Association:
         if self._framing is None or self.state in _UNCONNECTED:
             return []
         events = self._events
+        arrived: list[Found] = []
+        problem: PDUError | None = None
         try:
-            for found in self._framing.split(data):
+            self._framing.split(data, arrived)
+        except PDUError as error:  # behind what has arrived
+            problem = error
+        try:
+            for found in arrived:
                 if isinstance(found, Fragment):
                     if self.state in _DELIVERING:
                         events.append(found)
@@ -112,8 +118,11 @@ class Association:
                     if self.state is State.STA1:
                         break
         except PDUError as error:
+            problem = error
+        if problem is not None:
             self._framing = None
-            self._step(Event.INVALID_PDU, error)
+            if self.state is not State.STA1:
+                self._step(Event.INVALID_PDU, problem)
         return self._take_events()
 
     def transport_connected(self) -> None:
@@ -128,7 +137,7 @@ class Association:
 
     # sending
 
-    def accept(self, answer: AAssociateAC) -> None:
+    def accept(self, answer: Acceptance) -> None:
         """Evt7. Our requests below raise StateError where the table has no cell for them."""
         self._step(Event.A_ASSOCIATE_RESPONSE_ACCEPT, answer)
 
@@ -183,11 +192,11 @@ class Association:
     # private
 
     def _step(self, event: Event, subject: Any = None) -> None:
-        cell = TABLE_9_10[event].get(self.state)
-        if cell is None:
+        step = _STEPS.get((event, self.state))
+        if step is None:
             raise StateError(event, self.state)
-        acts_otherwise = self._ACTIONS[cell.action](self, subject)
-        self.state = cell.otherwise if acts_otherwise and cell.otherwise is not None else cell.state
+        action, state, otherwise = step
+        self.state = otherwise if action(self, subject) and otherwise is not None else state
 
     def _take_events(self) -> list[AssociationEvent]:
         events, self._events = self._events, []
@@ -239,9 +248,9 @@ class Association:
         self._events.append(AssociationRejected(rejection.result, rejection.source, rejection.reason))
         return True
 
-    def _ae_7(self, answer: AAssociateAC) -> None:
-        self._send(answer)
-        self.negotiated = negotiated_from(self._request, answer, is_requestor=False)
+    def _ae_7(self, answer: Acceptance) -> None:
+        self._output.append(answer.pdu)
+        self.negotiated = answer.negotiated
         self._request = _NO_REQUEST
 
     def _ae_8(self, answer: AAssociateRJ) -> None:
@@ -313,7 +322,7 @@ class Association:
         self._events.append(Aborted(2, violation.reason, by_peer=False, problem=str(violation)))
         self._start_artim()
 
-    _ACTIONS: ClassVar[Mapping[Action, Callable[[Any, Any], bool | None]]] = {
+    ACTIONS: ClassVar[Mapping[Action, Callable[[Any, Any], bool | None]]] = {
         Action.AE_1: _ae_1,
         Action.AE_2: _ae_2,
         Action.AE_3: _ae_3,
@@ -343,3 +352,11 @@ class Association:
         Action.AA_7: _aa_7,
         Action.AA_8: _aa_8,
     }
+
+
+# Table 9-10 with what its actions do: looked up once for each event
+_STEPS = {
+    (event, state): (Association.ACTIONS[cell.action], cell.state, cell.otherwise)
+    for event, row in TABLE_9_10.items()
+    for state, cell in row.items()
+}

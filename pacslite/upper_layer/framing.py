@@ -5,13 +5,13 @@ the beginning of a header or of one of the other, small PDUs; it grows with the 
 announced.
 """
 
-from collections.abc import Iterator
 from struct import Struct
+from typing import TypeAlias
 
 from pacslite.upper_layer.events import Fragment
 from pacslite.upper_layer.pdu import P_DATA_TF, PDU, PDU_HEADER, PDUError, decode_pdu_body, decode_pdu_header
 
-__all__ = ["Framing", "PDataTF"]
+__all__ = ["Found", "Framing", "PDataTF"]
 
 _HEADER = 6  # bytes of a PDU header; of a PDV header too
 _PDV_HEADER = Struct("!IBB")  # Item-length, Presentation-context-ID, message control header
@@ -24,6 +24,7 @@ class PDataTF:
 
 
 _P_DATA_TF_MARK = PDataTF()
+Found: TypeAlias = Fragment | PDataTF | PDU
 
 
 class Framing:
@@ -46,8 +47,8 @@ class Framing:
         """Bytes kept between two calls."""
         return len(self._held)
 
-    def split(self, data: memoryview) -> Iterator[Fragment | PDataTF | PDU]:
-        """Yield what ``data`` brings, in order. Take all of it: the position is kept by the iterator.
+    def split(self, data: memoryview, found: list[Found]) -> None:
+        """Append what ``data`` brings to ``found``, in order. No generator: resuming one costs as much as the rest.
 
         Raises:
             PDUError: From here on the stream is no sequence of PDUs.
@@ -60,7 +61,7 @@ class Framing:
                 self._pdv_left -= size
                 self._pdu_left -= size
                 is_last = self._is_last and not self._pdv_left
-                yield Fragment(self._context_id, self._is_command, is_last, data[at : at + size])
+                found.append(Fragment(self._context_id, self._is_command, is_last, data[at : at + size]))
                 at += size
                 continue
             source: memoryview | bytearray
@@ -76,11 +77,11 @@ class Framing:
                 self._begin_pdv(*_PDV_HEADER.unpack_from(source, start))
                 held.clear()
                 if not self._pdv_left:  # a PDV of a header alone; receivers should accept it (PS3.8 §E.2)
-                    yield Fragment(self._context_id, self._is_command, self._is_last, data[at:at])
+                    found.append(Fragment(self._context_id, self._is_command, self._is_last, data[at:at]))
             elif source[start] == P_DATA_TF:
                 self._begin_p_data(PDU_HEADER.unpack_from(source, start)[1])
                 held.clear()
-                yield _P_DATA_TF_MARK
+                found.append(_P_DATA_TF_MARK)
             else:
                 pdu_type, length = decode_pdu_header(bytes(source[start : start + _HEADER]))
                 if source is data and end - at >= length:
@@ -94,7 +95,7 @@ class Framing:
                         return
                     body = memoryview(bytes(held))[_HEADER:]
                     held.clear()
-                yield decode_pdu_body(pdu_type, body)
+                found.append(decode_pdu_body(pdu_type, body))
 
     def _hold(self, data: memoryview, at: int, size: int) -> int:
         """Keep what is missing to ``size`` bytes, or what there is of it; return where ``data`` goes on."""

@@ -6,6 +6,7 @@ Who may associate is not decided here: AE titles, hosts and user identities are 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from sys import intern
+from typing import Self
 
 from pacslite.upper_layer.items import (
     AsynchronousOperationsWindow,
@@ -20,6 +21,7 @@ from pacslite.upper_layer.pdu import DICOM_APPLICATION_CONTEXT, AAssociateAC, AA
 
 __all__ = [
     "AbstractSyntaxOffer",
+    "Acceptance",
     "AcceptedContext",
     "AcceptorPolicy",
     "Negotiated",
@@ -60,6 +62,23 @@ class Negotiated:
     operations_performed: int = 1
     extended: Mapping[str, bytes] = field(default_factory=dict)  # the answers, by SOP class
     user_identity_response: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """An A-ASSOCIATE-AC as it is sent, and what the association then has: the same for every equal request."""
+
+    pdu: bytes
+    negotiated: Negotiated
+
+    @classmethod
+    def of(cls, request: AAssociateRQ, answer: AAssociateAC) -> Self:
+        """Accept ``request`` with ``answer``.
+
+        Raises:
+            PDUError: It has more than an item can hold.
+        """
+        return cls(answer.encode(), negotiated_from(request, answer, is_requestor=False))
 
 
 @dataclass(frozen=True, slots=True)

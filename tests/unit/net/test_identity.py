@@ -21,9 +21,9 @@ def token(key: str = KEY, **claims: object) -> bytes:
     return jwt.encode({"sub": "anna", "aud": "pacs", "exp": time.time() + 86_400} | claims, key, "HS256").encode()
 
 
-async def verify(options: IdentityOptions, item: UserIdentity | None) -> Identity | Refusal:
+def verify(options: IdentityOptions, item: UserIdentity | None) -> Identity | Refusal:
     request = AAssociateRQ("PACSLITE", "WS", (), UserInformation(user_identity=item))
-    return await IdentityVerifier(options).verify(request)
+    return IdentityVerifier(options).verify(request)
 
 
 @pytest.mark.parametrize(
@@ -40,8 +40,8 @@ async def verify(options: IdentityOptions, item: UserIdentity | None) -> Identit
         (OPEN, UserIdentity(9, b"of a later edition"), ""),
     ],
 )
-async def test_who_is_let_in(options: IdentityOptions, item: UserIdentity | None, user: str) -> None:
-    assert await verify(options, item) == Identity(user, None)
+def test_who_is_let_in(options: IdentityOptions, item: UserIdentity | None, user: str) -> None:
+    assert verify(options, item) == Identity(user, None)
 
 
 @pytest.mark.parametrize(
@@ -63,13 +63,13 @@ async def test_who_is_let_in(options: IdentityOptions, item: UserIdentity | None
         (IdentityOptions(USERS, required=True), UserIdentity(5, token())),  # no key to prove it by
     ],
 )
-async def test_who_is_refused_permanently_by_the_acse(options: IdentityOptions, item: UserIdentity | None) -> None:
+def test_who_is_refused_permanently_by_the_acse(options: IdentityOptions, item: UserIdentity | None) -> None:
     """§D.3.3.7.3."""
-    refusal = await verify(options, item)
+    refusal = verify(options, item)
     assert isinstance(refusal, Refusal)
     assert (refusal.result, refusal.source, refusal.reason) == (1, 2, 1)
 
 
-async def test_a_positive_response_is_given_when_asked_for() -> None:
+def test_a_positive_response_is_given_when_asked_for() -> None:
     item = UserIdentity(2, b"anna", b"right", positive_response_requested=True)
-    assert await verify(OPEN, item) == Identity("anna", b"")
+    assert verify(OPEN, item) == Identity("anna", b"")

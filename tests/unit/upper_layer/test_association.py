@@ -18,7 +18,7 @@ from pacslite.upper_layer.events import (
 )
 from pacslite.upper_layer.items import PresentationContext, UserInformation
 from pacslite.upper_layer.machine import State, StateError
-from pacslite.upper_layer.negotiation import AbstractSyntaxOffer, AcceptorPolicy, negotiate
+from pacslite.upper_layer.negotiation import AbstractSyntaxOffer, Acceptance, AcceptorPolicy, negotiate
 from pacslite.upper_layer.pdu import (
     AAbort,
     AAssociateAC,
@@ -53,7 +53,7 @@ def pair() -> tuple[Association, Association]:
     requestor, acceptor = Association.requestor(REQUEST), Association.acceptor(maximum_length=131072)
     requestor.transport_connected()
     assert carry(requestor, acceptor) == [AssociationRequested(REQUEST)]
-    acceptor.accept(negotiate(REQUEST, POLICY))
+    acceptor.accept(Acceptance.of(REQUEST, negotiate(REQUEST, POLICY)))
     (accepted,) = carry(acceptor, requestor)
     assert isinstance(accepted, AssociationAccepted)
     assert accepted.negotiated is requestor.negotiated
@@ -249,7 +249,7 @@ def test_data_behind_the_request_is_unexpected() -> None:
     events = feed(acceptor, REQUEST.encode(), *encode_p_data(1, True, b"echo", 0))
     assert [type(event) for event in events] == [AssociationRequested, Aborted]
     with pytest.raises(StateError, match="no A_ASSOCIATE_RESPONSE_ACCEPT in Sta13"):
-        acceptor.accept(negotiate(REQUEST, POLICY))
+        acceptor.accept(Acceptance.of(REQUEST, negotiate(REQUEST, POLICY)))
 
 
 # after it
@@ -295,7 +295,7 @@ def test_request_without_a_cell_changes_nothing() -> None:
         requestor.request_release,
         requestor.respond_release,
         lambda: requestor.send_p_data([b"frame"]),
-        lambda: requestor.accept(AAssociateAC(())),
+        lambda: requestor.accept(Acceptance.of(REQUEST, AAssociateAC(()))),
         lambda: requestor.reject(AAssociateRJ(1, 1, 1)),
     ):
         with pytest.raises(StateError, match="in Sta7, awaiting A-RELEASE-RP"):

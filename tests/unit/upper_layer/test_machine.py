@@ -19,6 +19,7 @@ from pacslite.upper_layer.events import (
 )
 from pacslite.upper_layer.items import PresentationContext, PresentationContextResult
 from pacslite.upper_layer.machine import TABLE_9_10, Action, Cell, Event, State, StateError
+from pacslite.upper_layer.negotiation import Acceptance
 from pacslite.upper_layer.pdu import AAssociateAC, AAssociateRJ, AAssociateRQ, encode_p_data
 
 # Columns are Sta1 to Sta13. "-" is an empty cell; AR-8:9/10 is the page's "AR-8 Sta9 or 10".
@@ -80,6 +81,7 @@ def test_state_error_names_event_and_state() -> None:
 
 REQUEST = AAssociateRQ("STORE", "CT01", (PresentationContext(1, "1.2.840.10008.1.1", ("1.2.840.10008.1.2",)),))
 ACCEPT = AAssociateAC((PresentationContextResult(1, 0, "1.2.840.10008.1.2"),), titles=REQUEST.titles())
+ACCEPTANCE = Acceptance.of(REQUEST, ACCEPT)
 REJECT = AAssociateRJ(2, 3, 1)
 FRAME = encode_p_data(1, True, b"\x00\x00", 16384)[0]
 RELEASE_RQ = bytes.fromhex("05 00 00000004 00000000")
@@ -117,7 +119,7 @@ def receive(*pdus: bytes) -> Step:
 
 
 OPEN_AS_REQUESTOR = (CONNECT, receive(ACCEPT.encode()))
-OPEN_AS_ACCEPTOR: tuple[Step, ...] = (receive(REQUEST.encode()), lambda association: association.accept(ACCEPT))
+OPEN_AS_ACCEPTOR: tuple[Step, ...] = (receive(REQUEST.encode()), lambda association: association.accept(ACCEPTANCE))
 WAYS: dict[bool, dict[State, tuple[Step, ...]]] = {
     True: {
         State.STA1: (LOSE,),
@@ -156,7 +158,7 @@ FEEDS: dict[Event, Step] = {
     Event.A_ASSOCIATE_RJ_PDU: lambda association: feed(association, REJECT.encode()),
     Event.TRANSPORT_INDICATION: step(Event.TRANSPORT_INDICATION),
     Event.A_ASSOCIATE_RQ_PDU: lambda association: feed(association, REQUEST.encode()),
-    Event.A_ASSOCIATE_RESPONSE_ACCEPT: lambda association: association.accept(ACCEPT),
+    Event.A_ASSOCIATE_RESPONSE_ACCEPT: lambda association: association.accept(ACCEPTANCE),
     Event.A_ASSOCIATE_RESPONSE_REJECT: lambda association: association.reject(REJECT),
     Event.P_DATA_REQUEST: lambda association: association.send_p_data([FRAME]),
     Event.P_DATA_TF_PDU: lambda association: feed(association, bytes(FRAME)),
