@@ -121,7 +121,8 @@ class Archive:
             self._store = FilesystemStore(
                 self.options.data_dir,
                 self._operations,
-                journal_bytes=self.options.journal_bytes if self.options.durability == "full" else 0,
+                journal_bytes=self.options.journal_bytes,
+                durability=self.options.durability,
             )
             upgrade_index(self.index_path)
             self._index = IndexWriter(self.index_path, self.options)

@@ -129,7 +129,7 @@ class Sealer:
             if complete.incoming.sop_instance_uid in known:
                 row = known[complete.incoming.sop_instance_uid]
                 self._attempt(complete, row, written, done, in_company=len(group) > 1)
-        synced = self._sync(written, done) if self._syncs else written
+        synced = self._sync(written, done)
         if done:
             self._call(self._finish, done)
         if synced:

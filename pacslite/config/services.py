@@ -45,8 +45,7 @@ class Storage(Section):
         le=1024 * MIB,
         description="Size of the journal, a file in which instances up to 256 KiB are made durable, several by one "
         "write, before their own files are made and synced together: bursts of this size are taken quickest. 0: each "
-        "file is synced by itself. Not made on a disk with room for fewer than eight of it, and not needed unless "
-        'durability is "full".',
+        "file is made and synced by itself. Not made on a disk with room for fewer than eight of it.",
     )
     disk_threads: int = Field(
         2,

@@ -74,17 +74,13 @@ class FileOperations:
         while len(view) > (written := os.pwrite(fd, view, offset)):
             view, offset = view[written:], offset + written
 
+    def write_pieces(self, fd: int, pieces: Sequence[bytes | bytearray], offset: int) -> None:
+        """Write all of ``pieces`` at ``offset``."""
+        _write_pieces(fd, pieces, offset, 0)
+
     def write_durably(self, fd: int, pieces: Sequence[bytes | bytearray], offset: int) -> None:
         """Write all of ``pieces`` at ``offset``, and return when they are on the disk."""
-        buffers: Sequence[_Bytes] = pieces
-        while buffers:
-            group, buffers = buffers[:_IOV_MAX], buffers[_IOV_MAX:]
-            left = sum(map(len, group))
-            while (written := os.pwritev(fd, group, offset, _DSYNC)) < left:
-                offset += written
-                left -= written
-                group = _after(group, written)
-            offset += written
+        _write_pieces(fd, pieces, offset, _DSYNC)
         if not _DSYNC:
             os.fdatasync(fd)
 
@@ -133,6 +129,17 @@ class FileOperations:
         """What an unprivileged writer may still use."""
         found = os.fstatvfs(fd)
         return found.f_bavail * found.f_frsize
+
+
+def _write_pieces(fd: int, pieces: Sequence[_Bytes], offset: int, flags: int) -> None:
+    while pieces:
+        group, pieces = pieces[:_IOV_MAX], pieces[_IOV_MAX:]
+        left = sum(map(len, group))
+        while (written := os.pwritev(fd, group, offset, flags)) < left:
+            offset += written
+            left -= written
+            group = _after(group, written)
+        offset += written
 
 
 def _copy_file_range(fd: int, to: int, size: int, offset: int) -> int:

@@ -25,6 +25,7 @@ from pacslite.archive.instances.journal import Journal
 from pacslite.archive.instances.journaled import JOURNALED_BYTES, JournaledFiles
 from pacslite.archive.instances.layout import InstancePath, incoming_name, incoming_number, is_incoming_name
 from pacslite.archive.instances.protocol import IncomingFile
+from pacslite.archive.options import Durability
 
 __all__ = ["FilesystemStore"]
 
@@ -40,10 +41,16 @@ class FilesystemStore:
     Args:
         journal_bytes: Size of the journal that ``prepare`` makes; 0: use none, None: use the one that is there. What a
             stop left in one counts as ``incoming``, whatever this says.
+        durability: Short of ``full``, ``sync`` leaves files to the system; with ``none``, ``sync_all`` too.
     """
 
     def __init__(
-        self, data_dir: Path, operations: FileOperations | None = None, *, journal_bytes: int | None = None
+        self,
+        data_dir: Path,
+        operations: FileOperations | None = None,
+        *,
+        journal_bytes: int | None = None,
+        durability: Durability = "full",
     ) -> None:
         self.operations = operations or FileOperations()
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -58,6 +65,7 @@ class FilesystemStore:
         journal = Journal.open(self.operations, self._data)
         self._journaled = JournaledFiles(self.operations, journal) if journal is not None else None
         self._journal_bytes = journal_bytes
+        self._durability = durability
         # Numbers are not used again, whatever became of the files: a note of a removal must not fit a later file
         last = max(map(incoming_number, self.incoming()), default=0)
         self._numbers = count(max(last + 1, time_ns() // 1000))
@@ -222,19 +230,26 @@ class FilesystemStore:
         in_journal: set[str] = set()
         if small and self._journaled is not None:
             try:
-                if self._journaled.append([file.entry() for file in small]):
+                durably = self._durability == "full"
+                if self._journaled.append([file.entry() for file in small], durably=durably):
                     in_journal = {file.name for file in small}
             except OSError as error:
                 outcomes = {file.name: error for file in small}
         for file in files:
             if file.name not in in_journal and file.name not in outcomes:
                 try:
-                    file.sync()
+                    self._sync_one(file)
                 except OSError as error:
                     outcomes[file.name] = error
         for each in small:
             each.content = None
         return [outcomes.get(file.name) for file in files]
+
+    def _sync_one(self, file: IncomingFile) -> None:
+        if self._durability == "full":
+            file.sync()
+        elif isinstance(file, FilesystemIncoming):
+            file.make()
 
     def is_quick(self, size: int) -> bool:
         return self._journaled is not None and self._takes_more and size <= JOURNALED_BYTES
@@ -252,7 +267,8 @@ class FilesystemStore:
             journaled = self._journaled
             mark, at_rest = (journaled.journal.mark(), journaled.journal.at_rest) if journaled else (0, False)
             try:
-                self.operations.sync_filesystem(self._data)
+                if self._durability != "none":
+                    self.operations.sync_filesystem(self._data)
             except OSError:
                 self._distrusted = True  # the kernel may forget what it could not write, and say well the next time
                 raise

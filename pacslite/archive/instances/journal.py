@@ -156,8 +156,8 @@ class Journal:
         """It is time to retire."""
         return self._head - self._live > self.capacity // 2
 
-    def append(self, files: Sequence[JournalEntry]) -> list[JournalRecord] | None:
-        """Make files durable by one write, which returns when they are on the disk.
+    def append(self, files: Sequence[JournalEntry], *, durably: bool = True) -> list[JournalRecord] | None:
+        """Make files durable by one write, which returns when they are on the disk; or just write them.
 
         Returns:
             Their records, which are held; None if there is no room now, or the journal is broken.
@@ -185,7 +185,8 @@ class Journal:
             if padding := -(_HEADER + record.size) % _BLOCK:
                 buffers.append(_ZEROS[:padding])
         try:
-            self._operations.write_durably(self._fd, buffers, _RING + begin % self.capacity)
+            write = self._operations.write_durably if durably else self._operations.write_pieces
+            write(self._fd, buffers, _RING + begin % self.capacity)
         except OSError:
             self.broken = True
             with self._lock:

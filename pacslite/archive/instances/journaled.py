@@ -25,13 +25,13 @@ class JournaledFiles:
         self._placed: dict[int, tuple[JournalRecord, InstancePath]] = {}
         self._at: dict[InstancePath, int] = {}  # which of the placed is at a path: the last
 
-    def append(self, files: Sequence[JournalEntry]) -> bool:
-        """Make files durable. False if there is no room for them.
+    def append(self, files: Sequence[JournalEntry], *, durably: bool) -> bool:
+        """Make files durable, or just write them. False if there is no room for them.
 
         Raises:
             OSError: They are not to be trusted.
         """
-        records = self.journal.append(files)
+        records = self.journal.append(files, durably=durably)
         with self._lock:
             for record in records or ():
                 self._pending[record.number] = record

@@ -53,7 +53,10 @@ class InstanceStore(Protocol):
         """Begin a file and leave room for a header."""
 
     def sync(self, files: Sequence[IncomingFile]) -> list[OSError | None]:
-        """Return when bytes and names survive a power cut. After an error a file is not to be trusted, ever."""
+        """Return when they are as safe as the archive's durability promises, with ``full`` from a power cut.
+
+        After an error a file is not to be trusted, ever.
+        """
 
     def settle(self, files: Sequence[tuple[str, InstancePath]]) -> list[OSError | None]:
         """Move incoming files to their places, over whatever is there; those that cannot be moved stay."""
@@ -95,7 +98,7 @@ class InstanceStore(Protocol):
         """Make what makes storing quick; takes its time, and nobody has to wait for it."""
 
     def is_quick(self, size: int) -> bool:
-        """``sync`` makes many files of this size durable at once."""
+        """``sync`` sees to many files of this size at once."""
 
     @property
     def must_sync(self) -> bool:

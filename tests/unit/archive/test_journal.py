@@ -19,6 +19,7 @@ from pacslite.archive.instances.filesystem import FilesystemStore
 from pacslite.archive.instances.journal import Journal, JournalEntry, JournalRecord
 from pacslite.archive.instances.layout import instance_path
 from pacslite.archive.keys import Level
+from pacslite.archive.options import Durability
 from pacslite.errors import DimseError
 from tests.support.instances import make_instance
 from tests.support.storing import FailingOperations, archive_in, image_of, read, store
@@ -354,6 +355,27 @@ def test_full_journal_syncs_each_by_itself(make_store: Callable[..., FilesystemS
     first.settle([(name, PLACE._replace(name=f"1.{at}.dcm")) for at, name in enumerate(contents)])
     first.sync_all()
     assert not first.is_pressed
+
+
+@pytest.mark.parametrize(("durability", "syncs_all"), [("commit", 1), ("none", 0)])
+def test_less_durability_writes_the_journal_and_leaves_it_to_the_system(
+    tmp_path: Path, durability: Durability, syncs_all: int
+) -> None:
+    operations = FailingOperations(lambda *_: 0, ["sync", "sync_filesystem", "write_durably", "write_pieces"])
+    made = FilesystemStore(tmp_path, operations, journal_bytes=1 << 20, durability=durability)
+    made.prepare()
+    before = {"sync_filesystem": 0, "write_pieces": 0} | operations.counts
+    contents = {_put(made, bytes([n]) * 100_000): bytes([n]) * 100_000 for n in range(20)}
+    assert {name: _content(made, name) for name in contents} == contents
+    assert operations.counts["write_pieces"] - before["write_pieces"] == 10  # the journal has no room for more
+    assert operations.counts["sync"] == before["sync"]
+    assert operations.counts["write_durably"] - before["write_durably"] == 1  # its start says that it is in use
+    made.sync_all()
+    assert operations.counts.get("sync_filesystem", 0) == before["sync_filesystem"] + syncs_all
+    made.close()
+    again = FilesystemStore(tmp_path)
+    assert {name: _content(again, name) for name in again.incoming()} == contents
+    again.close()
 
 
 def test_broken_journal_is_left_when_its_files_are_safe(
