@@ -393,7 +393,7 @@ class Connection(asyncio.BufferedProtocol):
     def _control(self, event: AssociationEvent) -> None:
         match event:
             case AssociationRequested(request=request):
-                if self.over is None:
+                if self.over is None and self.association.state is State.STA3:  # else its end is in the same bytes
                     self._user.requested(self, request)
             case ReleaseRequested():
                 if self.association.state is State.STA9:  # release collision: the requestor answers first (AR-9)

@@ -2,7 +2,6 @@
 
 import logging
 import time
-import traceback
 from collections.abc import Callable, Sequence
 
 from pacslite.budget import Budget
@@ -16,6 +15,7 @@ from pacslite.dimse.writer import Frames, command_frames, data_frames
 from pacslite.errors import DimseError
 from pacslite.net.connection import Connection
 from pacslite.net.ended import AssociationEnded
+from pacslite.net.fault import log_fault
 from pacslite.upper_layer.negotiation import AbstractSyntaxOffer
 
 __all__ = ["ConnectionReply", "Dispatcher", "Observer"]
@@ -148,11 +148,8 @@ class Dispatcher:
             request.service = service
             if message.has_data_set:
                 request.sink = service.begin(request)
-        except DimseError as error:
-            request.refusal = error
         except Exception as error:
-            _log_fault(message, peer, error)
-            request.refusal = DimseError(f"internal error: {type(error).__name__}")
+            request.refusal = _refusal(message, peer, error)
         if request.refusal is not None:
             request.sink = Discard()
         if self._budget is not None and isinstance(request.sink, BoundedBuffer):
@@ -160,16 +157,24 @@ class Dispatcher:
         return request
 
     def answer_at_once(self, connection: Connection, request: Request) -> bool:
-        """Perform and answer a request that nothing is awaited for; False: it is to be ``perform``ed."""
+        """Perform and answer a request that nothing is awaited for; False: it is to be ``perform``ed. Never raises."""
         message = request.message
         service = self._immediate.get(message.context.abstract_syntax)
         if service is None or request.refusal is not None or message.has_data_set or not connection.can_answer_at_once:
             return False
         started = time.perf_counter()
-        status = service.answer(request)
+        comment = ""
+        try:
+            status = service.answer(request)
+        except Exception as error:
+            request.refusal = _refusal(message, request.peer, error)
+            return False
         _forget(connection, request)
-        connection.send_at_once(message.context.context_id, response_to(message, status))
-        self._account(request, status, time.perf_counter() - started, "")
+        try:
+            connection.send_at_once(message.context.context_id, response_to(message, status))
+        except AssociationEnded as ended:  # by what came in the same bytes
+            comment = str(ended)
+        self._account(request, status, time.perf_counter() - started, comment)
         return True
 
     async def perform(self, connection: Connection, request: Request) -> None:
@@ -190,7 +195,7 @@ class Dispatcher:
             except AssociationEnded:
                 raise
             except Exception as error:
-                _log_fault(message, peer, error)
+                log_fault(log, f"{message.label} failed", _facts(peer), error)
                 comment = f"internal error: {type(error).__name__}"
                 await reply(Status.PROCESSING_FAILURE, comment=comment)
         except AssociationEnded as ended:
@@ -233,12 +238,12 @@ def _forget(connection: Connection, request: Request) -> None:
         del connection.active[message_id]
 
 
-def _log_fault(message: Message, peer: Peer, error: Exception) -> None:
-    """Where it happened. What the exception says may quote a data set, and that is for DEBUG alone."""
-    frames = "".join(traceback.format_tb(error.__traceback__))
-    facts = _facts(peer) | {"why": type(error).__name__, "traceback": frames}
-    log.error("%s failed", message.label, extra=facts)
-    log.debug("%s failed: %s", message.label, error, extra=_facts(peer))
+def _refusal(message: Message, peer: Peer, error: Exception) -> DimseError:
+    """What ``error`` is answered with."""
+    if isinstance(error, DimseError):
+        return error
+    log_fault(log, f"{message.label} failed", _facts(peer), error)
+    return DimseError(f"internal error: {type(error).__name__}")
 
 
 def _facts(peer: Peer) -> dict[str, object]:
