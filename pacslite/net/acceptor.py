@@ -101,6 +101,7 @@ class Acceptor:
         )
         self._answers: dict[int, tuple[AAssociateRQ, Acceptance]] = {}
         self._operations = options.operations
+        self._awaited: dict[Connection, asyncio.Task[None]] = {}  # admission of those that must wait for it
         self._served: dict[Connection, _Served] = {}
 
     @property
@@ -117,7 +118,7 @@ class Acceptor:
             if isinstance(grant, Refusal):
                 self._refuse(connection, request, grant)
             elif self._identity.needs_time(request) or self._must_wait(request):
-                connection.server = asyncio.create_task(self._admit_later(connection, request, grant))
+                self._awaited[connection] = asyncio.create_task(self._admit_later(connection, request, grant))
             else:
                 self._admit(connection, request, grant, self._identity.verify(request))
         except Exception as error:
@@ -147,6 +148,9 @@ class Acceptor:
 
     def ended(self, connection: Connection) -> None:
         """The association is over, or there was none; who performs something on it concludes when that is done."""
+        awaited = self._awaited.pop(connection, None)
+        if awaited is not None:
+            awaited.cancel()
         if connection.server is None:
             self._conclude(connection)
 
@@ -173,21 +177,22 @@ class Acceptor:
         )
 
     async def _admit_later(self, connection: Connection, request: AAssociateRQ, grant: Grant) -> None:
+        """Admit when its user is known and the services are there; cancelled when the connection ends before."""
         try:
             verify = self._identity.verify
             waits = self._identity.needs_time(request)
             identity = await asyncio.to_thread(verify, request) if waits else verify(request)
             if isinstance(identity, Identity) and self._must_wait(request):
                 await self._ready.wait()
-            if connection.over is None:
-                self._admit(connection, request, grant, identity)
-            served = self._served.get(connection)
-            if served is not None:
-                await self._perform_requests(connection, served)
+            del self._awaited[connection]
+            self._admit(connection, request, grant, identity)
+        except asyncio.CancelledError:
+            if self._awaited.pop(connection, None) is not None:  # not by its end
+                connection.abort("the server is stopping")
+            raise
         except Exception as error:
+            self._awaited.pop(connection, None)
             self._fail(connection, error)
-        finally:
-            self._leave(connection)
 
     def _admit(self, connection: Connection, request: AAssociateRQ, grant: Grant, identity: Identity | Refusal) -> None:
         if isinstance(identity, Refusal):
