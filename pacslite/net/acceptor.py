@@ -18,6 +18,7 @@ from pacslite.net.ended import (
     AssociationReleased,
     TimedOut,
 )
+from pacslite.net.fault import log_fault
 from pacslite.net.identity import Identity, IdentityVerifier
 from pacslite.net.limits import Limits
 from pacslite.upper_layer.negotiation import Acceptance, AcceptorPolicy, Negotiated, check_request, negotiate
@@ -245,6 +246,14 @@ class Acceptor:
         """Perform what is asked, as many requests at once as were negotiated, until there will be no more."""
         window = served.window
         running: set[asyncio.Task[None]] = set()
+
+        def performed(task: asyncio.Task[None]) -> None:
+            running.discard(task)
+            error = None if task.cancelled() else task.exception()
+            if isinstance(error, Exception):
+                self._fail(connection, error)
+            self._dismiss_if_draining(connection)
+
         try:
             while (request := await connection.next_request()) is not None:
                 if window > 1 and request.message.command_field in _CONCURRENT:
@@ -252,7 +261,7 @@ class Acceptor:
                         await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                     task = asyncio.create_task(self._dispatcher.perform(connection, request))
                     running.add(task)
-                    task.add_done_callback(running.discard)
+                    task.add_done_callback(performed)
                 else:
                     await self._dispatcher.perform(connection, request)
                 self._dismiss_if_draining(connection)
@@ -268,8 +277,11 @@ class Acceptor:
             connection.abort("the server is stopping", close_within=1.0)
 
     def _fail(self, connection: Connection, error: Exception) -> None:
-        log.error("association failed", extra=_facts(connection), exc_info=error)
-        connection.abort("internal error")
+        log_fault(log, "association failed", _facts(connection), error)
+        if connection in self._served or connection.over is not None:
+            connection.abort("internal error")
+        else:
+            connection.reject(AAssociateRJ(2, 1, 1), "rejected: internal error")
 
     def _leave(self, connection: Connection) -> None:
         """Its task ends."""
@@ -288,7 +300,7 @@ class Acceptor:
                 log.log(level, "association ended", extra=facts | {"requests": served.requests, "why": str(over)})
         elif isinstance(over, AssociationRejectedError):  # by the upper layer itself, AE-6
             _log_rejected(_facts(connection), over.result, over.source, over.reason, "protocol version")
-        elif not isinstance(over, AssociationRefused):
+        elif not isinstance(over, AssociationRefused) and connection.association_id:  # else it was not let in
             level = logging.DEBUG if over is None else _LEVELS.get(type(over), logging.DEBUG)
             if log.isEnabledFor(level):
                 log.log(level, "no association", extra=_facts(connection) | {"why": str(over)})

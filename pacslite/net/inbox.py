@@ -5,6 +5,7 @@ its request. What is not taken is bounded: then the peer is no longer read.
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 
@@ -13,10 +14,13 @@ from pacslite.dimse.reader import BoundedBuffer, DataSetSink, Discard, MessageEr
 from pacslite.dimse.service import ReadFlow, Request
 from pacslite.net.ended import AssociationEnded
 from pacslite.net.exchange import Exchange, Exchanges
+from pacslite.net.fault import log_fault
 from pacslite.upper_layer.events import Fragment
 from pacslite.upper_layer.negotiation import AcceptedContext
 
 __all__ = ["Inbox"]
+
+log = logging.getLogger("pacslite.association")
 
 _RESPONSE_LIMIT = 16_777_216  # bytes of an identifier in a response to us
 _RESPONSE_BACKLOG = 1_000  # responses not taken yet, at which we stop reading
@@ -104,12 +108,12 @@ class Inbox:
         """The association is over: nothing of what has not been performed remains, and nobody waits any more."""
         self._over = True
         if self._reader is not None:
-            self._reader.abort()
+            self._tell(self._reader.abort)
         for request in [*self.active.values()]:
-            request.abandon()
+            self._tell(request.abandon)
         for request in self._requests:
             if request.sink is not None:
-                request.sink.abort()
+                self._tell(request.sink.abort)
         self._requests.clear()
         self.exchanges.end(why)
         self._wake()
@@ -154,6 +158,13 @@ class Inbox:
         return response
 
     # private
+
+    def _tell(self, of_the_end: Callable[[], None]) -> None:
+        """A service that fails at it keeps nobody else from hearing of the end."""
+        try:
+            of_the_end()
+        except Exception as error:
+            log_fault(log, "a service failed at the end of an association", {}, error)
 
     def _begin_message(self, message: Message) -> DataSetSink:
         """The sink of a data set that is about to arrive."""
