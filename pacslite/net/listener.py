@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pacslite.budget import Budget
 from pacslite.net.acceptor import Acceptor
 from pacslite.net.connection import Connection, receive_buffer
+from pacslite.net.fault import log_fault
 from pacslite.net.limits import Limits
 from pacslite.net.sending import Sending
 from pacslite.net.sockets import listening_sockets
@@ -118,7 +119,8 @@ class Listener:
             door.close()
         self._servers.clear()
         self._doors.clear()
-        for handshake in self._handshakes:
+        handshakes = [*self._handshakes]
+        for handshake in handshakes:
             handshake.cancel()
         for connection in list(self._connections):
             if not connection.active:
@@ -132,6 +134,8 @@ class Listener:
             if connection.server is not None:
                 connection.server.cancel()
         await self._wait(_DISMISSAL_SECONDS)
+        if handshakes:
+            await asyncio.wait(handshakes, timeout=_DISMISSAL_SECONDS)
 
     @property
     def connections(self) -> int:
@@ -183,31 +187,41 @@ class Listener:
                 self._log_refusal(host, why)
                 continue
             one.setblocking(False)
-            task = loop.create_task(self._shake_hands(one, host, tls()))
-            self._handshakes.add(task)
-            task.add_done_callback(self._handshakes.discard)
+            self._begin_handshake(one, host, tls)
 
     def _reopen(self, door: socket.socket, tls: Callable[[], ssl.SSLContext]) -> None:
         if door.fileno() >= 0:
             asyncio.get_running_loop().add_reader(door.fileno(), self._accept, door, tls)
 
-    async def _shake_hands(self, one: socket.socket, host: str, context: ssl.SSLContext) -> None:
+    def _begin_handshake(self, one: socket.socket, host: str, tls: Callable[[], ssl.SSLContext]) -> None:
+        connection = self._protocol()
+        task = asyncio.get_running_loop().create_task(self._shake_hands(connection, one, host, tls))
+
+        def ended(_: asyncio.Task[None]) -> None:
+            self._handshakes.discard(task)
+            if not connection.association_id:  # not ``connected``, so that no ``closed`` will give its place back
+                self._limits.disconnect(host)
+                one.close()
+
+        self._handshakes.add(task)
+        task.add_done_callback(ended)
+
+    async def _shake_hands(
+        self, connection: Connection, one: socket.socket, host: str, tls: Callable[[], ssl.SSLContext]
+    ) -> None:
         seconds = self._timeouts.tls_handshake_seconds
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
-                self._protocol,
+                lambda: connection,
                 one,
-                ssl=context,
+                ssl=tls(),
                 ssl_handshake_timeout=seconds,
                 ssl_shutdown_timeout=seconds,
             )
         except OSError as error:
-            self._limits.disconnect(host)
             log.warning("TLS handshake failed", extra={"peer": host, "why": tls_problem(error)})
-        except asyncio.CancelledError:
-            self._limits.disconnect(host)
-            one.close()
-            raise
+        except Exception as error:
+            log_fault(log, "TLS handshake failed", {"peer": host}, error)
 
     # private
 

@@ -1,6 +1,7 @@
 """TLS by PS3.15 §B.12 and §B.13: versions, suites, mutual authentication, reload, and failures that say why."""
 
 import asyncio
+import contextlib
 import datetime as dt
 import logging
 import os
@@ -25,7 +26,7 @@ from pacslite.net.timeouts import Timeouts
 from pacslite.net.tls import Certificates, TlsError, TlsOptions, certificate_names, tls_problem
 from pacslite.upper_layer.items import PresentationContext
 from pacslite.upper_layer.pdu import AAssociateRQ
-from tests.support.raw import read_to_end
+from tests.support.raw import command, p_data, pdv, read_to_end
 from tests.support.site import Finder, MakeSite, Site
 from tests.support.wire import (
     CT_IMAGE,
@@ -584,3 +585,79 @@ def test_problems_in_words() -> None:
     assert tls_problem(error) == "TLS failed"
     assert tls_problem(ConnectionAbortedError()) == "handshake aborted"
     assert tls_problem(ConnectionResetError()) == "connection closed during the handshake"
+
+
+# stopping
+
+
+@pytest.mark.parametrize("when", ["accepted", "begun", "done", "associated", "storing"])
+async def test_stopping_in_a_handshake_and_after_it(
+    make_site: MakeSite, files: Files, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever has become of it: its place is given back, once, and its socket is closed."""
+    monkeypatch.setattr("pacslite.net.listener._DISMISSAL_SECONDS", 0.1)
+    site = await secure_site(make_site, Certificates(files.options()))
+    listener = site.listener
+    stopping: list[asyncio.Task[None]] = []
+
+    def stop() -> None:
+        stopping.append(asyncio.create_task(listener.stop(0.1)))
+
+    def cancel() -> None:
+        for handshake in listener._handshakes:
+            handshake.cancel()
+
+    if when == "accepted":  # its task has not begun
+        begin = listener._begin_handshake
+
+        def begun(*details: Any) -> None:
+            begin(*details)
+            cancel()
+
+        monkeypatch.setattr(listener, "_begin_handshake", begun)
+    elif when == "done":  # and nobody has been told yet
+        connected = listener.connected
+
+        def shaken(connection: Connection) -> None:
+            connected(connection)
+            cancel()
+
+        monkeypatch.setattr(listener, "connected", shaken)
+    with socket.create_connection(("127.0.0.1", site.port)) as one:
+        if when == "begun":
+            await asyncio.sleep(0.05)
+        elif when != "accepted":
+            one.setblocking(False)
+            reader, writer = await asyncio.open_connection(sock=one, ssl=client(), server_hostname="127.0.0.1")
+            if when in ("associated", "storing"):
+                writer.write(associate_request(CONTEXTS, "PACSLITE", "WS7", 16_384))
+                assert await reader.readexactly(1) == b"\x02"
+            if when == "storing":
+                site.storage.go = asyncio.Event()
+                request = command(0x0001, sop_class=CT_IMAGE, sop_instance="1.2.3", has_data=True)
+                writer.write(p_data(pdv(3, 3, request), pdv(3, 2, b"abcd")))
+            await asyncio.sleep(0.05)
+        else:
+            await asyncio.sleep(0.05)
+        stop()
+        async with asyncio.timeout(5):
+            await stopping[0]
+        site.assert_clean()
+        if when not in ("accepted", "begun"):
+            await read_to_end(reader)
+            writer.transport.abort()
+        else:
+            one.settimeout(2)
+            with contextlib.suppress(ConnectionError):
+                assert one.recv(100) == b""
+    assert not listener._handshakes
+
+
+async def test_a_context_that_cannot_be_given_closes_the_connection(make_site: MakeSite) -> None:
+    """And gives its place back."""
+    site = make_site(tls=lambda: 1 // 0, timeouts=QUICK)
+    await site.start()
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+    assert await read_to_end(reader) == b""
+    writer.close()
+    site.assert_clean()
