@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from pacslite.net.ended import (
     TimedOut,
 )
 from pacslite.net.fault import log_fault
+from pacslite.net.flood import FloodLog
 from pacslite.net.identity import Identity, IdentityVerifier
 from pacslite.net.limits import Limits
 from pacslite.upper_layer.negotiation import Acceptance, AcceptorPolicy, Negotiated, check_request, negotiate
@@ -104,6 +106,7 @@ class Acceptor:
         self._operations = options.operations
         self._awaited: dict[Connection, asyncio.Task[None]] = {}  # admission of those that must wait for it
         self._served: dict[Connection, _Served] = {}
+        self._rejected = FloodLog(log, time.monotonic)
 
     @property
     def associations(self) -> int:
@@ -229,7 +232,7 @@ class Acceptor:
 
     def _refuse(self, connection: Connection, request: AAssociateRQ, refusal: Refusal) -> None:
         codes = refusal.result, refusal.source, refusal.reason
-        _log_rejected(_facts(connection, request.calling_ae_title), *codes, refusal.why)
+        self._log_rejected(connection, request.calling_ae_title, *codes, refusal.why)
         connection.reject(AAssociateRJ(*codes), f"rejected: {refusal.why}")
 
     # private: the association
@@ -299,11 +302,17 @@ class Acceptor:
                 facts = _facts(connection, served.peer.calling_ae_title)
                 log.log(level, "association ended", extra=facts | {"requests": served.requests, "why": str(over)})
         elif isinstance(over, AssociationRejectedError):  # by the upper layer itself, AE-6
-            _log_rejected(_facts(connection), over.result, over.source, over.reason, "protocol version")
+            self._log_rejected(connection, "", over.result, over.source, over.reason, "protocol version")
         elif not isinstance(over, AssociationRefused) and connection.association_id:  # else it was not let in
             level = logging.DEBUG if over is None else _LEVELS.get(type(over), logging.DEBUG)
             if log.isEnabledFor(level):
                 log.log(level, "no association", extra=_facts(connection) | {"why": str(over)})
+
+    def _log_rejected(
+        self, connection: Connection, ae_title: str, result: int, source: int, reason: int, why: str
+    ) -> None:
+        facts = _facts(connection, ae_title) | {"reason": f"{result}/{source}/{reason}", "why": why}
+        self._rejected.warning(connection.host, "association rejected", facts)
 
 
 def _facts(connection: Connection, ae_title: str = "") -> dict[str, object]:
@@ -321,10 +330,6 @@ def _log_accepted(peer: Peer, request: AAssociateRQ, negotiated: Negotiated) -> 
     if peer.user:
         facts["user"] = peer.user
     log.info("association accepted", extra=facts)
-
-
-def _log_rejected(facts: dict[str, object], result: int, source: int, reason: int, why: str) -> None:
-    log.warning("association rejected", extra=facts | {"reason": f"{result}/{source}/{reason}", "why": why})
 
 
 def _uid_bytes(request: AAssociateRQ) -> int:

@@ -7,6 +7,7 @@ import itertools
 import logging
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from pacslite.budget import Budget
 from pacslite.net.acceptor import Acceptor
 from pacslite.net.connection import Connection, receive_buffer
 from pacslite.net.fault import log_fault
+from pacslite.net.flood import FloodLog
 from pacslite.net.limits import Limits
 from pacslite.net.sending import Sending
 from pacslite.net.sockets import listening_sockets
@@ -83,8 +85,8 @@ class Listener:
         self._emptied = asyncio.Event()
         self._ids = itertools.count(1)
         self._draining = False
-        self._refused = 0
-        self._refusal_logged = float("-inf")
+        self._refused = FloodLog(log, time.monotonic, lines=1, lines_per_second=1.0)
+        self._no_handshake = FloodLog(log, time.monotonic)
 
     async def start(self, endpoints: list[Endpoint]) -> list[int]:
         """Listen; gives the ports (of an endpoint with port 0 the one that the system chose).
@@ -148,7 +150,7 @@ class Listener:
         if connection.certificate_names is None:
             why = "the server is stopping" if self._draining else self._limits.connect(connection.host)
             if why:
-                self._log_refusal(connection.host, why)
+                self._refused.warning(connection.host, "connection refused", {"peer": connection.host, "why": why})
                 connection.drop()
                 return
         connection.association_id = f"{next(self._ids):04x}"
@@ -184,7 +186,7 @@ class Listener:
             why = self._limits.connect(host)
             if why:
                 one.close()
-                self._log_refusal(host, why)
+                self._refused.warning(host, "connection refused", {"peer": host, "why": why})
                 continue
             one.setblocking(False)
             self._begin_handshake(one, host, tls)
@@ -219,7 +221,7 @@ class Listener:
                 ssl_shutdown_timeout=seconds,
             )
         except OSError as error:
-            log.warning("TLS handshake failed", extra={"peer": host, "why": tls_problem(error)})
+            self._no_handshake.warning(host, "TLS handshake failed", {"peer": host, "why": tls_problem(error)})
         except Exception as error:
             log_fault(log, "TLS handshake failed", {"peer": host}, error)
 
@@ -251,11 +253,3 @@ class Listener:
         self._limits.disconnect(connection.host)
         if not self._connections:
             self._emptied.set()
-
-    def _log_refusal(self, host: str, why: str) -> None:
-        """A flood is not answered by a flood of lines."""
-        self._refused += 1
-        now = asyncio.get_running_loop().time()
-        if now - self._refusal_logged >= 1.0:
-            log.warning("connection refused", extra={"peer": host, "why": why, "count": self._refused})
-            self._refusal_logged, self._refused = now, 0

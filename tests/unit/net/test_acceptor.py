@@ -95,6 +95,16 @@ async def test_rejections_of_unsound_requests(
     assert vars(line)["reason"] == "/".join(map(str, codes))
 
 
+async def test_a_peer_that_is_rejected_without_end_does_not_fill_the_log(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(100):
+        with pytest.raises(RejectedError):
+            await Wire.associate(site.port, CONTEXTS, called="OTHER")
+    lines = [record for record in caplog.records if record.message == "association rejected"]
+    assert 20 <= len(lines) < 60
+
+
 async def test_other_bits_of_the_protocol_version_are_other_versions(site: Site) -> None:
     """PS3.8 §9.3.2: bit 0 only is tested."""
     reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
