@@ -28,7 +28,7 @@ from pacslite.net.exchange import Exchange
 from pacslite.net.inbox import Inbox
 from pacslite.net.outflow import Outflow
 from pacslite.net.sending import Sending
-from pacslite.net.sockets import tune
+from pacslite.net.sockets import Acknowledgements, tune
 from pacslite.net.timeouts import Timeouts
 from pacslite.net.timers import Artim, Silence, Timer, Waiting
 from pacslite.net.tls import certificate_names
@@ -99,7 +99,7 @@ class Connection(asyncio.BufferedProtocol):
         self._budget = budget
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._socket: socket.socket | None = None
+        self._acknowledgements: Acknowledgements | None = None  # of a peer on a network
         self._outflow = Outflow(
             self._loop,
             association,
@@ -132,7 +132,7 @@ class Connection(asyncio.BufferedProtocol):
         if handle is not None and handle.family != socket.AF_UNIX:
             if self.association.is_requestor:  # an accepted one has it from the socket that listens
                 tune(handle, self._timeouts)
-            self._socket = handle
+            self._acknowledgements = Acknowledgements(handle)
         if has_tls:
             self.certificate_names = certificate_names(transport.get_extra_info("peercert") or {})
         self._user.connected(self)
@@ -160,10 +160,8 @@ class Connection(asyncio.BufferedProtocol):
                     self.abort(str(error), error.reason)
         if stepped:
             self._after_step()
-        elif not complete and self._socket is not None:
-            # A peer that writes PDU headers and bodies apart without TCP_NODELAY (DCMTK) sends the body when the header
-            # is acknowledged: our delayed acknowledgement would cost it 40 ms a message. The kernel forgets the option.
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        elif not complete and self._acknowledgements is not None:
+            self._acknowledgements.hasten()
 
     def eof_received(self) -> bool:
         """A half-closed peer can ask no more: the association is over (PS3.8 §9.2, Evt17)."""
@@ -176,7 +174,9 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self._lost(f"connection lost: {exc}" if exc else "connection closed by the peer")
         self._artim.close()
-        self._transport = self._socket = None
+        if self._acknowledgements is not None:
+            self._acknowledgements.close()
+        self._transport = self._acknowledgements = None
         self._outflow.disconnect()
         for waiter in self._waiting_for_close:
             if not waiter.done():

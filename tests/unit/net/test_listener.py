@@ -158,8 +158,8 @@ async def test_accepted_connections_are_tuned_too(site: Site) -> None:
     """They inherit it from the socket that listens."""
     async with await Wire.associate(site.port, CONTEXTS):
         (connection,) = site.listener._connections
-        accepted = connection._socket
-        assert accepted is not None
+        assert connection._transport is not None
+        accepted = connection._transport.get_extra_info("socket")
         assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
         assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
         assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000
