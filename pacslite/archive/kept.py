@@ -9,7 +9,8 @@ All public attributes of a header are kept, but for values over 64 KiB, which th
 """
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from pacslite.archive.keys import KEY_OF_TAG, Level, level_of
@@ -36,6 +37,7 @@ _LIMIT = (
     1 << 20
 )  # of a level of an instance: a thousand times what a slice has; only who wants to fill the index meets it
 _PLAIN_LIMIT = 8192  # more is functional groups, overlays or a report, and shrinks to a tenth; a slice has 500 bytes
+_MOST_REMEMBERED = 512  # tags of a header
 _DEFLATED = 0x80
 _CHARSET = 0x00080005
 
@@ -76,8 +78,15 @@ _UPPER = frozenset(PATIENT_MODULES) | frozenset(STUDY_MODULES) | frozenset(SERIE
 _NOT_KEPT = _UPPER | frozenset(KEY_OF_TAG) | {_CHARSET}
 
 
-def _image_tags(scan: HeaderScanner) -> list[int]:
-    return sorted(tag for tag in scan.elements if not tag & 0x10000 and tag not in _NOT_KEPT)  # odd groups are private
+def _image_tags(scan: HeaderScanner) -> Sequence[int]:
+    tags = scan.tags
+    return _kept_of(tags) if len(tags) <= _MOST_REMEMBERED else _kept_of.__wrapped__(tags)
+
+
+@lru_cache(256)
+def _kept_of(tags: tuple[int, ...]) -> tuple[int, ...]:
+    """Those of a header that belong to its image; a device sends thousands of headers with the same tags."""
+    return tuple(sorted(tag for tag in tags if not tag & 0x10000 and tag not in _NOT_KEPT))  # odd groups are private
 
 
 def _within_limit(scan: HeaderScanner, tags: Iterable[int]) -> bytes:

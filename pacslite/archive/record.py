@@ -9,6 +9,7 @@ import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from pacslite.archive.kept import encode_kept
@@ -26,8 +27,8 @@ Value = str | int | bytes | None
 _ASCII_VRS = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI"})  # PS3.5 §6.1.2.2: no character set
 _TRAILING_ONLY = frozenset({"LT", "ST", "UT"})  # leading spaces are part of these
 _LONGEST_UID = 255  # PS3.5 §9.1 allows 64
+_REMEMBERED_UID = 64
 _UID_TAGS = (0x00080016, 0x00080018, 0x0020000D, 0x0020000E, 0x00100020, 0x00100021)
-_UID_NAMES = ("SOP Class UID", "SOP Instance UID", "Study Instance UID", "Series Instance UID")
 
 
 class DataSetMismatch(DimseError):
@@ -102,8 +103,11 @@ def make_record(
         DataSetMismatch: SOP Class or SOP Instance UID is not the command's (PS3.7 §9.1.1.1), or is missing.
         DataSetError: A UID is no text.
     """
-    *uids, patient_id, issuer = scan.values(_UID_TAGS)
-    in_class, in_instance, study, series = map(_uid, _UID_NAMES, uids)
+    sop_class, sop_instance, of_study, of_series, patient_id, issuer = scan.values(_UID_TAGS)
+    in_class = _known_uid("SOP Class UID", sop_class)
+    in_instance = _uid("SOP Instance UID", sop_instance)
+    study = _known_uid("Study Instance UID", of_study)
+    series = _known_uid("Series Instance UID", of_series)
     if in_instance != sop_instance_uid:
         raise DataSetMismatch(
             "data set has another SOP Instance UID" if in_instance else "data set has no SOP Instance UID",
@@ -210,6 +214,11 @@ def _image_values(scan: HeaderScanner, sop_class_uid: str, sop_instance_uid: str
     return row
 
 
+def _known_uid(name: str, value: bytes | None) -> str:
+    """The same as ``_uid``, of what many instances have in common."""
+    return _uid(name, value) if value is None or len(value) > _REMEMBERED_UID else _short_uid(name, value)
+
+
 def _uid(name: str, value: bytes | None) -> str:
     """A UID as text, padding gone. Anything printable is let in: a peer's odd UID is its name nevertheless."""
     if not value:
@@ -218,6 +227,9 @@ def _uid(name: str, value: bytes | None) -> str:
     if text:
         check_uid(name, text)
     return text
+
+
+_short_uid = lru_cache(1024)(_uid)
 
 
 def _stand_in(level: str, of: str) -> str:

@@ -8,6 +8,7 @@ room for it can be left before the data set has arrived, and the header written 
 import os
 import struct
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 from pacslite.errors import PacsliteError
@@ -32,6 +33,7 @@ PRIVATE_CREATOR_UID = "2.25.225055889314196305492347342065272859905"
 _MAGIC = b"PLF1"  # the version is the last character: another layout gets another one
 _PRIVATE = struct.Struct("<4sQ16s")
 _SHORT = struct.Struct("<HH2sH")  # PS3.5 Table 7.1-2; file meta is always Explicit VR Little Endian
+_GROUP_LENGTH = struct.Struct("<HH2sHI")
 _LONG = struct.Struct("<HH2sHI")  # PS3.5 Table 7.1-1
 _LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
 _PREAMBLE = bytes(128) + b"DICM"  # never the sender's: a preamble may be a program (PS3.10 §7.5)
@@ -64,22 +66,22 @@ def encode_file_meta(
     *, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, source_ae_title: str, private: bytes
 ) -> bytes:
     """Encode preamble, prefix and group 0002; the data set follows at once. ``private`` is (0002,0102)'s value."""
-    group = b"".join(
+    before, after = _around_instance(sop_class_uid, transfer_syntax_uid, source_ae_title)
+    instance = _element(0x0003, b"UI", sop_instance_uid, b"\0")
+    if len(private) % 2:
+        private += b"\0"
+    length = len(before) + len(instance) + len(after) + _LONG.size + len(private)
+    return b"".join(
         (
-            _LONG.pack(2, 0x0001, b"OB", 0, 2),
-            b"\0\1",
-            _element(0x0002, b"UI", sop_class_uid, b"\0"),
-            _element(0x0003, b"UI", sop_instance_uid, b"\0"),
-            _element(0x0010, b"UI", transfer_syntax_uid, b"\0"),
-            _IMPLEMENTATION,
-            _element(0x0016, b"AE", source_ae_title, b" "),
-            _PRIVATE_CREATOR,
-            _LONG.pack(2, 0x0102, b"OB", 0, len(private) + len(private) % 2),
+            _PREAMBLE,
+            _GROUP_LENGTH.pack(2, 0, b"UL", 4, length),
+            before,
+            instance,
+            after,
+            _LONG.pack(2, 0x0102, b"OB", 0, len(private)),
             private,
-            bytes(len(private) % 2),
         )
     )
-    return b"".join((_PREAMBLE, _SHORT.pack(2, 0, b"UL", 4), struct.pack("<I", len(group)), group))
 
 
 def file_meta_size(
@@ -161,6 +163,19 @@ def _walk(head: bytes) -> Iterator[tuple[int, bytes, int]]:
             raise FileMetaError(f"(0002,{element:04X}) at byte {at} has no VR")
         at = start + length
         yield element, head[start:at], at
+
+
+@lru_cache(256)
+def _around_instance(sop_class_uid: str, transfer_syntax_uid: str, source_ae_title: str) -> tuple[bytes, bytes]:
+    """What stands before and after (0003): the same for all that one device sends."""
+    before = _LONG.pack(2, 0x0001, b"OB", 0, 2) + b"\0\1" + _element(0x0002, b"UI", sop_class_uid, b"\0")
+    after = (
+        _element(0x0010, b"UI", transfer_syntax_uid, b"\0")
+        + _IMPLEMENTATION
+        + _element(0x0016, b"AE", source_ae_title, b" ")
+        + _PRIVATE_CREATOR
+    )
+    return before, after
 
 
 def _element(element: int, vr: bytes, text: str, padding: bytes) -> bytes:

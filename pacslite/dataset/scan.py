@@ -148,6 +148,11 @@ class HeaderScanner:
         return Elements(self._raw, self.explicit)
 
     @property
+    def tags(self) -> tuple[int, ...]:
+        """Of the top-level elements, in the order of their first appearance."""
+        return tuple(self._raw)
+
+    @property
     def charsets(self) -> tuple[str, ...]:
         """Values of Specific Character Set (0008,0005), unpadded; empty ones count (PS3.3 §C.12.1.1.2)."""
         value = self.get(0x00080005)
