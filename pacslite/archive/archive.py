@@ -23,6 +23,7 @@ from pacslite.archive.index.writer import IndexWriter, Totals
 from pacslite.archive.ingest import Ingest
 from pacslite.archive.instances.fileops import FileOperations
 from pacslite.archive.instances.filesystem import FilesystemStore
+from pacslite.archive.instances.header import is_header_of
 from pacslite.archive.instances.layout import InstancePath, instance_path
 from pacslite.archive.instances.protocol import InstanceFile
 from pacslite.archive.keys import Level
@@ -34,7 +35,7 @@ from pacslite.archive.record import check_uid
 from pacslite.archive.recovery import Recovered, Recovery
 from pacslite.archive.reference import InstanceRef
 from pacslite.archive.reindex import refuse_incomplete
-from pacslite.archive.settle import Settler, Unsettled
+from pacslite.archive.settle import Settler
 from pacslite.archive.space import SpaceGuard
 from pacslite.budget import Budget
 from pacslite.dataset.meta import read_file_meta
@@ -205,7 +206,7 @@ class Archive:
         fd = self._open_file(ref)
         try:
             head = os.pread(fd, ref.data_set_offset, 0)
-            if ref.digest in head:  # the file is the one that the reference was read for
+            if is_header_of(head, ref.digest):  # the file is the one that the reference was read for
                 return InstanceFile(fd, ref.transfer_syntax_uid, ref.data_set_offset, ref.data_set_length, ref.digest)
             meta = read_file_meta(fd)
             length = meta.data_set_length
@@ -219,24 +220,17 @@ class Archive:
     def _open_file(self, ref: InstanceRef) -> int:
         path = instance_path(ref.study_instance_uid, ref.series_instance_uid, ref.sop_instance_uid)
         arriving = self._settler.arriving(ref.sop_instance_uid)
-        if arriving is not None and (fd := self._open_arriving(arriving, ref)) is not None:
-            return fd
+        if arriving is not None:  # the reference is to it, or it is a duplicate that is refused
+            ways = [
+                partial(self._store.open_incoming, arriving.name),
+                partial(self._open_path, ref.sop_instance_uid, path),
+            ]
+            if not self._store.holds(arriving.name):
+                ways.reverse()  # a file that is refused is truncated, whoever reads it
+            for way in ways:
+                if (fd := _open_if_of(ref, way)) is not None:
+                    return fd
         return self._open_path(ref.sop_instance_uid, path)
-
-    def _open_arriving(self, arriving: Unsettled, ref: InstanceRef) -> int | None:
-        """The file whose row is being committed, if the reference is to it; it may be a duplicate that is refused."""
-        try:
-            fd = self._store.open_incoming(arriving.name)
-        except FileNotFoundError:
-            return None
-        try:
-            if ref.digest in os.pread(fd, ref.data_set_offset, 0):
-                return fd
-        except OSError:
-            os.close(fd)
-            raise
-        os.close(fd)
-        return None
 
     def _open_path(self, sop_instance_uid: str, path: InstancePath) -> int:
         for _ in range(3):  # settled, or replaced and settled, between the look and the open
@@ -288,3 +282,19 @@ class Archive:
     def unsettled(self) -> int:
         """Instances that are stored and not yet in their place."""
         return len(self._settler.all())
+
+
+def _open_if_of(ref: InstanceRef, way: Callable[[], int]) -> int | None:
+    """Open a file; None if it is not there, or not the one that the reference was read for."""
+    try:
+        fd = way()
+    except FileNotFoundError:
+        return None
+    try:
+        if is_header_of(os.pread(fd, ref.data_set_offset, 0), ref.digest):
+            return fd
+    except OSError:
+        os.close(fd)
+        raise
+    os.close(fd)
+    return None

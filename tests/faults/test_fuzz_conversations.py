@@ -52,8 +52,7 @@ class Alarms(logging.Handler):
         assert not _CONTROL.search(line), line
         if record.levelno < logging.ERROR:
             return
-        told = vars(record).get("traceback") or (str(record.exc_info[1]) if record.exc_info else "")
-        self.told.append(f"{record.name}: {record.getMessage()} {told}")
+        self.told.append(f"{record.name}: {line}")
 
 
 class Peer:

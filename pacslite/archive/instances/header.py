@@ -16,7 +16,7 @@ from pacslite.dataset.meta import (
     read_file_meta,
 )
 
-__all__ = ["encode_header", "header_size", "read_header"]
+__all__ = ["encode_header", "header_size", "is_header_of", "read_header"]
 
 _CRC_BYTES = 4
 _PRIVATE_BYTES = len(private_information(0, bytes(16))) + _CRC_BYTES
@@ -51,6 +51,14 @@ def header_size(*, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_ui
         source_ae_title=source_ae_title,
         private_size=_PRIVATE_BYTES,
     )
+
+
+def is_header_of(head: bytes, digest: bytes) -> bool:
+    """Say whether ``head`` is, to its last byte, the header of a data set with this digest.
+
+    The same data set from another sender has another header: its digest may stand within ``head`` too, elsewhere.
+    """
+    return head[-_CRC_BYTES - len(digest) : -_CRC_BYTES] == digest
 
 
 def read_header(fd: int) -> FileMeta:

@@ -1,6 +1,7 @@
 """The same instance, study or patient from several senders, and deletion and retrieval among them."""
 
 import asyncio
+import dataclasses
 import os
 import random
 from collections.abc import Sequence
@@ -10,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from pacslite.archive.archive import Archive
-from pacslite.archive.index.writer import PatientConflict
+from pacslite.archive.index.writer import Entry, PatientConflict
+from pacslite.archive.instances.journaled import JOURNALED_BYTES
+from pacslite.archive.instances.protocol import InstanceFile
 from pacslite.archive.keys import Level
 from pacslite.archive.outcome import DuplicateInstance, Stored
 from pacslite.errors import DimseError
@@ -96,6 +99,37 @@ async def test_duplicate(tmp_path: Path, policy: str, winner: int, restart: bool
     assert len(files_in(tmp_path)) == 1
     async with archive_in(tmp_path) as archive:
         assert read(archive, first.sop_instance_uid) == (first, second)[winner].data
+        await _clean(archive)
+
+
+@pytest.mark.parametrize("settled", [False, True])
+@pytest.mark.parametrize("length", [3000, JOURNALED_BYTES - 100])  # of the other with its header: too long a file
+@pytest.mark.parametrize("sender", ["SENDER", "S", "ANOTHER OF LONG"])  # whose header is as long, shorter, longer
+@pytest.mark.parametrize("same", [True, False])
+async def test_readers_beside_a_duplicate_that_arrives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sender: str, length: int, same: bool, settled: bool
+) -> None:
+    """At the moment when the index is asked, and refuses it: who opens the instance then gets what is stored."""
+    size = length - len(make_instance(1, size=0).data)
+    first = make_instance(1, size=size)
+    other = first if same else dataclasses.replace(first, data=first.data[:-1] + b"!")
+    async with archive_in(tmp_path) as archive:
+        await store(archive, first)
+        if settled:
+            await archive.settle()
+        opened: list[InstanceFile] = []
+        commit = archive._index.commit
+
+        def ask(entries: Sequence[Entry]) -> list[DimseError | None]:
+            opened.append(archive.open(reference(archive, first.sop_instance_uid)))
+            return commit(entries)
+
+        monkeypatch.setattr(archive._index, "commit", ask)
+        assert (await store(archive, other, source_ae_title=sender)).outcome == "duplicate"
+        assert bool(opened) is bool(JOURNAL.bytes)  # else it was looked up, and not even written
+        for file in opened:
+            assert os.pread(file.fd, file.data_set_length, file.data_set_offset) == first.data
+            os.close(file.fd)
         await _clean(archive)
 
 
