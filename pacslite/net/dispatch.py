@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from pacslite.budget import Budget
 from pacslite.dimse.command import CommandSet
-from pacslite.dimse.messages import Message, response_to
+from pacslite.dimse.messages import Message, plain_response, response_to
 from pacslite.dimse.reader import BoundedBuffer, Discard
 from pacslite.dimse.service import ImmediateService, Peer, Request, Service
 from pacslite.dimse.status import Status, is_failure, is_pending
@@ -73,16 +73,19 @@ class ConnectionReply:
         request, connection = self._request, self._connection
         if not is_pending(status):
             _forget(connection, request)  # a peer may use the Message ID again as soon as it has read this
+        self.status = status
+        message = request.message
+        if data_set is None and not (comment or offending or extra) and message.is_composite:
+            return await connection.send_command(message.context.context_id, plain_response(message, status))
         command = response_to(
-            request.message,
+            message,
             status,
             has_data_set=data_set is not None,
             comment=comment,
             offending=offending,
             extra=extra,
         )
-        self.status = status
-        await connection.send(request.message.context.context_id, command, data_set)
+        return await connection.send(message.context.context_id, command, data_set)
 
     async def batch(self, status: int, data_sets: Sequence[bytes]) -> None:
         connection, context_id = self._connection, self._request.message.context.context_id
@@ -160,7 +163,9 @@ class Dispatcher:
         """Perform and answer a request that nothing is awaited for; False: it is to be ``perform``ed. Never raises."""
         message = request.message
         service = self._immediate.get(message.context.abstract_syntax)
-        if service is None or request.refusal is not None or message.has_data_set or not connection.can_answer_at_once:
+        if service is None or request.refusal is not None or message.has_data_set or not message.is_composite:
+            return False
+        if not connection.can_answer_at_once:
             return False
         started = time.perf_counter()
         comment = ""
@@ -171,7 +176,7 @@ class Dispatcher:
             return False
         _forget(connection, request)
         try:
-            connection.send_at_once(message.context.context_id, response_to(message, status))
+            connection.send_at_once(message.context.context_id, plain_response(message, status))
         except AssociationEnded as ended:  # by what came in the same bytes
             comment = str(ended)
         self._account(request, status, time.perf_counter() - started, comment)

@@ -1,13 +1,16 @@
 """What messages say: PS3.7 §9.3, §10.3."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from pacslite.dimse.command import Tag
+from pacslite.dimse.command import Tag, encode_command
 from pacslite.dimse.messages import (
     NO_DATA_SET,
     CommandField,
     Message,
     cancel_request,
+    plain_response,
     request_command,
     response_to,
 )
@@ -60,6 +63,25 @@ def test_a_response_answers_its_request() -> None:
     assert answer[1] == 2
     assert not response.has_data_set
     assert Message(response_to(request, Status.PENDING, has_data_set=True), CONTEXT).has_data_set
+
+
+UIDS = st.text("0123456789.", max_size=64) | st.text(st.characters(max_codepoint=255), max_size=70)
+
+
+@given(
+    field=st.sampled_from([CommandField.C_STORE_RQ, CommandField.C_ECHO_RQ, CommandField.C_FIND_RQ]),
+    message_id=st.integers(0, 0xFFFF),
+    status=st.integers(0, 0xFFFF),
+    sop_class=UIDS,
+    sop_instance=UIDS,
+)
+def test_a_plain_response_is_the_same_in_fewer_steps(
+    field: CommandField, message_id: int, status: int, sop_class: str, sop_instance: str
+) -> None:
+    command = request_command(field, message_id, sop_class_uid=sop_class, sop_instance_uid=sop_instance)
+    request = Message(command, CONTEXT)
+    assert request.is_composite
+    assert plain_response(request, status) == encode_command(response_to(request, status))
 
 
 def test_a_cancel_has_no_message_id_of_its_own() -> None:
