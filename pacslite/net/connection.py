@@ -108,7 +108,9 @@ class Connection(asyncio.BufferedProtocol):
             broken=self.abort,
             stuck=self._peer_takes_nothing,
         )
-        self._artim = Artim(self._loop, timeouts.artim_seconds, self._artim_expired)
+        # One for both: ARTIM runs before an association and after it, and what silence is allowed counts in between
+        self._timer = Timer(self._loop, self._timer_fired)
+        self._artim = Artim(self._timer, timeouts.artim_seconds)
         self._silence: Silence | None = None
         self._inbox = Inbox(self._loop, partial(user.begin, self), partial(user.arrived, self), self, queue_bytes)
         self.active = self._inbox.active  # requests being received or performed, by message ID
@@ -173,7 +175,7 @@ class Connection(asyncio.BufferedProtocol):
             self._lost(f"connection lost: {exc.strerror}")
         else:
             self._lost(f"connection lost: {exc}" if exc else "connection closed by the peer")
-        self._artim.close()
+        self._timer.close()
         if self._acknowledgements is not None:
             self._acknowledgements.close()
         self._transport = self._acknowledgements = None
@@ -431,6 +433,7 @@ class Connection(asyncio.BufferedProtocol):
         self._inbox.open(self.negotiated.contexts)
         self._silence = Silence(
             self._loop,
+            self._timer,
             self,
             dimse_seconds=self._timeouts.dimse_seconds,
             idle_seconds=self._timeouts.idle_seconds,
@@ -470,6 +473,12 @@ class Connection(asyncio.BufferedProtocol):
         if association.close_requested:
             self._transport.close()
         self._artim.follow(association)
+
+    def _timer_fired(self) -> None:
+        if self._artim.is_running:
+            self._artim_expired()
+        elif self._silence is not None:
+            self._silence.look()
 
     def _artim_expired(self) -> None:
         self._end(TimedOut(f"nothing heard for {self._timeouts.artim_seconds:g} s (ARTIM)"))

@@ -42,12 +42,12 @@ class Limits:
     def connect(self, host: str) -> str:
         """Count a new connection; or say why it must be closed, and do not count it."""
         options = self.options
-        for count, associations, whose in (
-            (self._connections_in_all, options.associations, "in all"),
-            (self._connections.get(host, 0), options.associations_per_host, "of one host"),
-        ):
-            if associations and count >= 2 * associations + 100:
-                return f"{count} connections {whose}"
+        if options.associations and self._connections_in_all >= 2 * options.associations + 100:
+            return f"{self._connections_in_all} connections in all"
+        if options.associations_per_host:
+            count = self._connections.get(host, 0)
+            if count >= 2 * options.associations_per_host + 100:
+                return f"{count} connections of one host"
         self._connections_in_all += 1
         _increment(self._connections, host)
         return ""
@@ -74,13 +74,13 @@ class Limits:
     def admit(self, host: str, ae_title: str) -> Refusal | None:
         """Count a new association, or say why not: 2/3/2."""
         options = self.options
-        for count, limit, whose in (
-            (self._associations_in_all, options.associations, "in all"),
-            (self._associations.get(host, 0), options.associations_per_host, f"of host {host}"),
-            (self._ae_titles.get(ae_title, 0), options.associations_per_ae_title, f"of {ae_title}"),
-        ):
-            if limit and count >= limit:
-                return Refusal(2, 3, 2, f"{limit} associations {whose} are the limit")
+        if options.associations and self._associations_in_all >= options.associations:
+            return _too_many(options.associations, "in all")
+        if options.associations_per_host and self._associations.get(host, 0) >= options.associations_per_host:
+            return _too_many(options.associations_per_host, f"of host {host}")
+        limit = options.associations_per_ae_title
+        if limit and self._ae_titles.get(ae_title, 0) >= limit:
+            return _too_many(limit, f"of {ae_title}")
         self._associations_in_all += 1
         _increment(self._associations, host)
         _increment(self._ae_titles, ae_title)
@@ -90,6 +90,10 @@ class Limits:
         self._associations_in_all -= 1
         _decrement(self._associations, host)
         _decrement(self._ae_titles, ae_title)
+
+
+def _too_many(limit: int, whose: str) -> Refusal:
+    return Refusal(2, 3, 2, f"{limit} associations {whose} are the limit")
 
 
 def _increment(counts: dict[str, int], key: str) -> None:

@@ -77,29 +77,27 @@ class Artim:
     """The ARTIM timer: runs exactly while the association wants it (PS3.8 §9.1.5).
 
     Args:
-        expired: Called when it expires.
+        timer: Its owner's, who asks ``is_running`` when it fires. While ARTIM does not run, it may be another's.
     """
 
-    __slots__ = ("_seconds", "_starts", "_timer")
+    __slots__ = ("_seconds", "_starts", "_timer", "is_running")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float, expired: Callable[[], None]) -> None:
+    def __init__(self, timer: Timer, seconds: float) -> None:
         self._seconds = seconds
-        self._timer = Timer(loop, expired)
+        self._timer = timer
         self._starts = 0
+        self.is_running = False
 
     def follow(self, association: Association) -> None:
         """Start, restart or stop, as the last step of ``association`` has it."""
         if not association.artim_running:
-            self.stop()
+            if self.is_running:
+                self.is_running = False
+                self._timer.stop()
         elif association.artim_starts != self._starts:
+            self.is_running = True
             self._timer.start(self._seconds)
             self._starts = association.artim_starts
-
-    def stop(self) -> None:
-        self._timer.stop()
-
-    def close(self) -> None:
-        self._timer.close()
 
 
 class Waiting(Enum):
@@ -140,6 +138,7 @@ class Silence:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
+        timer: Timer,
         watched: Watched,
         *,
         dimse_seconds: float,
@@ -151,16 +150,17 @@ class Silence:
         self._dimse_seconds = dimse_seconds or _EVER
         self._idle_seconds = idle_seconds or _EVER
         self._too_long = too_long
-        self._timer = Timer(loop, self._look)
+        self._timer = timer
 
     def start(self) -> None:
         self._look_again(_EVER)
 
     def stop(self) -> None:
+        """The association is over. The timer may be ARTIM's by now."""
         self._watched = None
-        self._timer.close()
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """The timer has fired."""
         watched = self._watched
         if watched is None:
             return
