@@ -86,7 +86,7 @@ class Listener:
         self._ids = itertools.count(1)
         self._draining = False
         self._refused = FloodLog(log, time.monotonic, lines=1, lines_per_second=1.0)
-        self._no_handshake = FloodLog(log, time.monotonic)
+        self._no_handshake = FloodLog(log, time.monotonic, lines=100)  # scanners come by; who sets TLS up needs each
 
     async def start(self, endpoints: list[Endpoint]) -> list[int]:
         """Listen; gives the ports (of an endpoint with port 0 the one that the system chose).
