@@ -7,7 +7,17 @@ from typing import NamedTuple, TypeAlias
 
 from pacslite.errors import PacsliteError
 
-__all__ = ["ELEMENTS", "CommandError", "CommandSet", "Tag", "Value", "decode_command", "encode_command"]
+__all__ = [
+    "ELEMENTS",
+    "CommandError",
+    "CommandSet",
+    "Tag",
+    "Value",
+    "decode_command",
+    "encode_command",
+    "encode_uid",
+    "with_group_length",
+]
 
 Value: TypeAlias = int | str | tuple[int, ...]
 CommandSet: TypeAlias = dict[int, Value]
@@ -15,7 +25,6 @@ CommandSet: TypeAlias = dict[int, Value]
 _HEADER = struct.Struct("<HHI")
 _US = struct.Struct("<H")
 _US_ELEMENT = struct.Struct("<HHIH")
-_UL = struct.Struct("<I")
 _NO_TEXT = re.compile(r"[^ -\[\]-~]")
 _GROUP_LENGTH = struct.Struct("<HHII")
 
@@ -101,23 +110,33 @@ def encode_command(command: Mapping[int, Value]) -> bytes:
         if tag in _US_TAGS:
             parts.append(_US_ELEMENT.pack(0, tag, 2, value))
             continue
+        if tag in _UI_TAGS:
+            parts.append(encode_uid(tag, str(value)))
+            continue
         if tag in _TEXT_TAGS:
             text = str(value)
-            if tag in _UI_TAGS:
-                encoded = text.encode("latin-1", "replace")
-                encoded += b"\0" * (len(encoded) & 1)
+            if tag == Tag.ERROR_COMMENT:
+                encoded = _NO_TEXT.sub("?", text[:64]).encode("ascii")
             else:
-                if tag == Tag.ERROR_COMMENT:
-                    encoded = _NO_TEXT.sub("?", text[:64]).encode("ascii")
-                else:
-                    encoded = text[:16].encode("latin-1", "replace")
-                encoded += b" " * (len(encoded) & 1)
+                encoded = text[:16].encode("latin-1", "replace")
+            encoded += b" " * (len(encoded) & 1)
         else:
             tags = value if isinstance(value, tuple) else (int(value),)
             encoded = b"".join(struct.pack("<HH", at >> 16, at & 0xFFFF) for at in tags)
         parts.append(_HEADER.pack(0, tag, len(encoded)) + encoded)
-    body = b"".join(parts)
-    return _GROUP_LENGTH.pack(0, 0, 4, len(body)) + body
+    return with_group_length(b"".join(parts))
+
+
+def encode_uid(tag: int, uid: str) -> bytes:
+    """Encode an element of VR UI."""
+    encoded = uid.encode("latin-1", "replace")
+    encoded += b"\0" * (len(encoded) & 1)
+    return _HEADER.pack(0, tag, len(encoded)) + encoded
+
+
+def with_group_length(elements: bytes) -> bytes:
+    """Make encoded elements a command set."""
+    return _GROUP_LENGTH.pack(0, 0, 4, len(elements)) + elements
 
 
 def decode_command(data: bytes) -> CommandSet:

@@ -5,7 +5,7 @@ from enum import IntEnum
 from functools import lru_cache
 from struct import Struct
 
-from pacslite.dimse.command import CommandSet, Tag, Value
+from pacslite.dimse.command import CommandSet, Tag, Value, encode_uid, with_group_length
 from pacslite.upper_layer.negotiation import AcceptedContext
 
 __all__ = [
@@ -19,8 +19,6 @@ __all__ = [
     "response_to",
 ]
 
-_ELEMENT = Struct("<HHI")
-_GROUP_LENGTH = Struct("<HHII")
 _PLAIN = Struct("<" + 4 * "HHIH")
 NO_DATA_SET = 0x0101  # (0000,0800): any other value says that a data set follows (PS3.7 §9.3)
 _DATA_SET = 0x0001
@@ -195,30 +193,21 @@ def response_to(
 
 def plain_response(request: Message, status: int) -> bytes:
     """The same for a composite service (C-...), encoded, without a data set or a comment: at a third of the cost."""
-    tail = _uid_element(Tag.AFFECTED_SOP_INSTANCE_UID, request.sop_instance_uid) if request.sop_instance_uid else b""
-    head = _known_uid_element(Tag.AFFECTED_SOP_CLASS_UID, request.sop_class_uid) if request.sop_class_uid else b""
-    return b"".join(
-        (
-            _GROUP_LENGTH.pack(0, 0, 4, len(head) + _PLAIN.size + len(tail)),
-            head,
-            _PLAIN.pack(
-                0, Tag.COMMAND_FIELD, 2, request.command_field | _RESPONSE,
-                0, Tag.MESSAGE_ID_BEING_RESPONDED_TO, 2, request.message_id,
-                0, Tag.COMMAND_DATA_SET_TYPE, 2, NO_DATA_SET,
-                0, Tag.STATUS, 2, status,
-            ),
-            tail,
-        )
+    sop_class, sop_instance = request.sop_class_uid, request.sop_instance_uid
+    numbers = _PLAIN.pack(
+        0, Tag.COMMAND_FIELD, 2, request.command_field | _RESPONSE,
+        0, Tag.MESSAGE_ID_BEING_RESPONDED_TO, 2, request.message_id,
+        0, Tag.COMMAND_DATA_SET_TYPE, 2, NO_DATA_SET,
+        0, Tag.STATUS, 2, status,
     )  # fmt: skip
+    return with_group_length(
+        (_encode_known_uid(Tag.AFFECTED_SOP_CLASS_UID, sop_class) if sop_class else b"")
+        + numbers
+        + (encode_uid(Tag.AFFECTED_SOP_INSTANCE_UID, sop_instance) if sop_instance else b"")
+    )
 
 
-def _uid_element(tag: int, uid: str) -> bytes:
-    value = uid.encode("latin-1", "replace")
-    value += b"\0" * (len(value) & 1)
-    return _ELEMENT.pack(0, tag, len(value)) + value
-
-
-_known_uid_element = lru_cache(256)(_uid_element)
+_encode_known_uid = lru_cache(256)(encode_uid)
 
 
 def request_command(

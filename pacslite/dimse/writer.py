@@ -11,9 +11,10 @@ __all__ = ["Frames", "command_frames", "data_frames", "message_frames"]
 Frames: TypeAlias = list[bytes | memoryview]
 
 
-def command_frames(context_id: int, command: Mapping[int, Value], maximum_length: int) -> Frames:
-    """PDUs of a command set; ``maximum_length`` is the peer's (bytes, 0 = no limit)."""
-    return encode_p_data(context_id, True, encode_command(command), maximum_length)
+def command_frames(context_id: int, command: Mapping[int, Value] | bytes, maximum_length: int) -> Frames:
+    """PDUs of a command set, encoded or not; ``maximum_length`` is the peer's (bytes, 0 = no limit)."""
+    encoded = command if isinstance(command, bytes) else encode_command(command)
+    return encode_p_data(context_id, True, encoded, maximum_length)
 
 
 def data_frames(context_id: int, data: bytes | memoryview, maximum_length: int, *, is_last: bool) -> Frames:
@@ -22,7 +23,7 @@ def data_frames(context_id: int, data: bytes | memoryview, maximum_length: int, 
 
 
 def message_frames(
-    context_id: int, command: Mapping[int, Value], data: bytes | memoryview | None, maximum_length: int
+    context_id: int, command: Mapping[int, Value] | bytes, data: bytes | memoryview | None, maximum_length: int
 ) -> Frames:
     """PDUs of a whole message with a data set that is at hand, or none."""
     frames = command_frames(context_id, command, maximum_length)

@@ -15,7 +15,7 @@ from pacslite.dimse.command import Value
 from pacslite.dimse.messages import Message
 from pacslite.dimse.reader import MessageError
 from pacslite.dimse.service import DataSetSource, Request
-from pacslite.dimse.writer import Frames
+from pacslite.dimse.writer import Frames, command_frames
 from pacslite.net.ended import (
     AssociationAborted,
     AssociationEnded,
@@ -47,7 +47,7 @@ from pacslite.upper_layer.events import (
 )
 from pacslite.upper_layer.machine import State
 from pacslite.upper_layer.negotiation import Acceptance, AcceptedContext, Negotiated
-from pacslite.upper_layer.pdu import AAssociateRJ, encode_p_data
+from pacslite.upper_layer.pdu import AAssociateRJ
 
 __all__ = ["RECEIVE_BUFFER_SIZE", "Connection", "receive_buffer"]
 
@@ -333,18 +333,14 @@ class Connection(asyncio.BufferedProtocol):
     # Sending
 
     async def send(
-        self, context_id: int, command: Mapping[int, Value], source: DataSetSource | bytes | None = None
+        self, context_id: int, command: Mapping[int, Value] | bytes, source: DataSetSource | bytes | None = None
     ) -> None:
         """Send one message (see ``Outflow``)."""
         await self._outflow.send(context_id, command, source)
 
     def send_at_once(self, context_id: int, command: bytes) -> None:
         """Send an encoded command set, where ``can_answer_at_once``."""
-        self._outflow.write(encode_p_data(context_id, True, command, self.association.peer_maximum_length))
-
-    async def send_command(self, context_id: int, command: bytes) -> None:
-        """Send an encoded command set: a message without a data set."""
-        await self.send_frames(encode_p_data(context_id, True, command, self.association.peer_maximum_length))
+        self._outflow.write(command_frames(context_id, command, self.association.peer_maximum_length))
 
     async def send_frames(self, frames: Frames) -> None:
         """Send whole messages that are framed already."""

@@ -75,17 +75,19 @@ class ConnectionReply:
             _forget(connection, request)  # a peer may use the Message ID again as soon as it has read this
         self.status = status
         message = request.message
+        command: CommandSet | bytes
         if data_set is None and not (comment or offending or extra) and message.is_composite:
-            return await connection.send_command(message.context.context_id, plain_response(message, status))
-        command = response_to(
-            message,
-            status,
-            has_data_set=data_set is not None,
-            comment=comment,
-            offending=offending,
-            extra=extra,
-        )
-        return await connection.send(message.context.context_id, command, data_set)
+            command = plain_response(message, status)
+        else:
+            command = response_to(
+                message,
+                status,
+                has_data_set=data_set is not None,
+                comment=comment,
+                offending=offending,
+                extra=extra,
+            )
+        await connection.send(message.context.context_id, command, data_set)
 
     async def batch(self, status: int, data_sets: Sequence[bytes]) -> None:
         connection, context_id = self._connection, self._request.message.context.context_id

@@ -84,7 +84,6 @@ class Listener:
         self._connections: set[Connection] = set()
         self._emptied = asyncio.Event()
         self._ids = itertools.count(1)
-        self._draining = False
         self._refused = FloodLog(log, time.monotonic, lines=1, lines_per_second=1.0)
         self._no_handshake = FloodLog(log, time.monotonic, lines=100)  # scanners come by; who sets TLS up needs each
 
@@ -113,7 +112,7 @@ class Listener:
 
     async def stop(self, drain_seconds: float) -> None:
         """Accept no more; let running operations end within ``drain_seconds``, then abort them."""
-        self._draining = self._acceptor.draining = True
+        self._acceptor.draining = True
         for server in self._servers:
             server.close()
         for door in self._doors:
@@ -148,7 +147,7 @@ class Listener:
     def connected(self, connection: Connection) -> None:
         """Count it, if its handshake was not counted."""
         if connection.certificate_names is None:
-            why = "the server is stopping" if self._draining else self._limits.connect(connection.host)
+            why = "the server is stopping" if self._acceptor.draining else self._limits.connect(connection.host)
             if why:
                 self._refused.warning(connection.host, "connection refused", {"peer": connection.host, "why": why})
                 connection.drop()

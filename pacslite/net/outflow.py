@@ -99,7 +99,7 @@ class Outflow:
     # sending
 
     async def send(
-        self, context_id: int, command: Mapping[int, Value], source: DataSetSource | bytes | None = None
+        self, context_id: int, command: Mapping[int, Value] | bytes, source: DataSetSource | bytes | None = None
     ) -> None:
         """Send one message; no other is sent between its fragments (PS3.7 §6.3).
 
@@ -196,7 +196,7 @@ class Outflow:
             raise self._over
 
     async def _send_pieces(
-        self, context_id: int, command: Mapping[int, Value], source: DataSetSource, limit: int
+        self, context_id: int, command: Mapping[int, Value] | bytes, source: DataSetSource, limit: int
     ) -> None:
         frames = command_frames(context_id, command, limit)
         left = source.length
