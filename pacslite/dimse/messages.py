@@ -80,6 +80,7 @@ class Message:
         "command_field",
         "context",
         "has_data_set",
+        "is_response",
         "message_id",
         "sop_class_uid",
         "sop_instance_uid",
@@ -91,6 +92,7 @@ class Message:
         get = command.get  # here and not by the methods below: every message comes along
         field, message_id = get(0x00000100), get(0x00000110)
         self.command_field = field if isinstance(field, int) else 0
+        self.is_response = self.command_field & _RESPONSE != 0
         self.message_id = message_id if isinstance(message_id, int) else 0  # of a request; 0 where it is absent
         self.has_data_set = get(0x00000800, NO_DATA_SET) != NO_DATA_SET
         # affected, or requested
@@ -109,10 +111,6 @@ class Message:
     def is_composite(self) -> bool:
         """Of a DIMSE-C service, whose responses name neither an Event Type nor an Action Type."""
         return self.command_field < _NORMALIZED
-
-    @property
-    def is_response(self) -> bool:
-        return bool(self.command_field & _RESPONSE)
 
     @property
     def message_id_being_responded_to(self) -> int:

@@ -162,5 +162,5 @@ class Service(Protocol):
 class ImmediateService(Service, Protocol):
     """A service whose requests need no waiting: they are answered in the same breath, without a task."""
 
-    def answer(self, request: Request) -> int:
-        """Perform ``request``; gives the status of its one response, which has no data set."""
+    def answer(self, message: Message, peer: Peer) -> int:
+        """Perform the request that ``message`` is; gives the status of its one response, which has no data set."""

@@ -128,17 +128,26 @@ class Acceptor:
         except Exception as error:
             self._fail(connection, error)
 
+    def answered(self, connection: Connection, message: Message) -> bool:
+        """Perform a request that nothing is awaited for, and that is alone."""
+        try:
+            served = self._served[connection]
+            if not self._dispatcher.answer_at_once(connection, message, served.peer):
+                return False
+            served.requests += 1
+            self._dismiss_if_draining(connection)
+        except Exception as error:
+            self._fail(connection, error)
+        return True
+
     def begin(self, connection: Connection, message: Message) -> Request:
         return self._dispatcher.begin(connection, message, self._served[connection].peer)
 
     def arrived(self, connection: Connection, request: Request) -> None:
-        """Perform a request, or have it performed."""
+        """Have a request performed."""
         try:
             served = self._served[connection]
             served.requests += 1
-            if self._dispatcher.answer_at_once(connection, request):
-                self._dismiss_if_draining(connection)
-                return
             connection.queue(request)
             if connection.server is None:
                 connection.server = asyncio.create_task(self._serve(connection, served))

@@ -15,7 +15,7 @@ from pacslite.dimse.command import Value
 from pacslite.dimse.messages import Message
 from pacslite.dimse.reader import MessageError
 from pacslite.dimse.service import DataSetSource, Request
-from pacslite.dimse.writer import Frames, command_frames
+from pacslite.dimse.writer import Frames
 from pacslite.net.ended import (
     AssociationAborted,
     AssociationEnded,
@@ -47,7 +47,7 @@ from pacslite.upper_layer.events import (
 )
 from pacslite.upper_layer.machine import State
 from pacslite.upper_layer.negotiation import Acceptance, AcceptedContext, Negotiated
-from pacslite.upper_layer.pdu import AAssociateRJ
+from pacslite.upper_layer.pdu import AAssociateRJ, encode_p_data
 
 __all__ = ["RECEIVE_BUFFER_SIZE", "Connection", "receive_buffer"]
 
@@ -75,6 +75,12 @@ class Connection(asyncio.BufferedProtocol):
         sending: What peers have been sent and do not take (shared).
         queue_bytes: Data sets, in memory, of requests that wait for their turn, at which we stop reading.
     """
+
+    __slots__ = (
+        "_acknowledgements", "_artim", "_awaiting", "_budget", "_buffer", "_established", "_held", "_inbox", "_loop",
+        "_outflow", "_read_pauses", "_silence", "_timeouts", "_timer", "_transport", "_user", "_waiting_for_close",
+        "active", "association", "association_id", "certificate_names", "host", "last_heard", "over", "server",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -112,7 +118,7 @@ class Connection(asyncio.BufferedProtocol):
         self._timer = Timer(self._loop, self._timer_fired)
         self._artim = Artim(self._timer, timeouts.artim_seconds)
         self._silence: Silence | None = None
-        self._inbox = Inbox(self._loop, partial(user.begin, self), partial(user.arrived, self), self, queue_bytes)
+        self._inbox = Inbox(self._loop, self, user, queue_bytes)
         self.active = self._inbox.active  # requests being received or performed, by message ID
         self._awaiting = 0  # coroutines that wait for a response
         self._established: asyncio.Future[Negotiated] | None = None  # for who has requested it
@@ -171,10 +177,10 @@ class Connection(asyncio.BufferedProtocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if isinstance(exc, OSError) and exc.strerror:
-            self._lost(f"connection lost: {exc.strerror}")
+        if exc is None:
+            self._lost("connection closed by the peer")
         else:
-            self._lost(f"connection lost: {exc}" if exc else "connection closed by the peer")
+            self._lost(f"connection lost: {(isinstance(exc, OSError) and exc.strerror) or exc}")
         self._timer.close()
         if self._acknowledgements is not None:
             self._acknowledgements.close()
@@ -209,7 +215,7 @@ class Connection(asyncio.BufferedProtocol):
         """Answer the A-ASSOCIATE-RQ and be ready for messages."""
         self.association.accept(answer)
         self._after_step()
-        self._establish()
+        self._establish(answer.negotiated)
 
     def reject(self, answer: AAssociateRJ, why: str) -> None:
         self.association.reject(answer)
@@ -275,13 +281,17 @@ class Connection(asyncio.BufferedProtocol):
     # Requests of the peer
 
     @property
-    def can_answer_at_once(self) -> bool:
-        """The request that has just arrived is alone, and the peer takes what it is sent."""
-        return self._inbox.is_idle and self._outflow.is_free
+    def can_send_at_once(self) -> bool:
+        """No message is being sent, and the peer takes what it is sent."""
+        return self._outflow.is_free
 
     def queue(self, request: Request) -> None:
         """Keep a request for ``next_request``."""
         self._inbox.put(request)
+
+    def forget(self, request: Request) -> None:
+        """It is answered, or will never be: its Message ID is free."""
+        self._inbox.forget(request)
 
     async def next_request(self) -> Request | None:
         """The next complete request; None when the peer has asked for release, or the association is over."""
@@ -339,8 +349,8 @@ class Connection(asyncio.BufferedProtocol):
         await self._outflow.send(context_id, command, source)
 
     def send_at_once(self, context_id: int, command: bytes) -> None:
-        """Send an encoded command set, where ``can_answer_at_once``."""
-        self._outflow.write(command_frames(context_id, command, self.association.peer_maximum_length))
+        """Send an encoded command set, where ``can_send_at_once``."""
+        self._outflow.write(encode_p_data(context_id, True, command, self.association.peer_maximum_length))
 
     async def send_frames(self, frames: Frames) -> None:
         """Send whole messages that are framed already."""
@@ -407,7 +417,7 @@ class Connection(asyncio.BufferedProtocol):
                     length = negotiated.peer_maximum_length
                     self.abort(f"the peer accepts PDUs of {length} bytes, in which nothing can be sent", 6)
                 elif self.over is None:
-                    self._establish()
+                    self._establish(negotiated)
                     if self._established is not None and not self._established.done():
                         self._established.set_result(negotiated)
             case AssociationRejected(result=result, source=source, reason=reason):
@@ -425,8 +435,8 @@ class Connection(asyncio.BufferedProtocol):
             case Fragment():
                 raise AssertionError("fragments do not come here")
 
-    def _establish(self) -> None:
-        self._inbox.open(self.negotiated.contexts)
+    def _establish(self, negotiated: Negotiated) -> None:
+        self._inbox.open(negotiated.contexts)
         self._silence = Silence(
             self._loop,
             self._timer,
@@ -438,20 +448,24 @@ class Connection(asyncio.BufferedProtocol):
         self._silence.start()
 
     def _lost(self, why: str) -> None:
-        self._end(AssociationEnded(why))
-        for event in self.association.connection_lost():
-            self._control(event)
+        if self.over is None:
+            self._end(AssociationEnded(why))
+        if self.association.state is not State.STA1:
+            for event in self.association.connection_lost():
+                self._control(event)
 
     def _end(self, why: AssociationEnded) -> None:
         """The association is over: tell everybody who waits, once."""
         if self.over is not None:
             return
         self.over = why
-        self._release_held()
+        if self._held:
+            self._release_held()
         self._inbox.end(why)
         self._outflow.end(why)
         if self._silence is not None:
             self._silence.stop()
+            self._silence = None
         if self._read_pauses and self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()  # to see the peer close
         if self._established is not None and not self._established.done():

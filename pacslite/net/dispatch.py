@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 from pacslite.budget import Budget
 from pacslite.dimse.command import CommandSet
@@ -72,7 +73,7 @@ class ConnectionReply:
     ) -> None:
         request, connection = self._request, self._connection
         if not is_pending(status):
-            _forget(connection, request)  # a peer may use the Message ID again as soon as it has read this
+            connection.forget(request)  # a peer may use the Message ID again as soon as it has read this
         self.status = status
         message = request.message
         command: CommandSet | bytes
@@ -139,18 +140,10 @@ class Dispatcher:
     def begin(self, connection: Connection, message: Message, peer: Peer) -> Request:
         """The request of ``message``, with a sink where its data set goes. Never raises."""
         request = Request(message, peer, connection, connection)
-        service = self._find(message)
-        abstract_syntax = message.context.abstract_syntax
         try:
             if message.message_id in connection.active:
                 raise DuplicateInvocation(f"message {message.message_id} is still being performed")
-            if service is None or message.command_field not in service.commands:
-                raise UnrecognizedOperation(f"{message.label} is no operation of SOP class {abstract_syntax}")
-            if message.sop_class_uid not in ("", abstract_syntax):
-                raise SopClassNotSupported(f"SOP class {message.sop_class_uid} on a context of {abstract_syntax}")
-            if service.permission not in peer.allowed:
-                raise NotAuthorized(f"{peer.calling_ae_title} is not allowed to {service.permission}")
-            request.service = service
+            request.service = service = self._check(message, peer, self._find(message))
             if message.has_data_set:
                 request.sink = service.begin(request)
         except Exception as error:
@@ -161,27 +154,27 @@ class Dispatcher:
             request.sink.charge(self._budget)
         return request
 
-    def answer_at_once(self, connection: Connection, request: Request) -> bool:
-        """Perform and answer a request that nothing is awaited for; False: it is to be ``perform``ed. Never raises."""
-        message = request.message
-        service = self._immediate.get(message.context.abstract_syntax)
-        if service is None or request.refusal is not None or message.has_data_set or not message.is_composite:
-            return False
-        if not connection.can_answer_at_once:
+    def answer_at_once(self, connection: Connection, message: Message, peer: Peer) -> bool:
+        """Perform and answer a request that is alone and has no data set, if nothing is awaited for it.
+
+        False: it is to be ``perform``ed. Never raises.
+        """
+        context = message.context
+        service = self._immediate.get(context.abstract_syntax)
+        if service is None or not message.is_composite or not connection.can_send_at_once:
             return False
         started = time.perf_counter()
         comment = ""
         try:
-            status = service.answer(request)
-        except Exception as error:
-            request.refusal = _refusal(message, request.peer, error)
-            return False
-        _forget(connection, request)
+            self._check(message, peer, service)
+            status = service.answer(message, peer)
+        except Exception:
+            return False  # told and answered where it comes up again
         try:
-            connection.send_at_once(message.context.context_id, plain_response(message, status))
+            connection.send_at_once(context.context_id, plain_response(message, status))
         except AssociationEnded as ended:  # by what came in the same bytes
             comment = str(ended)
-        self._account(request, status, time.perf_counter() - started, comment)
+        self._account(message, peer, status, time.perf_counter() - started, comment)
         return True
 
     async def perform(self, connection: Connection, request: Request) -> None:
@@ -208,24 +201,42 @@ class Dispatcher:
         except AssociationEnded as ended:
             comment = str(ended)
         finally:
-            _forget(connection, request)
+            connection.forget(request)
             if request.sink is not None:
                 request.sink.abort()  # nothing where the service has taken it over
-        self._account(request, reply.status, time.perf_counter() - started, comment)
+        self._account(message, peer, reply.status, time.perf_counter() - started, comment, request.facts)
 
-    def _account(self, request: Request, status: int | None, elapsed: float, comment: str) -> None:
-        message, peer = request.message, request.peer
+    def _account(
+        self,
+        message: Message,
+        peer: Peer,
+        status: int | None,
+        elapsed: float,
+        comment: str,
+        of_service: Mapping[str, object] = MappingProxyType({}),
+    ) -> None:
         if self._observe is not None:
             self._observe(peer, message, status, elapsed)
         level = logging.INFO if status is not None and not is_failure(status) else logging.WARNING
         if log.isEnabledFor(level):
             facts = _facts(peer)
             facts["status"] = "none" if status is None else f"{status:04X}"
-            facts |= request.facts
+            facts |= of_service
             facts["ms"] = round(elapsed * 1000, 1)
             if comment:
                 facts["comment"] = comment
             log.log(level, message.label, extra=facts)
+
+    def _check(self, message: Message, peer: Peer, service: Service | None) -> Service:
+        """May ``peer`` ask this of ``service``?"""
+        abstract_syntax = message.context.abstract_syntax
+        if service is None or message.command_field not in service.commands:
+            raise UnrecognizedOperation(f"{message.label} is no operation of SOP class {abstract_syntax}")
+        if message.sop_class_uid not in ("", abstract_syntax):
+            raise SopClassNotSupported(f"SOP class {message.sop_class_uid} on a context of {abstract_syntax}")
+        if service.permission not in peer.allowed:
+            raise NotAuthorized(f"{peer.calling_ae_title} is not allowed to {service.permission}")
+        return service
 
     def _find(self, message: Message) -> Service | None:
         abstract_syntax = message.context.abstract_syntax
@@ -237,12 +248,6 @@ class Dispatcher:
                 if self.offer(abstract_syntax, service_class) is not None:
                     return self._service_of[abstract_syntax]
         return service
-
-
-def _forget(connection: Connection, request: Request) -> None:
-    message_id = request.message.message_id
-    if connection.active.get(message_id) is request:
-        del connection.active[message_id]
 
 
 def _refusal(message: Message, peer: Peer, error: Exception) -> DimseError:

@@ -4,19 +4,26 @@ Requests go to the coroutine that performs them, in order; responses to the exch
 its request. What is not taken is bounded: then the peer is no longer read.
 """
 
+from __future__ import annotations
+
 import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from pacslite.dimse.messages import CommandField, Message
 from pacslite.dimse.reader import BoundedBuffer, DataSetSink, Discard, MessageError, MessageReader
-from pacslite.dimse.service import ReadFlow, Request
+from pacslite.dimse.service import Request
 from pacslite.net.ended import AssociationEnded
 from pacslite.net.exchange import Exchange, Exchanges
 from pacslite.net.fault import log_fault
 from pacslite.upper_layer.events import Fragment
 from pacslite.upper_layer.negotiation import AcceptedContext
+
+if TYPE_CHECKING:
+    from pacslite.net.connection import Connection
+    from pacslite.net.user import AssociationUser
 
 __all__ = ["Inbox"]
 
@@ -31,31 +38,28 @@ class Inbox:
     """Takes fragments, gives requests and responses.
 
     Args:
-        begin: Makes the ``Request`` of a request message, its sink opened, as soon as its command set is there.
-        arrived: Takes a complete request, at once or with ``put`` for ``next_request``.
-        flow: Stops the peer.
+        connection: Whose requests come; stops the peer.
+        user: Takes them, at once or with ``put`` for ``next_request``.
         queue_bytes: Data sets, in memory, of requests that wait for their turn, at which we stop reading.
     """
 
     __slots__ = (
-        "_arrived", "_arriving", "_backlogged", "_begin", "_flow", "_loop", "_over", "_queue_bytes", "_reader",
-        "_released", "_requests", "_response_data", "_waiter", "active", "exchanges",
+        "_arriving", "_backlogged", "_connection", "_loop", "_queue_bytes", "_reader", "_released",
+        "_requests", "_response_data", "_user", "_waiter", "active", "exchanges",
     )  # fmt: skip
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        begin: Callable[[Message], Request],
-        arrived: Callable[[Request], None],
-        flow: ReadFlow,
+        connection: Connection,
+        user: AssociationUser,
         queue_bytes: int,
     ) -> None:
         self.active: dict[int, Request] = {}  # requests being received or performed, by message ID
         self.exchanges = Exchanges(loop)  # requests of ours
         self._loop = loop
-        self._begin = begin
-        self._arrived = arrived
-        self._flow = flow
+        self._connection: Connection | None = connection  # None when its association is over
+        self._user = user
         self._queue_bytes = queue_bytes
         self._reader: MessageReader | None = None
         self._arriving: Request | None = None
@@ -64,7 +68,6 @@ class Inbox:
         self._backlogged = False
         self._waiter: asyncio.Future[None] | None = None
         self._released = False
-        self._over = False
 
     def open(self, contexts: Mapping[int, AcceptedContext]) -> None:
         """The association is established with these presentation contexts."""
@@ -106,44 +109,55 @@ class Inbox:
 
     def end(self, why: AssociationEnded) -> None:
         """The association is over: nothing of what has not been performed remains, and nobody waits any more."""
-        self._over = True
-        if self._reader is not None:
+        if self._reader is not None and not self._reader.idle:
             self._tell(self._reader.abort)
+        self._reader = self._connection = None
         for request in [*self.active.values()]:
             self._tell(request.abandon)
         for request in self._requests:
             if request.sink is not None:
                 self._tell(request.sink.abort)
+            self.forget(request)
         self._requests.clear()
-        self.exchanges.end(why)
+        if self._arriving is not None:
+            self.forget(self._arriving)
+            self._arriving = None
+        if self.exchanges:
+            self.exchanges.end(why)
         self._wake()
+
+    def forget(self, request: Request) -> None:
+        """It is answered, or will never be: its Message ID is free."""
+        message_id = request.message.message_id
+        if self.active.get(message_id) is request:
+            del self.active[message_id]
 
     # taking
 
     @property
     def is_idle(self) -> bool:
-        """No other request is waiting or performed than the one, if any, that has just arrived."""
-        return not self._requests and len(self.active) <= 1
+        """No request waits or is performed."""
+        return not (self._requests or self.active)
 
     def put(self, request: Request) -> None:
         """Let a request wait for its turn."""
         self._requests.append(request)
         if not self._backlogged and self._has_backlog():
             self._backlogged = True
-            self._flow.pause_reading()
+            self._pause()
         self._wake()
 
     async def next_request(self) -> Request | None:
         """The next complete request; None when the peer has asked for release, or the association is over."""
         while not self._requests:
-            if self._over or self._released:
+            if self._connection is None or self._released:
                 return None
             self._waiter = self._loop.create_future()
             await self._waiter
         request = self._requests.popleft()
         if self._backlogged and not self._has_backlog():
             self._backlogged = False
-            self._flow.resume_reading()
+            self._resume()
         return request
 
     async def next_response(self, exchange: Exchange) -> tuple[Message, bytes | None]:
@@ -154,7 +168,7 @@ class Inbox:
         """
         response = await exchange.next()
         if exchange.backlog == _RESPONSE_BACKLOG - 1:
-            self._flow.resume_reading()
+            self._resume()
         return response
 
     # private
@@ -173,16 +187,21 @@ class Inbox:
                 return Discard()  # nobody asked; told when it is complete
             self._response_data = BoundedBuffer(_RESPONSE_LIMIT)
             return self._response_data
-        self._arriving = request = self._begin(message)
+        assert self._connection is not None
+        self._arriving = request = self._user.begin(self._connection, message)
         self.active.setdefault(message.message_id, request)
         return request.sink if request.sink is not None else Discard()
 
     def _deliver_request(self, message: Message) -> None:
         request, self._arriving = self._arriving, None
+        user, connection = self._user, self._connection
+        assert connection is not None
         if request is None:
-            request = self._begin(message)
+            if self.is_idle and user.answered(connection, message):
+                return
+            request = user.begin(connection, message)
             self.active.setdefault(message.message_id, request)
-        self._arrived(request)
+        user.arrived(connection, request)
 
     def _deliver_response(self, message: Message) -> None:
         message_id = message.message_id_being_responded_to
@@ -191,7 +210,7 @@ class Inbox:
         if exchange is None:
             raise MessageError(f"a {message.label} response to message {message_id}, which is not outstanding")
         if exchange.backlog == _RESPONSE_BACKLOG - 1:
-            self._flow.pause_reading()
+            self._pause()
         exchange.put(message, data.getvalue() if data is not None else None)
         if exchange.done:
             self.exchanges.forget(message_id)
@@ -202,6 +221,14 @@ class Inbox:
             return False
         held = sum(request.sink.held for request in requests if request.sink is not None)
         return len(requests) >= _REQUEST_BACKLOG or held > self._queue_bytes
+
+    def _pause(self) -> None:
+        if self._connection is not None:
+            self._connection.pause_reading()
+
+    def _resume(self) -> None:
+        if self._connection is not None:
+            self._connection.resume_reading()
 
     def _wake(self) -> None:
         waiter, self._waiter = self._waiter, None

@@ -66,6 +66,7 @@ class Listener:
     ) -> None:
         # With ``connected`` and ``closed`` below, what makes us the connections' AssociationUser
         self.requested = acceptor.requested
+        self.answered = acceptor.answered
         self.begin = acceptor.begin
         self.arrived = acceptor.arrived
         self.release_requested = acceptor.release_requested

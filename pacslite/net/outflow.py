@@ -22,6 +22,10 @@ _SOURCE_PIECE = 1_048_576  # bytes of a data set read and written at once
 _NARROW_PIECE = 65_536
 
 
+def _nobody(*_: object) -> None:
+    """Told instead of a connection that is closed: what refers to it no longer is freed at once."""
+
+
 class Outflow:
     """Writes what an association has to send.
 
@@ -60,7 +64,7 @@ class Outflow:
         self._over: AssociationEnded | None = None
         self._sending: asyncio.Lock | None = None
         self._writable: asyncio.Future[None] | None = None
-        self._timer = Timer(loop, self._look)
+        self._timer: Timer | None = None  # runs while there is something to take
         self._written = 0  # bytes handed to the transport
         self._taken = 0  # of them taken by the peer, when the write timer last looked
         self.last_sent = loop.time()
@@ -87,7 +91,9 @@ class Outflow:
         self._transport = None
         self._fd = -1
         self._all.discard(self)
-        self._timer.close()
+        if self._timer is not None:
+            self._timer.close()
+        self._broken = self._stuck = _nobody
         self.resume()
 
     def end(self, why: AssociationEnded) -> None:
@@ -138,8 +144,6 @@ class Outflow:
             self._association.send_p_data(frames)
         except StateError as error:
             raise AssociationEnded(str(error)) from error
-        if self._narrow is not self._all.pressed:
-            self._adapt()
         self.put(self._association.data_to_send())
 
     def put(self, buffers: Frames) -> None:
@@ -149,6 +153,8 @@ class Outflow:
             return
         if len(buffers) == 1 and len(buffers[0]) <= _SMALL and self._put_at_once(transport, buffers[0]):
             return
+        if self._narrow is not self._all.pressed:
+            self._adapt()
         self._watch(transport)
         transport.writelines(buffers)
         if transport.get_write_buffer_size() > _NARROW_HIGH:
@@ -228,7 +234,11 @@ class Outflow:
 
     def _watch(self, transport: asyncio.Transport) -> None:
         """Start the write timer, if it does not run."""
-        if not self._timer and self._write_seconds:
+        if not self._write_seconds:
+            return
+        if self._timer is None:
+            self._timer = Timer(self._loop, self._look)
+        if not self._timer:
             self._taken = self._written - transport.get_write_buffer_size()
             self._timer.start(self._write_seconds)
 
@@ -236,7 +246,7 @@ class Outflow:
         """The write timer: has anything been taken since it was started?"""
         transport = self._transport
         unsent = transport.get_write_buffer_size() if transport is not None else 0
-        if not unsent:
+        if not unsent or self._timer is None:
             return
         taken = self._written - unsent
         if taken > self._taken:

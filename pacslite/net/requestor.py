@@ -91,6 +91,9 @@ class _Asked:
     def requested(self, connection: Connection, request: AAssociateRQ) -> None:
         raise AssertionError("a requestor is asked for no association")
 
+    def answered(self, connection: Connection, message: Message) -> bool:
+        return False
+
     def arrived(self, connection: Connection, request: Request) -> None:
         connection.queue(request)
 

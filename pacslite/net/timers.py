@@ -15,6 +15,10 @@ _STALL_SECONDS = 1.0  # a timer that is so late tells of us and not of the peer
 _EARLY_SECONDS = 0.001  # loops round
 
 
+def _nothing() -> None:
+    """What a closed timer would call: it keeps nobody."""
+
+
 class Timer:
     """Calls back after some time.
 
@@ -48,8 +52,9 @@ class Timer:
         self._due = _EVER
 
     def close(self) -> None:
-        """Stop, and leave nothing with the loop."""
+        """Stop for good, and leave nothing with the loop."""
         self._due = self._fires = _EVER
+        self._callback = _nothing
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None

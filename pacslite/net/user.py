@@ -22,6 +22,9 @@ class AssociationUser(Protocol):
     def requested(self, connection: Connection, request: AAssociateRQ) -> None:
         """A-ASSOCIATE indication: ``accept`` or ``reject``, now or later."""
 
+    def answered(self, connection: Connection, message: Message) -> bool:
+        """A request without a data set has come, and no other waits: answer it now, or have it performed (False)."""
+
     def begin(self, connection: Connection, message: Message) -> Request:
         """The ``Request`` of a request message, its sink opened; called as soon as its command set is there."""
 

@@ -1,8 +1,8 @@
 """Verification service class: C-ECHO (PS3.4 Annex A)."""
 
-from pacslite.dimse.messages import CommandField
+from pacslite.dimse.messages import CommandField, Message
 from pacslite.dimse.reader import DataSetSink, Discard
-from pacslite.dimse.service import Reply, Request
+from pacslite.dimse.service import Peer, Reply, Request
 from pacslite.dimse.status import Status
 from pacslite.dimse.uids import (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
@@ -40,8 +40,8 @@ class VerificationService:
     def begin(self, request: Request) -> DataSetSink:
         return Discard()  # a C-ECHO-RQ has no data set; one that comes all the same is read over
 
-    def answer(self, request: Request) -> int:
+    def answer(self, message: Message, peer: Peer) -> int:
         return Status.SUCCESS
 
     async def handle(self, request: Request, reply: Reply) -> None:
-        await reply(self.answer(request))
+        await reply(self.answer(request.message, request.peer))

@@ -46,6 +46,9 @@ _DELIVERING = frozenset(state for state, cell in _P_DATA_CELLS.items() if cell.a
 _SENDING = frozenset(TABLE_9_10[Event.P_DATA_REQUEST])
 _UNCONNECTED = (State.STA1, State.STA4)
 _NO_REQUEST = AAssociateRQ("", "", ())  # an acceptor's, until Evt6
+_RELEASE_RP = AReleaseRP().encode()
+_RELEASE_REQUESTED = ReleaseRequested()
+_CONNECTION_CLOSED = ConnectionClosed()
 
 
 class Association:
@@ -264,26 +267,26 @@ class Association:
         self._send(AReleaseRQ())
 
     def _ar_2(self, _: AReleaseRQ) -> None:
-        self._events.append(ReleaseRequested())
+        self._events.append(_RELEASE_REQUESTED)
 
     def _ar_3(self, _: AReleaseRP) -> None:
         self._events.append(Released())
         self.close_requested = True
 
     def _ar_4(self, _: None) -> None:
-        self._send(AReleaseRP())
+        self._output.append(_RELEASE_RP)
         self._start_artim()
 
     def _ar_5(self, _: None) -> None:
         self.artim_running = False
-        self._events.append(ConnectionClosed())
+        self._events.append(_CONNECTION_CLOSED)
 
     def _ar_8(self, _: AReleaseRQ) -> bool:
-        self._events.append(ReleaseRequested())
+        self._events.append(_RELEASE_REQUESTED)
         return not self.is_requestor
 
     def _ar_9(self, _: None) -> None:
-        self._send(AReleaseRP())
+        self._output.append(_RELEASE_RP)
 
     def _ar_10(self, _: AReleaseRP) -> None:
         self._events.append(Released())
@@ -299,7 +302,7 @@ class Association:
     def _aa_2(self, _: object) -> None:
         self.artim_running = False
         self.close_requested = True
-        self._events.append(ConnectionClosed())
+        self._events.append(_CONNECTION_CLOSED)
 
     def _aa_3(self, abort: AAbort) -> None:
         problem = abort_text(abort.source, abort.reason)

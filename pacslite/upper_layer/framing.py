@@ -74,13 +74,23 @@ class Framing:
                 if len(held) < _HEADER:
                     return
             if self._pdu_left:
-                self._begin_pdv(*_PDV_HEADER.unpack_from(source, start))
+                length, self._context_id, control = _PDV_HEADER.unpack_from(source, start)
+                after = self._pdu_left - 4 - length
+                if length < 2 or after < 0 or 0 < after < _HEADER:  # nothing of a PDV that leaves its PDU is delivered
+                    raise _bad_pdv(length, after)
                 held.clear()
-                if not self._pdv_left:  # a PDV of a header alone; receivers should accept it (PS3.8 §E.2)
+                self._pdu_left -= _HEADER
+                self._pdv_left = length - 2
+                self._is_command = control & 1 != 0
+                self._is_last = control & 2 != 0
+                if length == 2:  # a PDV of a header alone; receivers should accept it (PS3.8 §E.2)
                     found.append(Fragment(self._context_id, self._is_command, self._is_last, data[at:at]))
             elif source[start] == P_DATA_TF:
-                self._begin_p_data(PDU_HEADER.unpack_from(source, start)[1])
+                length = PDU_HEADER.unpack_from(source, start)[1]
+                if length < _HEADER or 0 < self._maximum_length < length:
+                    raise self._bad_length(length)
                 held.clear()
+                self._pdu_left = length
                 found.append(_P_DATA_TF_MARK)
             else:
                 pdu_type, length = decode_pdu_header(bytes(source[start : start + _HEADER]))
@@ -106,25 +116,20 @@ class Framing:
         self._held += piece
         return at + len(piece)
 
-    def _begin_p_data(self, length: int) -> None:
-        if self._maximum_length and length > self._maximum_length:
-            problem = f"{length} is over the maximum length of {self._maximum_length} we announced"
-            raise PDUError(PDataTF.name, "PDU-length", problem)
+    def _bad_length(self, length: int) -> PDUError:
         if length < _HEADER:
-            raise PDUError(PDataTF.name, "PDU-length", f"{length} bytes have no room for a PDV")
-        self._pdu_left = length
+            problem = f"{length} bytes have no room for a PDV"
+        else:
+            problem = f"{length} is over the maximum length of {self._maximum_length} we announced"
+        return PDUError(PDataTF.name, "PDU-length", problem)
 
-    def _begin_pdv(self, length: int, context_id: int, control: int) -> None:
-        """Check an Item-length against its PDU: nothing of a PDV that leaves it is delivered."""
-        after = self._pdu_left - 4 - length
-        if length < 2:
-            raise PDUError(PDataTF.name, "Item-length", f"a PDV of {length} bytes has no message control header")
-        if after < 0:
-            raise PDUError(PDataTF.name, "Item-length", f"a PDV of {length} bytes leaves its PDU by {-after}")
-        if 0 < after < _HEADER:
-            raise PDUError(PDataTF.name, "Item-length", f"after a PDV of {length} bytes {after} are left, no PDV")
-        self._pdu_left -= _HEADER
-        self._pdv_left = length - 2
-        self._context_id = context_id
-        self._is_command = control & 1 != 0
-        self._is_last = control & 2 != 0
+
+def _bad_pdv(length: int, after: int) -> PDUError:
+    """What is wrong with an Item-length that leaves ``after`` bytes of its PDU."""
+    if length < 2:
+        problem = f"a PDV of {length} bytes has no message control header"
+    elif after < 0:
+        problem = f"a PDV of {length} bytes leaves its PDU by {-after}"
+    else:
+        problem = f"after a PDV of {length} bytes {after} are left, no PDV"
+    return PDUError(PDataTF.name, "Item-length", problem)

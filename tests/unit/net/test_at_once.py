@@ -18,6 +18,7 @@ from pacslite.dimse.messages import Message as Received
 from pacslite.dimse.service import Peer
 from pacslite.errors import DimseError
 from pacslite.log import TextFormatter
+from pacslite.net.connection import Connection
 from pacslite.net.identity import Identity
 from pacslite.net.limits import LimitsOptions
 from pacslite.services.verification import VerificationService
@@ -480,7 +481,6 @@ ONE = LimitsOptions(associations=1, associations_per_host=1, associations_per_ae
         (REQUEST, ECHO + ABORT),
         (REQUEST, store(1) + RELEASE_RQ),
         (REQUEST, store(1) + ABORT),
-        (REQUEST, store(1)[:-2]),
         (REQUEST, store(1)[:-2] + ABORT),
         (REQUEST, p_data(pdv(9, 3, b""))),
         (REQUEST, RELEASE_RQ + ECHO),
@@ -562,7 +562,6 @@ async def test_draining_ends_an_association_when_its_last_request_is_performed(
         (REQUEST, ECHO),
         (REQUEST, store(1)),
         (REQUEST, store(1) + store(2) + ECHO),
-        (REQUEST, store(1)[:-2]),
         (REQUEST, RELEASE_RQ),
         (REQUEST, store(1) + RELEASE_RQ),
         (REQUEST, GARBAGE),
@@ -592,16 +591,38 @@ async def test_stopping_at_each_stage_has_an_end(
 
 # memory
 
+TALKS: list[Sequence[bytes]] = [
+    (REQUEST, ECHO + RELEASE_RQ),
+    (REQUEST, store(1) + RELEASE_RQ),
+    (REQUEST, ECHO + ABORT),
+    (REQUEST + ABORT,),
+    (REQUEST.replace(b"PACSLITE", b"ANYBODY "),),
+]
+
+
+@pytest.mark.parametrize("words", [*TALKS, (REQUEST, store(1)[:-2])])
+async def test_an_association_is_freed_when_it_ends(site: Site, words: Sequence[bytes]) -> None:
+    """At once: nothing of it refers to itself, so that the collector has nothing to look for."""
+
+    def connections() -> int:
+        return sum(isinstance(one, Connection) for one in gc.get_objects())
+
+    gc.collect()
+    before = connections()
+    gc.disable()
+    try:
+        for _ in range(3):
+            await asyncio.wait_for(say(site.port, *words), 3)
+            await until(lambda: not site.listener.connections)
+        site.storage.sinks.clear()
+        site.storage.stored.clear()
+        await until(lambda: connections() == before)
+    finally:
+        gc.enable()
+
 
 async def test_associations_leave_nothing(site: Site) -> None:
     """Of whatever kind, and however they end: no object stays for each."""
-    talks: list[Sequence[bytes]] = [
-        (REQUEST, ECHO + RELEASE_RQ),
-        (REQUEST, store(1) + RELEASE_RQ),
-        (REQUEST, ECHO + ABORT),
-        (REQUEST + ABORT,),
-        (REQUEST.replace(b"PACSLITE", b"ANYBODY "),),
-    ]
     loop = asyncio.get_running_loop()
 
     async def round_of(count: int) -> int:
@@ -609,7 +630,7 @@ async def test_associations_leave_nothing(site: Site) -> None:
             with socket.socket() as one:
                 one.setblocking(False)
                 await loop.sock_connect(one, ("127.0.0.1", site.port))
-                for words in talks[number % len(talks)]:
+                for words in TALKS[number % len(TALKS)]:
                     await loop.sock_sendall(one, words)
                     with contextlib.suppress(ConnectionError):
                         await loop.sock_recv(one, 65_536)
