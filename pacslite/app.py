@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from pacslite.access import EVERYTHING, Access, Remote
 from pacslite.budget import Budget
-from pacslite.config import Settings
+from pacslite.config import Settings, changed_keys
 from pacslite.dataset.meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacslite.errors import PacsliteError
 from pacslite.net.acceptor import Acceptor, AcceptorOptions
@@ -43,6 +43,9 @@ log = logging.getLogger("pacslite")
 _SWITCH_INTERVAL_SECONDS = 0.0005
 
 
+_TAKEN_OVER = ("access.", "forward", "log.level", "remote", "server.called_ae_titles", "tls.", "user")
+
+
 class CannotListen(PacsliteError):
     """An address is in use, or not ours."""
 
@@ -54,6 +57,7 @@ class Server:
         self.settings = settings
         self.ports: list[int] = []
         self._access = Access(())
+        self._identity = IdentityVerifier(_identity_options(settings))
         self._certificates: Certificates | None = None
         self._watch: asyncio.Task[None] | None = None
         # of what nobody can write to disk: identifiers, unfinished PDUs. Bytes of instances are the archive's to count
@@ -101,16 +105,20 @@ class Server:
             await self._backend.stop()
 
     async def reload(self, settings: Settings) -> None:
-        """Take over what can change while associations run: remotes and access, certificates, the log level."""
-        if self._backend is not None:
-            await self._backend.reload(settings)
-        self._access = await _access(settings)
-        logging.getLogger().setLevel(settings.log.level.upper())
-        if self._certificates is not None:
+        """Take over what can change while associations run (``_TAKEN_OVER``); name what else differs."""
+        if self._certificates is not None:  # what may fail comes first
             self._certificates.reload(_tls_options(settings))
         elif any(remote.tls for remote in settings.remote):
             self._use(Certificates(_tls_options(settings)))
+        if self._backend is not None:
+            await self._backend.reload(settings)
+        self._access = await _access(settings)
+        self._identity = IdentityVerifier(_identity_options(settings))
+        logging.getLogger().setLevel(settings.log.level.upper())
         log.info("configuration reloaded", extra={"remotes": len(settings.remote)})
+        left = [key for key in changed_keys(self.settings, settings) if not key.startswith(_TAKEN_OVER)]
+        if left:
+            log.warning("changed settings need a restart", extra={"keys": " ".join(left)})
 
     # private
 
@@ -120,7 +128,7 @@ class Server:
         acceptor = Acceptor(
             self._dispatcher,
             lambda: self._access,
-            IdentityVerifier(_identity_options(settings)),
+            lambda: self._identity,
             limits,
             AcceptorOptions(
                 maximum_length=settings.limits.maximum_length,

@@ -1,5 +1,6 @@
 """Settings: one typed model, filled from file < environment < flags; says what is wrong with place and key."""
 
+from pacslite.config.difference import changed_keys
 from pacslite.config.load import Loaded, load
 from pacslite.config.model import Audit, Log, Settings
 from pacslite.config.network import Access, Http, Limits, Listener, Remote, Server, Timeouts, Tls, User
@@ -30,5 +31,6 @@ __all__ = [
     "Timeouts",
     "Tls",
     "User",
+    "changed_keys",
     "load",
 ]

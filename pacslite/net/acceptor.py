@@ -73,7 +73,7 @@ class Acceptor:
     Args:
         dispatcher: Knows the services.
         access: Who may associate, and what each may do; asked anew for every association, so it can be replaced.
-        identity: Verifies user identity items.
+        identity: Verifies user identity items; asked for anew like ``access``.
         limits: Counts associations.
         options: As configured.
         ready: Set when all services are there; until then only associations for verification alone are answered.
@@ -83,7 +83,7 @@ class Acceptor:
         self,
         dispatcher: Dispatcher,
         access: Callable[[], Access],
-        identity: IdentityVerifier,
+        identity: Callable[[], IdentityVerifier],
         limits: Limits,
         options: AcceptorOptions,
         ready: asyncio.Event,
@@ -121,10 +121,10 @@ class Acceptor:
             grant = self._judge(connection, request)
             if isinstance(grant, Refusal):
                 self._refuse(connection, request, grant)
-            elif self._identity.needs_time(request) or self._must_wait(request):
+            elif self._identity().needs_time(request) or self._must_wait(request):
                 self._awaited[connection] = asyncio.create_task(self._admit_later(connection, request, grant))
             else:
-                self._admit(connection, request, grant, self._identity.verify(request))
+                self._admit(connection, request, grant, self._identity().verify(request))
         except Exception as error:
             self._fail(connection, error)
 
@@ -192,9 +192,9 @@ class Acceptor:
     async def _admit_later(self, connection: Connection, request: AAssociateRQ, grant: Grant) -> None:
         """Admit when its user is known and the services are there; cancelled when the connection ends before."""
         try:
-            verify = self._identity.verify
-            waits = self._identity.needs_time(request)
-            identity = await asyncio.to_thread(verify, request) if waits else verify(request)
+            verifier = self._identity()
+            waits = verifier.needs_time(request)
+            identity = await asyncio.to_thread(verifier.verify, request) if waits else verifier.verify(request)
             if isinstance(identity, Identity) and self._must_wait(request):
                 await self._ready.wait()
             del self._awaited[connection]

@@ -36,11 +36,12 @@ class ReportListener:
         ready = asyncio.Event()
         ready.set()
         access = Access((ae_title,), unknown=EVERYTHING)
+        nobody = IdentityVerifier(IdentityOptions(users={}))
         limits = Limits(LimitsOptions(), asyncio.get_running_loop().time)
         acceptor = Acceptor(
             Dispatcher((ReportService(self.reports),)),
             lambda: access,
-            IdentityVerifier(IdentityOptions(users={})),
+            lambda: nobody,
             limits,
             options,
             ready,

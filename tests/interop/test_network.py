@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import signal
 import socket
 import struct
 import time
@@ -164,6 +165,29 @@ async def test_user_identity_with_dcmtk(
             assert "Source: Service Provider (ACSE Related)" in done
         assert "right" not in server.text()
         assert "wrong" not in server.text()
+
+
+async def test_users_are_read_again_on_sighup(
+    new_server: ServerFactory, users: Mapping[str, Mapping[str, object]], dcmtk: Dcmtk, ct_slice: Path
+) -> None:
+    """And what is not read again is named, key by key, instead of being passed over in silence."""
+    server = new_server()
+    server.settings = users
+    async with server.running():
+        peer = ("-aec", server.ae_title, "127.0.0.1", server.port, ct_slice)
+        await dcmtk("storescu", "-usr", "anna", "-pwd", "right", *peer)
+        config = server.log.with_suffix(".toml")
+        config.write_text(
+            config.read_text().replace('"right"', '"new"')
+            + "[storage]\nduplicates = 'reject'\n[timeouts]\nidle_seconds = 7\n"
+        )
+        server.process.send_signal(signal.SIGHUP)
+        async with asyncio.timeout(5):
+            while "need a restart" not in server.text():
+                await asyncio.sleep(0.02)
+        assert 'keys="timeouts.idle_seconds storage.duplicates"' in server.text()
+        await dcmtk("storescu", "-usr", "anna", "-pwd", "right", *peer, expect=1)
+        await dcmtk("storescu", "-usr", "anna", "-pwd", "new", *peer)
 
 
 async def test_user_identity_with_pynetdicom(

@@ -199,6 +199,7 @@ class Site:
         self.storage = Storage()
         self.finder = Finder()
         self.access = access or Access(("PACSLITE",))
+        self.identity = IdentityVerifier(identity or IdentityOptions({}))
         self.budget = Budget(budget_bytes)
         self.sending = Sending(asyncio.get_running_loop(), sending_bytes)
         self.limits = Limits(limits or LimitsOptions(), asyncio.get_running_loop().time)
@@ -210,7 +211,7 @@ class Site:
         self.acceptor = Acceptor(
             self.dispatcher,
             lambda: self.access,
-            IdentityVerifier(identity or IdentityOptions({})),
+            lambda: self.identity,
             self.limits,
             AcceptorOptions(maximum_length, operations, "1.2.826.0.1.3680043.8.498.2", "SITE"),
             self.ready,

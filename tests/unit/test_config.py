@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from pacslite.config import ConfigError, Loaded, Settings, load
+from pacslite.config import ConfigError, Loaded, Settings, changed_keys, load
 from pacslite.config.advice import advice, check
 from pacslite.config.environment import EnvironmentSource
 from pacslite.config.load import Flag
@@ -331,6 +331,15 @@ def test_what_is_not_there_yet_is_refused_rather_than_ignored(tmp_path: Path) ->
 
 
 # what is shown
+
+
+def test_what_differs_between_two_configurations(tmp_path: Path) -> None:
+    text = "[storage]\nduplicates='reject'\n[[remote]]\nae_title='A'\nhost='h'\n[access]\nunknown_allow=['echo']\n"
+    file = tmp_path / "pacslite.toml"
+    file.write_text(text)
+    settings = load(file, environ={}).settings
+    assert changed_keys(Settings(), settings) == ["storage.duplicates", "access.unknown_allow", "remote"]
+    assert changed_keys(settings, load(file, environ={}).settings) == []
 
 
 def test_show_is_toml_that_loads_to_the_same(tmp_path: Path) -> None:
