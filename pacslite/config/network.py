@@ -59,8 +59,8 @@ class Limits(Section):
         2000,
         ge=0,
         le=1_000_000,
-        description="New associations in one second from one address, more are answered 2/3/1 (temporary congestion); "
-        "0 is no limit.",
+        description="New associations in one second from one address, more are answered 2/3/1 (temporary congestion). "
+        "As many TLS handshakes, more are closed. 0 is no limit.",
     )
     association_bytes: int = Field(
         4 * MIB,

@@ -20,6 +20,28 @@ class LimitsOptions:
     connections_per_second: int = 0  # from one host, before we answer "temporary congestion"
 
 
+class _Rate:
+    """So much a second of each host; what one did not use in a second it may make up for in the next."""
+
+    def __init__(self, per_second: int, clock: Callable[[], float]) -> None:
+        self._per_second = per_second
+        self._clock = clock
+        self.allowances: dict[str, tuple[float, float]] = {}  # host: how many more, as of a time
+
+    def allows(self, host: str) -> bool:
+        """Count one more of ``host``, if there may be one."""
+        rate = self._per_second
+        if not rate:
+            return True
+        now = self._clock()
+        if len(self.allowances) > _REMEMBERED_HOSTS:  # hosts come and go: forget those that have been silent
+            self.allowances = {key: value for key, value in self.allowances.items() if value[1] > now - 1}
+        allowance, then = self.allowances.get(host, (rate, now))
+        allowance = min(allowance + (now - then) * rate, rate)
+        self.allowances[host] = (max(allowance - 1, 0), now)
+        return allowance >= 1
+
+
 class Limits:
     """Counts; told when a connection or an association begins and ends. ``clock`` gives seconds.
 
@@ -29,13 +51,13 @@ class Limits:
 
     def __init__(self, options: LimitsOptions, clock: Callable[[], float]) -> None:
         self.options = options
-        self._clock = clock
         self._connections_in_all = 0
         self._connections: dict[str, int] = {}
         self._associations_in_all = 0
         self._associations: dict[str, int] = {}
         self._ae_titles: dict[str, int] = {}
-        self._allowances: dict[str, tuple[float, float]] = {}  # host: associations it may open, as of a time
+        self._requests = _Rate(options.connections_per_second, clock)  # for associations
+        self._handshakes = _Rate(options.connections_per_second, clock)
 
     # connections
 
@@ -56,20 +78,20 @@ class Limits:
         self._connections_in_all -= 1
         _decrement(self._connections, host)
 
+    def handshake(self, host: str) -> str:
+        """Count a TLS handshake that ``host`` wants, or say why there will be none."""
+        if self._handshakes.allows(host):
+            return ""
+        return f"more than {self.options.connections_per_second} handshakes a second"
+
     # associations
 
     def congestion(self, host: str) -> Refusal | None:
         """Count a request for an association, from ``host``; 2/3/1 if they come too fast."""
-        rate = self.options.connections_per_second
-        if not rate:
+        if self._requests.allows(host):
             return None
-        now = self._clock()
-        if len(self._allowances) > _REMEMBERED_HOSTS:  # hosts come and go: forget those that have been silent
-            self._allowances = {key: value for key, value in self._allowances.items() if value[1] > now - 1}
-        allowance, then = self._allowances.get(host, (rate, now))
-        allowance = min(allowance + (now - then) * rate, rate)
-        self._allowances[host] = (max(allowance - 1, 0), now)
-        return None if allowance >= 1 else Refusal(2, 3, 1, f"more than {rate} associations a second from {host}")
+        rate = self.options.connections_per_second
+        return Refusal(2, 3, 1, f"more than {rate} associations a second from {host}")
 
     def admit(self, host: str, ae_title: str) -> Refusal | None:
         """Count a new association, or say why not: 2/3/2."""

@@ -183,7 +183,7 @@ class Listener:
                     return
                 continue  # that connection is gone already
             host = str(address[0])
-            why = self._limits.connect(host)
+            why = self._limits.handshake(host) or self._limits.connect(host)
             if why:
                 one.close()
                 self._refused.warning(host, "connection refused", {"peer": host, "why": why})

@@ -62,7 +62,7 @@ def test_hosts_that_are_silent_are_forgotten() -> None:
         assert limits.congestion(f"host{number}") is None
     clock.now += 2
     assert limits.congestion("another") is None
-    assert len(limits._allowances) == 1
+    assert len(limits._requests.allowances) == 1
 
 
 def test_connections_have_room_to_be_told_that_they_are_too_many_and_no_more() -> None:

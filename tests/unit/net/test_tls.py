@@ -285,6 +285,19 @@ async def test_what_is_too_much_is_closed_before_its_handshake(make_site: MakeSi
     await asyncio.sleep(0.05)
 
 
+async def test_handshakes_have_their_rate(make_site: MakeSite, files: Files) -> None:
+    """They cost more than an association, and come before it: what is too much is closed, and others are served."""
+    site = await secure_site(make_site, Certificates(files.options()), limits=LimitsOptions(connections_per_second=20))
+    waiting = [await asyncio.open_connection("127.0.0.1", site.port) for _ in range(60)]
+    await asyncio.sleep(0.05)
+    assert 20 <= len(site.listener._handshakes) < 40
+    for _, writer in waiting:
+        writer.close()
+    await asyncio.sleep(0.2)
+    assert not site.listener._handshakes
+    assert await use(site.port, client())
+
+
 async def test_a_remote_is_its_title_address_and_certificate(make_site: MakeSite, files: Files) -> None:
     """1/1/3 for a certificate of another name, and for a connection without TLS."""
 
