@@ -48,17 +48,25 @@ def listening_sockets(host: str, port: int, timeouts: Timeouts) -> list[socket.s
 
 
 def tune(connection: socket.socket, timeouts: Timeouts) -> None:
-    """Send at once, and let the system notice a peer that has vanished, idle or in mid transfer."""
+    """Send at once, and let the system notice a peer that has vanished, idle or in mid transfer.
+
+    TCP_USER_TIMEOUT is for bytes that nobody acknowledges, but Linux also ends keep-alive by it, whatever number of
+    probes was set: sooner if it is shorter, later if it is longer. So it is as long as they take, and left out where
+    ``write_seconds`` is longer: it would end a peer that does not read, too.
+    """
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    unacknowledged = timeouts.write_seconds
     if timeouts.keepalive_seconds:
-        idle = max(round(timeouts.keepalive_seconds), 1)
+        idle = min(max(round(timeouts.keepalive_seconds), 1), 32_767)
+        interval = max(min(idle, 300) // _PROBES, 1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, min(idle, 32_767))
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(min(idle, 300) // _PROBES, 1))
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, idle)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, interval)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _PROBES)
-    if timeouts.write_seconds:
-        milliseconds = max(int(timeouts.write_seconds * 1000), 1)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+        probed = idle + _PROBES * interval
+        unacknowledged = probed if 0 < unacknowledged <= probed else 0
+    if unacknowledged:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(int(unacknowledged * 1000), 1))
 
 
 class Acknowledgements:

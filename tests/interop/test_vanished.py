@@ -9,6 +9,10 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
+import pytest
+
+from pacslite.net.sockets import tune
+from pacslite.net.timeouts import Timeouts
 from tests.support.exchange import identifier
 from tests.support.instances import Instance, make_instance
 from tests.support.networks import Cable, Network, launched
@@ -116,6 +120,24 @@ async def test_peers_that_vanish(new_server: ServerFactory, cable: Cable) -> Non
         await asyncio.to_thread(server.stop)
     finally:
         server.kill()
+
+
+@pytest.mark.parametrize("write_seconds", [0.5, 3600])
+async def test_keep_alive_is_not_the_write_timers(cable: Cable, write_seconds: float) -> None:
+    """Four probes, a second apart, after a second of silence: one that is lost ends nobody, and all of them do."""
+    here, there = cable.here, cable.there
+    listener = await asyncio.to_thread(there.call, lambda: socket.create_server((there.address, 11_200)))
+    ours = await here.connect((there.address, 11_200))
+    theirs, _ = await asyncio.to_thread(listener.accept)
+    tune(ours, Timeouts(keepalive_seconds=1, write_seconds=write_seconds))
+    await asyncio.to_thread(cable.pull)
+    pulled = time.monotonic()
+    with pytest.raises(TimeoutError, match="timed out"):
+        async with asyncio.timeout(20):
+            await asyncio.get_running_loop().sock_recv(ours, 1)
+    assert 3.5 < time.monotonic() - pulled < 10
+    for one in (ours, theirs, listener):
+        one.close()
 
 
 async def _all_kinds(there: Network, far: tuple[str, int], series: Sequence[Instance]) -> list[socket.socket | Wire]:

@@ -139,19 +139,21 @@ async def test_descriptors_that_run_out_come_back(make_site: MakeSite, few_descr
             assert await wire.echo() == 0
 
 
-def test_vanished_peers_are_noticed_by_the_system() -> None:
-    """Keep-alive for idle associations, a user timeout for bytes that nobody acknowledges."""
+@pytest.mark.parametrize(
+    ("keepalive", "write", "user_timeout"),
+    [(40, 12.5, 80_000), (40, 80, 80_000), (40, 81, 0), (40, 0, 0), (0, 12.5, 12_500), (0, 0, 0)],
+)
+def test_vanished_peers_are_noticed_by_the_system(keepalive: float, write: float, user_timeout: int) -> None:
+    """Keep-alive for idle associations, a user timeout for bytes that nobody acknowledges: it never ends the other."""
     with socket.socket() as one:
-        tune(one, Timeouts(write_seconds=12.5, keepalive_seconds=40))
-        assert one.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        tune(one, Timeouts(write_seconds=write, keepalive_seconds=keepalive))
         assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
-        assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 40
-        assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) == 10
-        assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 12_500
-    with socket.socket() as one:
-        tune(one, Timeouts(write_seconds=0, keepalive_seconds=0))
-        assert one.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0
-        assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 0
+        assert one.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == (keepalive > 0)
+        if keepalive:
+            assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 40
+            assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) == 10
+            assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT) == 4
+        assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == user_timeout
 
 
 async def test_accepted_connections_are_tuned_too(site: Site) -> None:
@@ -162,4 +164,4 @@ async def test_accepted_connections_are_tuned_too(site: Site) -> None:
         accepted = connection._transport.get_extra_info("socket")
         assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
         assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
-        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 120_000
