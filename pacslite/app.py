@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pacslite.access import EVERYTHING, Access, Remote
-from pacslite.budget import Budget
+from pacslite.budget import Budget, HostBudget
 from pacslite.config import Settings, changed_keys
 from pacslite.dataset.meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacslite.errors import PacsliteError
@@ -60,8 +60,9 @@ class Server:
         self._identity = IdentityVerifier(_identity_options(settings))
         self._certificates: Certificates | None = None
         self._watch: asyncio.Task[None] | None = None
-        # of what nobody can write to disk: identifiers, unfinished PDUs. Bytes of instances are the archive's to count
-        self._budget = Budget(settings.limits.total_bytes // 4)
+        # of what nobody can write to disk. Bytes of instances are the archive's to count
+        self._budget = Budget(settings.limits.total_bytes // 8)  # identifiers
+        self._unfinished = HostBudget(settings.limits.total_bytes // 8)  # PDUs
         self._dispatcher = Dispatcher([VerificationService()], budget=self._budget)
         self._ready = asyncio.Event()
         self._listener: Listener | None = None
@@ -142,7 +143,7 @@ class Server:
             acceptor,
             timeouts,
             limits,
-            self._budget,
+            self._unfinished,
             Sending(asyncio.get_running_loop(), settings.limits.total_bytes // 4),
             maximum_length=settings.limits.maximum_length,
             queue_bytes=settings.limits.association_bytes,

@@ -73,9 +73,10 @@ class Limits(Section):
         ge=64 * MIB,
         le=1024 * 1024 * MIB,
         description="Memory that what is received and sent may take. Half of it holds instances that are not yet "
-        "written: above that they are written earlier, and in smaller pieces, and we stop reading. A quarter holds "
-        "identifiers and unfinished PDUs: above that identifiers are answered A700. A quarter holds what peers have "
-        "been sent and do not take: above that each gets less at once.",
+        "written: above that they are written earlier, and in smaller pieces, and we stop reading. An eighth holds "
+        "identifiers: above that they are answered A700. An eighth holds unfinished PDUs, a quarter of it those of one "
+        "host: above that who brings more is dropped. A quarter holds what peers have been sent and do not take: above "
+        "that each gets less at once.",
     )
     identifier_bytes: int = Field(
         MIB,

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import cast
 
-from pacslite.budget import Budget
+from pacslite.budget import HostBudget
 from pacslite.dimse.command import Value
 from pacslite.dimse.messages import Message
 from pacslite.dimse.reader import MessageError
@@ -71,7 +71,7 @@ class Connection(asyncio.BufferedProtocol):
         association: A fresh one, of either side.
         user: Told of what happens.
         buffer: From ``receive_buffer``.
-        budget: What must be held until there is more of it: unfinished PDUs, identifiers (shared, bytes).
+        budget: What must be held until there is more of it: unfinished PDUs (shared).
         sending: What peers have been sent and do not take (shared).
         queue_bytes: Data sets, in memory, of requests that wait for their turn, at which we stop reading.
     """
@@ -89,7 +89,7 @@ class Connection(asyncio.BufferedProtocol):
         *,
         buffer: memoryview,
         timeouts: Timeouts,
-        budget: Budget,
+        budget: HostBudget,
         sending: Sending,
         queue_bytes: int = 4_194_304,
     ) -> None:
@@ -391,13 +391,12 @@ class Connection(asyncio.BufferedProtocol):
         """Account for bytes that wait for the rest of their PDU."""
         if self.over is None:
             self._held += nbytes
-            self._budget.take(nbytes)
-            if self._budget.pressed:
+            if not self._budget.take(self.host, nbytes):
                 self.abort(f"no memory left for the rest of a PDU, of which {self._held} bytes have come")
                 self.drop()
 
     def _release_held(self) -> None:
-        self._budget.give(self._held)
+        self._budget.give(self.host, self._held)
         self._held = 0
 
     # Beginning and end

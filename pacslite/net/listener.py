@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pacslite.budget import Budget
+from pacslite.budget import HostBudget
 from pacslite.net.acceptor import Acceptor
 from pacslite.net.connection import Connection, receive_buffer
 from pacslite.net.fault import log_fault
@@ -47,7 +47,7 @@ class Listener:
     Args:
         acceptor: Serves each of them.
         limits: Counts them.
-        budget: Bytes that connections may hold, all together.
+        budget: Bytes of unfinished PDUs that connections may hold, all together and those of one host.
         sending: What peers have been sent and do not take, all together.
         maximum_length: Announced and enforced for P-DATA-TF PDUs, bytes.
         queue_bytes: Data sets, in memory, that wait for their turn on one association, at which we stop reading.
@@ -58,7 +58,7 @@ class Listener:
         acceptor: Acceptor,
         timeouts: Timeouts,
         limits: Limits,
-        budget: Budget,
+        budget: HostBudget,
         sending: Sending,
         *,
         maximum_length: int,

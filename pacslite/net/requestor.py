@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Callable
 from functools import partial
 
-from pacslite.budget import Budget
+from pacslite.budget import HostBudget
 from pacslite.dimse.messages import Message
 from pacslite.dimse.service import Request
 from pacslite.net.connection import Connection, receive_buffer
@@ -53,7 +53,7 @@ async def associate(
             _Asked(begin),
             buffer=buffer if buffer is not None else receive_buffer(),
             timeouts=timeouts,
-            budget=Budget(_HELD_BYTES),
+            budget=HostBudget(_HELD_BYTES),
             sending=Sending(loop, _HELD_BYTES),
         )
 

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from pacslite.access import EVERYTHING, Access
-from pacslite.budget import Budget
+from pacslite.budget import HostBudget
 from pacslite.net.acceptor import Acceptor, AcceptorOptions
 from pacslite.net.dispatch import Dispatcher
 from pacslite.net.identity import IdentityOptions, IdentityVerifier
@@ -50,7 +50,7 @@ class ReportListener:
             acceptor,
             timeouts or Timeouts(),
             limits,
-            Budget(_HELD_BYTES),
+            HostBudget(_HELD_BYTES),
             Sending(asyncio.get_running_loop(), _HELD_BYTES),
             maximum_length=options.maximum_length,
         )

@@ -148,7 +148,7 @@ class Fuzz:
         assert not self._alarms.told, f"{where}: {self._alarms.told[:3]}"
         assert len(asyncio.all_tasks()) == self._tasks, f"{where}: {asyncio.all_tasks()}"
         assert _descriptors() <= self._descriptors, where
-        assert self._server._budget.used == 0, where
+        assert self._server._budget.used == self._server._unfinished.used == 0, where
         await self._works(numbers.start)
 
     async def _settle(self) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from pacslite.access import Access
-from pacslite.budget import Budget
+from pacslite.budget import Budget, HostBudget
 from pacslite.dimse.command import Value
 from pacslite.dimse.messages import CommandField
 from pacslite.dimse.reader import BoundedBuffer, DataSetSink, Discard
@@ -201,6 +201,7 @@ class Site:
         self.access = access or Access(("PACSLITE",))
         self.identity = IdentityVerifier(identity or IdentityOptions({}))
         self.budget = Budget(budget_bytes)
+        self.unfinished = HostBudget(budget_bytes)
         self.sending = Sending(asyncio.get_running_loop(), sending_bytes)
         self.limits = Limits(limits or LimitsOptions(), asyncio.get_running_loop().time)
         self.ready = asyncio.Event()
@@ -220,7 +221,7 @@ class Site:
             self.acceptor,
             timeouts or Timeouts(),
             self.limits,
-            self.budget,
+            self.unfinished,
             self.sending,
             maximum_length=maximum_length,
             queue_bytes=queue_bytes,
@@ -245,7 +246,8 @@ class Site:
         """Nothing that was counted or held for a connection is left."""
         assert self.listener.connections == 0
         assert self.acceptor.associations == 0
-        assert self.budget.used == 0
+        assert self.budget.used == self.unfinished.used == 0
+        assert not self.unfinished._by_host
         assert not self.sending._senders
         assert not self.limits._connections
         assert not self.limits._associations

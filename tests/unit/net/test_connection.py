@@ -33,7 +33,16 @@ from tests.support.raw import (
     read_to_end,
 )
 from tests.support.site import Finder, MakeSite, Site, Storage
-from tests.support.wire import CT_IMAGE, EXPLICIT_LITTLE, STUDY_ROOT_FIND, VERIFICATION, AbortedError, Context, Wire
+from tests.support.wire import (
+    CT_IMAGE,
+    EXPLICIT_LITTLE,
+    STUDY_ROOT_FIND,
+    VERIFICATION,
+    AbortedError,
+    Context,
+    Wire,
+    associate_request,
+)
 
 BOTH_LOOPS = True
 CONTEXTS = [Context(1, VERIFICATION), Context(3, CT_IMAGE), Context(5, STUDY_ROOT_FIND)]
@@ -553,22 +562,47 @@ async def test_an_identifier_beyond_the_budget_of_all_is_answered_a700(make_site
         assert answer.status == 0
 
 
-async def test_unfinished_pdus_are_bounded_for_all_together(make_site: MakeSite) -> None:
-    """20 connections with most of an A-ASSOCIATE-RQ of a megabyte each: some are dropped, the rest is served."""
-    site = make_site(budget_bytes=2_000_000)
+async def test_unfinished_pdus_of_one_host_are_bounded_and_cost_no_other_host(make_site: MakeSite) -> None:
+    """20 connections with most of an A-ASSOCIATE-RQ of a megabyte each, and as many bytes more as one host may have.
+
+    What other hosts bring in pieces is waited for, what they ask is held; of four such hosts the last are dropped too.
+    """
+    site = make_site(services=[finder := Finder(count=0)], budget_bytes=8_000_000)
     await site.start()
-    connections = [await asyncio.open_connection("127.0.0.1", site.port) for _ in range(20)]
-    for _, writer in connections:
-        writer.write(struct.pack(">BxI", 1, 900_000) + bytes(800_000))
-    await asyncio.sleep(0.3)
-    assert site.budget.used <= 2_000_000
-    assert site.listener.connections == 2
+    flood: list[asyncio.StreamWriter] = []
+
+    async def come(host: str, size: int) -> bool:
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.port, local_addr=(host, 0))
+        writer.write(struct.pack(">BxI", 1, 900_000) + bytes(size - 6))
+        flood.append(writer)
+        with contextlib.suppress(TimeoutError, ConnectionError):
+            async with asyncio.timeout(0.02):
+                return await reader.read(1) != b""
+        return reader.exception() is None and not reader.at_eof()
+
+    assert [await come("127.0.0.2", 800_000) for _ in range(20)] == [True] * 2 + [False] * 18
+    assert await come("127.0.0.2", 400_000)
+    assert not await come("127.0.0.2", 10)
+    assert site.unfinished.used == site.unfinished.share == 2_000_000
+    request = associate_request(CONTEXTS, "PACSLITE", "PIECES", 16_384)
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+    for piece in (request[:3], request[3:80], request[80:]):
+        writer.write(piece)
+        await asyncio.sleep(0.02)
+    assert (await read_pdu(reader))[0] == 2
+    writer.close()
     async with await Wire.associate(site.port, CONTEXTS) as wire:
-        assert await wire.echo() == 0
-    for _, writer in connections:
-        writer.close()
+        assert await wire.find(STUDY_ROOT_FIND, bytes(100_000)) == []
+    assert finder.identifiers == [bytes(100_000)]
+    for number in (3, 4, 5):
+        for size in (800_000, 800_000, 400_000):
+            assert await come(f"127.0.0.{number}", size)
+    assert not await come("127.0.0.6", 10)
+    assert site.unfinished.used == site.unfinished.limit
+    for one in flood:
+        one.close()
         with contextlib.suppress(ConnectionError):
-            await writer.wait_closed()
+            await one.wait_closed()
 
 
 async def test_a_cancel_of_what_never_was_is_ignored(site: Site) -> None:
