@@ -153,10 +153,9 @@ class Connection(asyncio.BufferedProtocol):
         self.last_heard = self._loop.time()
         stepped = complete = False
         events = self.association.receive_bytes(self._buffer[:nbytes])
-        if not events:
-            self._hold(nbytes)
-        elif self._held:
-            self._release_held()
+        held = self.association.held
+        if held != self._held:
+            self._hold(held)
         for event in events:
             if type(event) is not Fragment:
                 self._control(event)
@@ -182,6 +181,8 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self._lost(f"connection lost: {(isinstance(exc, OSError) and exc.strerror) or exc}")
         self._timer.close()
+        if self._held:
+            self._hold(0)
         if self._acknowledgements is not None:
             self._acknowledgements.close()
         self._transport = self._acknowledgements = None
@@ -387,17 +388,14 @@ class Connection(asyncio.BufferedProtocol):
 
     # What arrives
 
-    def _hold(self, nbytes: int) -> None:
-        """Account for bytes that wait for the rest of their PDU."""
-        if self.over is None:
-            self._held += nbytes
-            if not self._budget.take(self.host, nbytes):
-                self.abort(f"no memory left for the rest of a PDU, of which {self._held} bytes have come")
-                self.drop()
-
-    def _release_held(self) -> None:
-        self._budget.give(self.host, self._held)
-        self._held = 0
+    def _hold(self, held: int) -> None:
+        """Account for bytes that wait for the rest of their PDU, before an association, in it and after it."""
+        more, self._held = held - self._held, held
+        if more < 0:
+            self._budget.give(self.host, -more)
+        elif not self._budget.take(self.host, more):
+            self.abort(f"no memory left for the rest of a PDU, of which {held} bytes have come")
+            self.drop()
 
     # Beginning and end
 
@@ -458,8 +456,6 @@ class Connection(asyncio.BufferedProtocol):
         if self.over is not None:
             return
         self.over = why
-        if self._held:
-            self._release_held()
         self._inbox.end(why)
         self._outflow.end(why)
         if self._silence is not None:

@@ -188,6 +188,11 @@ class Association:
     # inspection
 
     @property
+    def held(self) -> int:
+        """Bytes kept of a PDU that has not arrived completely."""
+        return self._framing.held if self._framing is not None else 0
+
+    @property
     def peer_maximum_length(self) -> int:
         """The largest PDU-length of P-DATA-TF that the peer accepts; 0: any."""
         return self.negotiated.peer_maximum_length if self.negotiated is not None else 0

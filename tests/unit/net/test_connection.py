@@ -605,6 +605,45 @@ async def test_unfinished_pdus_of_one_host_are_bounded_and_cost_no_other_host(ma
             await one.wait_closed()
 
 
+REQUEST = associate_request(CONTEXTS, "PACSLITE", "LATE", 16_384)
+
+
+@pytest.mark.parametrize(
+    ("beginning", "answers"),
+    [
+        ([associate_request(CONTEXTS, "OTHER", "LATE", 16_384)], [3]),  # rejected: it should close, and goes on
+        ([RELEASE_RP], [7]),
+        ([REQUEST], [2]),
+        ([REQUEST, p_data(pdv(1, 3, command(0x0030, sop_class=VERIFICATION)))], [2, 4]),
+    ],
+    ids=["rejected", "aborted", "associated", "answered"],
+)
+async def test_an_unfinished_pdu_counts_whatever_came_before_it(
+    make_site: MakeSite, beginning: list[bytes], answers: list[int]
+) -> None:
+    """In the same bytes or later; ARTIM or idleness would end it only much later."""
+    site = make_site(budget_bytes=8_000_000)
+    await site.start()
+    writers: list[asyncio.StreamWriter] = []
+    for number in range(8):
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+        for pdu, answer in zip(beginning, answers, strict=True):
+            rest = struct.pack(">BxI", 1, 900_000) + bytes(10_000) if pdu is beginning[-1] else b""
+            writer.write(pdu + rest)
+            assert (await read_pdu(reader))[0] == answer
+        await asyncio.sleep(0.02)
+        assert site.unfinished.used == min(number, 2) * 800_006 + 10_006
+        writer.write(bytes(790_000))
+        await asyncio.sleep(0.05)
+        writers.append(writer)
+    assert site.unfinished.used == 2 * 800_006
+    assert site.listener.connections == 2
+    for writer in writers:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
 async def test_a_cancel_of_what_never_was_is_ignored(site: Site) -> None:
     async with await Wire.associate(site.port, CONTEXTS) as wire:
         await wire.cancel(STUDY_ROOT_FIND, 77)
