@@ -165,7 +165,7 @@ class Connection(asyncio.BufferedProtocol):
                     complete |= self._inbox.feed(event)
                 except MessageError as error:
                     self.abort(str(error), error.reason)
-        if stepped:
+        if stepped or self.over is not None:  # AA-7 says nothing to us, but something to the peer
             self._after_step()
         elif not complete and self._acknowledgements is not None:
             self._acknowledgements.hasten()

@@ -644,6 +644,32 @@ async def test_an_unfinished_pdu_counts_whatever_came_before_it(
             await writer.wait_closed()
 
 
+@pytest.mark.parametrize(
+    ("beginning", "answer"),
+    [(associate_request(CONTEXTS, "OTHER", "LATE", 16_384), 3), (RELEASE_RP, 7)],
+    ids=["rejected", "aborted"],
+)
+async def test_a_peer_that_should_close_and_goes_on(site: Site, beginning: bytes, answer: int) -> None:
+    """Sta13: a request or an unknown PDU is answered by an A-ABORT (AA-7), other PDUs are not (AA-6)."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+    writer.write(beginning)
+    assert (await read_pdu(reader))[0] == answer
+    for _ in range(2):
+        writer.write(RELEASE_RQ + p_data(pdv(1, 3, b"ab")) + REQUEST)
+        assert await read_pdu(reader) == (7, bytes((0, 0, 2, 2)))
+    writer.write(RELEASE_RQ)
+    await asyncio.sleep(0.05)
+    writer.write(b"\x08" + REQUEST[1:])
+    assert await read_pdu(reader) == (7, bytes((0, 0, 2, 1)))
+    writer.close()
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+    writer.write(beginning)
+    assert (await read_pdu(reader))[0] == answer
+    writer.write(ABORT)
+    assert await reader.read() == b""
+    writer.close()
+
+
 async def test_a_cancel_of_what_never_was_is_ignored(site: Site) -> None:
     async with await Wire.associate(site.port, CONTEXTS) as wire:
         await wire.cancel(STUDY_ROOT_FIND, 77)
