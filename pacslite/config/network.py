@@ -100,7 +100,8 @@ class Timeouts(Section):
         30,
         gt=0,
         le=3600,
-        description="ARTIM (PS3.8 §9.1.5): from connection to A-ASSOCIATE-RQ, from release or abort to close.",
+        description="ARTIM (PS3.8 §9.1.5): from connection to A-ASSOCIATE-RQ, from rejection, release or abort to "
+        "close. As long, by a timer of its own, we wait for the answer to our A-ASSOCIATE-RQ and A-RELEASE-RQ.",
     )
     idle_seconds: float = Field(
         600,
