@@ -159,8 +159,8 @@ class Tls(Section):
 
     certificate: OptionalPath = Field(
         None,
-        description="PEM file with our certificate and what leads to its root. Read again on SIGHUP and when it "
-        "changes.",
+        description="PEM file with our certificate and what leads to its root. Read again on SIGHUP, and within ten "
+        "seconds when it, the key or ca changes.",
     )
     key: OptionalPath = Field(None, description="PEM file with its private key; empty if it is in the same file.")
     key_password: SecretStr = Field(SecretStr(""), description="Password of the private key.")

@@ -116,7 +116,7 @@ class Certificates:
             log.error("certificate not reloaded", extra={"why": str(error)})
         return None
 
-    async def watch(self, seconds: float = 60.0) -> None:
+    async def watch(self, seconds: float = 10.0) -> None:
         """Call ``reload_if_changed`` every ``seconds`` until cancelled."""
         while True:
             await asyncio.sleep(seconds)

@@ -310,8 +310,8 @@ async def test_nothing_is_sent_in_the_clear_to_a_remote_with_tls(
 # while it runs
 
 
-async def _until(holds: Callable[[], bool]) -> None:
-    for _ in range(200):
+async def _until(holds: Callable[[], bool], seconds: float = 4) -> None:
+    for _ in range(int(seconds / 0.02)):
         if holds():
             return
         await asyncio.sleep(0.02)
@@ -352,6 +352,18 @@ async def test_sighup_takes_a_new_certificate_and_new_remotes(
         with pytest.raises(RejectedError) as caught:  # without TLS it has no certificate
             await Wire.associate(server.port, QUERY_CONTEXTS, calling="WS7")
         assert caught.value.codes == (1, 1, 3)
+
+
+async def test_a_certificate_that_changes_needs_no_signal(new_server: ServerFactory, tmp_path: Path) -> None:
+    """As a program that renews certificates leaves it. The server looks every ten seconds."""
+    pki, port = _pki(tmp_path), free_port()
+    server = new_server()
+    server.settings = _settings(pki, port)
+    async with server.running():
+        before = await asyncio.to_thread(_serial, port, pki)
+        pki.issue("server", "127.0.0.1", "localhost")
+        await _until(lambda: "certificate reloaded" in server.text(), seconds=20)
+        assert await asyncio.to_thread(_serial, port, pki) != before
 
 
 async def test_sighup_with_files_that_do_not_fit_changes_nothing(new_server: ServerFactory, tmp_path: Path) -> None:
