@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import os
 import socket
 import ssl
@@ -108,29 +109,37 @@ class _Asked:
 
 
 async def _connect(host: str, port: int, seconds: float) -> socket.socket:
-    """Connect to the first address of ``host`` that answers, all tries together within ``seconds``."""
+    """Connect to the first address of ``host`` that answers, all tries together within ``seconds``.
+
+    Each has its share of the time that is left: an address that swallows everything (IPv6 that goes nowhere, most
+    often) leaves some for the next.
+    """
     loop = asyncio.get_running_loop()
     where = f"{host}:{port}"
+    ends = loop.time() + (seconds or math.inf)
     problem = "no address"
     try:
         async with asyncio.timeout(seconds or None):
-            for family, kind, protocol, _, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-                one = socket.socket(family, kind, protocol)
-                one.setblocking(False)
-                try:
-                    await loop.sock_connect(one, address)
-                except OSError as error:
-                    one.close()
-                    problem = _reason(error)
-                except BaseException:
-                    one.close()
-                    raise
-                else:
-                    return one
+            addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except TimeoutError as error:
-        raise ConnectFailed(f"{where}: no connection within {seconds:g} s") from error
+        raise ConnectFailed(f"{where}: not resolved within {seconds:g} s") from error
     except OSError as error:  # the name is not known
         raise ConnectFailed(f"{where}: {error.strerror or error}") from error
+    for number, (family, kind, protocol, _, address) in enumerate(addresses):
+        share = (ends - loop.time()) / (len(addresses) - number)
+        one = socket.socket(family, kind, protocol)
+        one.setblocking(False)
+        try:
+            async with asyncio.timeout(share if seconds else None):
+                await loop.sock_connect(one, address)
+        except OSError as error:
+            one.close()
+            problem = _reason(error) if error.errno else f"no connection within {seconds:g} s"
+        except BaseException:
+            one.close()
+            raise
+        else:
+            return one
     raise ConnectFailed(f"{where}: {problem}")
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import shlex
 import signal
 import socket
 import struct
@@ -24,7 +25,7 @@ from tests.support.exchange import identifier, send_instances
 from tests.support.instances import Instance, make_instance
 from tests.support.networks import Cable, launched
 from tests.support.peers import Dcmtk
-from tests.support.processes import Pacslite, ServerFactory, free_port
+from tests.support.processes import ROOT, Pacslite, ServerFactory, free_port, run
 from tests.support.raw import command, p_data, pdv, user_item
 from tests.support.site import Site
 from tests.support.wire import (
@@ -412,6 +413,31 @@ async def test_ipv6(new_server: ServerFactory) -> None:
             assert await wire.echo() == 0
         line = await _logged(server, 0, "association accepted")
         assert 'peer="WIRE@::1"' in line or "peer=WIRE@::1" in line
+
+
+async def test_an_address_that_swallows_everything_leaves_time_for_the_next(
+    new_server: ServerFactory, tmp_path: Path
+) -> None:
+    """A host of two addresses; the backlog of who listens on the first is full, so the system drops what comes."""
+    server, port = new_server(), free_port()
+    server.settings = {"[listener]": {"host": "127.0.0.2", "port": port}}
+    hosts = tmp_path / "hosts"
+    hosts.write_text("127.0.0.1 pair\n127.0.0.2 pair\n")
+    words = server.command("echo", f"{server.ae_title}@pair:{port}")
+    script = f"mount --bind {hosts} /etc/hosts && exec {shlex.join(words)}"
+    waiting: list[socket.socket] = []
+    async with server.running():
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", port))
+            listener.listen(0)
+            for _ in range(4):
+                one = socket.socket()
+                one.setblocking(False)
+                one.connect_ex(listener.getsockname())
+                waiting.append(one)
+            await run("unshare", "--mount", "sh", "-c", script, seconds=20, cwd=ROOT)
+            for one in waiting:
+                one.close()
 
 
 async def test_the_same_port_at_once_after_a_kill(new_server: ServerFactory) -> None:
