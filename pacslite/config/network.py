@@ -190,7 +190,8 @@ class Access(Section):
     user_identity: Literal["optional", "required"] = Field(
         "optional",
         description='User identity (PS3.7 D.3.3.7). "required" refuses who brings none that [[user]] or jwt_key '
-        "proves. One that is brought is always checked, if there are users.",
+        "proves. One that is brought is checked if there are users or a jwt_key; Kerberos, SAML, and tokens without a "
+        "jwt_key, are ignored.",
     )
     jwt_key: SecretStr = Field(
         SecretStr(""), description="Secret (HS256) or PEM public key (RS256, ES256) that proves JSON web tokens."

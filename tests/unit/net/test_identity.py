@@ -33,6 +33,7 @@ def verify(options: IdentityOptions, item: UserIdentity | None) -> Identity | Re
         (UNCONFIGURED, UserIdentity(2, b"anybody", b"anything"), ""),  # ignoring it is legal
         (OPEN, UserIdentity(2, b"anna", b"right"), "anna"),
         (OPEN, UserIdentity(1, b"ward"), "ward"),
+        (OPEN, UserIdentity(2, b"ward", b"of another server"), "ward"),  # the name alone is enough
         (OPEN, UserIdentity(4, b"<saml/>"), ""),
         (REQUIRED, UserIdentity(5, token()), "anna"),
         (OPEN, UserIdentity(5, token()), "anna"),  # whomever it is for, where no audience is configured
@@ -51,6 +52,7 @@ def test_who_is_let_in(options: IdentityOptions, item: UserIdentity | None, user
         (OPEN, UserIdentity(2, b"anna", b"wrong")),
         (OPEN, UserIdentity(1, b"anna")),  # has a password: the name alone is not enough
         (OPEN, UserIdentity(1, b"nobody")),
+        (OPEN, UserIdentity(2, b"nobody", b"")),
         (REQUIRED, UserIdentity(3, b"kerberos ticket")),
         (REQUIRED, UserIdentity(5, token("another secret of thirty-two bytes!"))),
         (REQUIRED, UserIdentity(5, token(exp=time.time() - 60))),
