@@ -45,7 +45,7 @@ _P_DATA_CELLS = TABLE_9_10[Event.P_DATA_TF_PDU]
 _DELIVERING = frozenset(state for state, cell in _P_DATA_CELLS.items() if cell.action in (Action.DT_2, Action.AR_6))
 _SENDING = frozenset(TABLE_9_10[Event.P_DATA_REQUEST])
 _UNCONNECTED = (State.STA1, State.STA4)
-_NO_REQUEST = AAssociateRQ("", "", ())  # an acceptor's, until Evt6
+_NO_REQUEST = AAssociateRQ("", "", ())  # an acceptor's: what it is asked goes to its user
 _RELEASE_RP = AReleaseRP().encode()
 _RELEASE_REQUESTED = ReleaseRequested()
 _CONNECTION_CLOSED = ConnectionClosed()
@@ -247,7 +247,6 @@ class Association:
 
     def _ae_6(self, request: AAssociateRQ) -> bool:
         self.artim_running = False
-        self._request = request
         rejection = check_protocol_version(request)
         if rejection is None:
             self._events.append(AssociationRequested(request))
@@ -259,7 +258,6 @@ class Association:
     def _ae_7(self, answer: Acceptance) -> None:
         self._output.append(answer.pdu)
         self.negotiated = answer.negotiated
-        self._request = _NO_REQUEST
 
     def _ae_8(self, answer: AAssociateRJ) -> None:
         self._send(answer)

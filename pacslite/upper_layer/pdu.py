@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 DICOM_APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"  # PS3.7 §A.2.1
-MAXIMUM_ASSOCIATE_LENGTH = 1 << 20  # a request for 128 contexts of 20 transfer syntaxes has 80 KB
+MAXIMUM_ASSOCIATE_LENGTH = 1 << 18  # a request for 128 contexts of 20 transfer syntaxes has 80 KB, its user 64 at most
 
 PDU_HEADER = Struct("!BxI")  # PDU-type, reserved, PDU-length
 P_DATA_TF = 0x04

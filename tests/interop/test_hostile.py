@@ -186,6 +186,24 @@ async def test_what_is_no_association(server: Pacslite, words: bytes) -> None:
     assert resident_bytes(server) < before + 20_000_000
 
 
+async def test_large_requests_that_are_rejected_leave_nothing(server: Pacslite, beside: Beside) -> None:
+    """100 of 150 KB, with ten thousand transfer syntaxes each; their connections stay until ARTIM ends them."""
+    syntaxes = [f"1.2.840.{number}" for number in range(600)]
+    contexts = [Context(context_id, VERIFICATION, syntaxes) for context_id in range(1, 35, 2)]
+    writers: list[asyncio.StreamWriter] = []
+    before = resident_bytes(server)
+    async with beside(seconds=2 * ACCEPTABLE_SECONDS):
+        for number in range(100):
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(associate_request(contexts, "OTHER", f"LARGE{number}", 16384))
+            kind, body = await read_pdu(reader)
+            assert (kind, body[1:4]) == (3, bytes((1, 1, 7)))
+            writers.append(writer)
+        assert resident_bytes(server) < before + 30_000_000
+    for writer in writers:
+        writer.close()
+
+
 SLOW_PEERS = 2_000
 
 

@@ -563,7 +563,7 @@ async def test_an_identifier_beyond_the_budget_of_all_is_answered_a700(make_site
 
 
 async def test_unfinished_pdus_of_one_host_are_bounded_and_cost_no_other_host(make_site: MakeSite) -> None:
-    """20 connections with most of an A-ASSOCIATE-RQ of a megabyte each, and as many bytes more as one host may have.
+    """20 connections with most of a large A-ASSOCIATE-RQ each, and as many bytes more as one host may have.
 
     What other hosts bring in pieces is waited for, what they ask is held; of four such hosts the last are dropped too.
     """
@@ -573,15 +573,15 @@ async def test_unfinished_pdus_of_one_host_are_bounded_and_cost_no_other_host(ma
 
     async def come(host: str, size: int) -> bool:
         reader, writer = await asyncio.open_connection("127.0.0.1", site.port, local_addr=(host, 0))
-        writer.write(struct.pack(">BxI", 1, 900_000) + bytes(size - 6))
+        writer.write(struct.pack(">BxI", 1, 250_000) + bytes(size - 6))
         flood.append(writer)
         with contextlib.suppress(TimeoutError, ConnectionError):
             async with asyncio.timeout(0.02):
                 return await reader.read(1) != b""
         return reader.exception() is None and not reader.at_eof()
 
-    assert [await come("127.0.0.2", 800_000) for _ in range(20)] == [True] * 2 + [False] * 18
-    assert await come("127.0.0.2", 400_000)
+    assert [await come("127.0.0.2", 240_000) for _ in range(20)] == [True] * 8 + [False] * 12
+    assert await come("127.0.0.2", 80_000)
     assert not await come("127.0.0.2", 10)
     assert site.unfinished.used == site.unfinished.share == 2_000_000
     request = associate_request(CONTEXTS, "PACSLITE", "PIECES", 16_384)
@@ -595,7 +595,7 @@ async def test_unfinished_pdus_of_one_host_are_bounded_and_cost_no_other_host(ma
         assert await wire.find(STUDY_ROOT_FIND, bytes(100_000)) == []
     assert finder.identifiers == [bytes(100_000)]
     for number in (3, 4, 5):
-        for size in (800_000, 800_000, 400_000):
+        for size in [240_000] * 8 + [80_000]:
             assert await come(f"127.0.0.{number}", size)
     assert not await come("127.0.0.6", 10)
     assert site.unfinished.used == site.unfinished.limit
@@ -622,21 +622,21 @@ async def test_an_unfinished_pdu_counts_whatever_came_before_it(
     make_site: MakeSite, beginning: list[bytes], answers: list[int]
 ) -> None:
     """In the same bytes or later; ARTIM or idleness would end it only much later."""
-    site = make_site(budget_bytes=8_000_000)
+    site = make_site(budget_bytes=2_000_000)
     await site.start()
     writers: list[asyncio.StreamWriter] = []
     for number in range(8):
         reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
         for pdu, answer in zip(beginning, answers, strict=True):
-            rest = struct.pack(">BxI", 1, 900_000) + bytes(10_000) if pdu is beginning[-1] else b""
+            rest = struct.pack(">BxI", 1, 250_000) + bytes(10_000) if pdu is beginning[-1] else b""
             writer.write(pdu + rest)
             assert (await read_pdu(reader))[0] == answer
         await asyncio.sleep(0.02)
-        assert site.unfinished.used == min(number, 2) * 800_006 + 10_006
-        writer.write(bytes(790_000))
+        assert site.unfinished.used == min(number, 2) * 200_006 + 10_006
+        writer.write(bytes(190_000))
         await asyncio.sleep(0.05)
         writers.append(writer)
-    assert site.unfinished.used == 2 * 800_006
+    assert site.unfinished.used == 2 * 200_006
     assert site.listener.connections == 2
     for writer in writers:
         writer.close()

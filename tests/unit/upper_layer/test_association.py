@@ -207,7 +207,7 @@ NOT_YET = "PDU-type: not expected in Sta2, connection open, awaiting A-ASSOCIATE
     [
         (b"GET / HTTP/1.1\r\n\r\n", "PDU, PDU-type: 47H is not known here: this is an HTTP request"),
         (H("16 03 01 0200 01 00"), "PDU, PDU-type: 16H is not known here: this is TLS, which is not spoken here"),
-        (H("01 00 FFFFFFFF"), "A-ASSOCIATE-RQ, PDU-length: 68 to 1048576 expected, 4294967295 received"),
+        (H("01 00 FFFFFFFF"), "A-ASSOCIATE-RQ, PDU-length: 68 to 262144 expected, 4294967295 received"),
         (H("04 00 00000008 00000004 01 03 0000"), f"P-DATA-TF, {NOT_YET}"),
         (AReleaseRQ().encode(), f"A-RELEASE-RQ, {NOT_YET}"),
         (
