@@ -283,7 +283,7 @@ async def test_who_leaves_while_something_is_awaited_is_forgotten_at_once(
     caplog.set_level(logging.DEBUG, "pacslite")
     slow = Slow()
     if waits_for == "identity":
-        site.acceptor._identity = slow  # type: ignore[assignment]
+        site.identity = slow  # type: ignore[assignment]
     else:
         site.ready.clear()
     _, writer = await asyncio.open_connection("127.0.0.1", site.port)
@@ -351,13 +351,13 @@ async def test_a_fault_before_the_association_is_a_rejection(
     if later:
         slow = Slow()
         slow.go.set()
-        acceptor._identity = slow  # type: ignore[assignment]
+        site.identity = slow  # type: ignore[assignment]
     patch = pytest.MonkeyPatch()
     match where:
         case "_access":
             patch.setattr(acceptor, "_access", fails(Fault()))
         case "_identity":
-            patch.setattr(acceptor._identity, "verify", fails(Fault()))
+            patch.setattr(site.identity, "verify", fails(Fault()))
         case "_dispatcher":
             patch.setattr(acceptor, "_answer", fails(Fault()))
         case "_limits":
