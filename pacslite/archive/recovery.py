@@ -1,8 +1,9 @@
 """What a start does with what an unclean stop left: work proportional to what was in flight.
 
 Files in ``incoming/`` are the journal of the index. One whose row is there was synced before the row was written and
-is settled at once; one without proves itself by length and digest and is indexed, or is torn and removed: nobody was
-told that it is stored. The same after the index has failed, while the archive serves.
+is settled at once, unless the instance has another file too: then it may be what a sender repeated, cut off before it
+was refused. That one, and one without a row, proves itself by length and digest and is taken in, or is torn and
+removed: nobody was told that it is stored. The same after the index has failed, while the archive serves.
 """
 
 import logging
@@ -153,12 +154,16 @@ class Recovery:
         path = instance_path(key.study_instance_uid, key.series_instance_uid, record.sop_instance_uid)
         known = self._index.current(record.sop_instance_uid)
         old = self._settler.locate(record.sop_instance_uid)
-        if known is not None and known.digest == record.digest:
-            found.settled += 1
-        elif known is not None and not self._store.may_replace(name):  # the index was about to refuse it
-            self._store.remove_incoming(name)
+        size = record.data_set_offset + record.data_set_length
+        same = known is not None and (known.digest, known.size) == (record.digest, size)
+        if known is not None and not self._store.may_replace(name) and (old is not None or not same):
+            self._store.remove_incoming(name)  # the index was about to refuse it
             found.removed += 1
             return
+        if same:
+            if old is not None:
+                self._store.remove_incoming(old.name)
+            found.settled += 1
         else:
             notes = () if old is None else (f"incoming/{old.name}",)
             moves = known is not None and known.path != path
@@ -186,13 +191,27 @@ class Recovery:
         fd = self._store.open_incoming(name)
         try:
             meta = read_header(fd)
-            known = self._index.current(meta.sop_instance_uid) if self._trust_rows else None
-            return read_record(fd, meta, verify=known is None or known.digest != meta.digest)
+            return read_record(fd, meta, verify=not self._is_proved(meta))
         except (FileMetaError, DimseError) as error:
             log.info("incoming file is torn", extra={"file": name, "reason": str(error)})
             return None
         finally:
             os.close(fd)
+
+    def _is_proved(self, meta: FileMeta) -> bool:
+        """Its row proves a file that is the only one; where there is another, this may be a torn copy of that."""
+        if not self._trust_rows or self._settler.locate(meta.sop_instance_uid) is not None:
+            return False
+        known = self._index.current(meta.sop_instance_uid)
+        if known is None or known.digest != meta.digest:
+            return False
+        try:
+            os.close(self._store.open_settled(known.path))
+        except FileNotFoundError:
+            return True
+        except OSError:  # something is there
+            return False
+        return False
 
 
 def read_record(fd: int, meta: FileMeta, *, verify: bool) -> Record:

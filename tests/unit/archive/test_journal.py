@@ -468,6 +468,51 @@ async def test_an_unfinished_duplicate_takes_no_place(tmp_path: Path, duplicates
         assert (await archive.check(deep=True)).differences == []
 
 
+@pytest.mark.parametrize("settled", [False, True])
+@pytest.mark.parametrize(
+    ("duplicates", "sender", "torn", "removed"),
+    [
+        ("keep", "SENDER", True, 1),
+        ("keep", "ANOTHER_SENDER", False, 1),
+        ("replace", "SENDER", True, 1),
+        ("replace", "SENDER", False, 0),
+        ("replace", "ANOTHER_SENDER", False, 0),
+    ],
+)
+async def test_an_instance_that_is_repeated_is_not_lost(
+    tmp_path: Path, settled: bool, duplicates: str, sender: str, torn: bool, removed: int
+) -> None:
+    """Killed while the journal takes the same data set once more: what comes after its header may not be there."""
+    instance = make_instance(1, size=30_000)
+    data, image = tmp_path / "data", tmp_path / "image"
+    async with archive_in(data, journal_bytes=1 << 20, duplicates=duplicates) as archive:
+        await store(archive, instance)
+        if settled:
+            await archive.settle()
+        commit = archive._index.commit
+
+        def stop_before(entries: Sequence[Entry]) -> list[DimseError | None]:
+            if entries[0].replaces == (duplicates == "replace"):
+                image_of(data, image)
+            return commit(entries)
+
+        archive._index.commit = stop_before  # type: ignore[method-assign]
+        await store(archive, instance, source_ae_title=sender)
+    with (image / "journal").open("r+b") as journal:
+        content = journal.read()
+        newest = max(at for at in range(0, len(content), 4096) if content.startswith(b"PLJREC", at))
+        if torn:
+            journal.seek(newest + 4096)
+            journal.write(bytes(8192))
+    async with archive_in(image, duplicates=duplicates) as archive:
+        assert archive.recovered.removed == removed
+        assert read(archive, instance.sop_instance_uid) == instance.data
+        assert (await archive.check(deep=True)).differences == []
+        await archive.settle()
+        assert not archive._store.must_sync, "nothing is left in the journal"
+        assert read(archive, instance.sop_instance_uid) == instance.data
+
+
 async def test_resent_while_it_is_settled(tmp_path: Path) -> None:
     """A duplicate takes the place of what it repeats until the index refuses it; that may be settled meanwhile."""
     instance = make_instance(1)

@@ -181,6 +181,21 @@ async def test_replaced_instance_after_a_kill(tmp_path: Path, settled: bool, los
     await _judge(image, {new.sop_instance_uid: new.data})
 
 
+async def test_a_large_instance_that_is_replaced_by_itself_is_not_lost(tmp_path: Path) -> None:
+    """The header of the second file came to disk, what follows it did not."""
+    instance = make_instance(1, size=400_000)
+    async with archive_in(tmp_path / "live", duplicates="replace") as archive:
+        await store(archive, instance)
+        await archive.settle()
+        await store(archive, instance)
+        image = image_of(tmp_path / "live", tmp_path / "image")
+    (second,) = (image / "incoming").iterdir()
+    with second.open("r+b") as file:
+        file.seek(200_000)
+        file.write(bytes(4096))
+    await _judge(image, {instance.sop_instance_uid: instance.data})
+
+
 @pytest.mark.parametrize("settled", [False, True])
 async def test_deleted_instance_does_not_come_back(tmp_path: Path, settled: bool) -> None:
     """Its rows were gone for good before its files were touched: a kill between the two, and the files are there."""
