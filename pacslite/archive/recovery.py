@@ -131,8 +131,9 @@ class Recovery:
                 dropped += len(alone)
 
     def _is_whole(self, row: InstanceRow) -> bool:
+        unsettled = self._settler.locate(row.sop_instance_uid)  # on a full disk, for one
         try:
-            fd = self._store.open_settled(row.path)
+            fd = self._store.open_settled(row.path) if unsettled is None else self._store.open_incoming(unsettled.name)
         except OSError:
             return False
         try:

@@ -196,6 +196,22 @@ async def test_a_large_instance_that_is_replaced_by_itself_is_not_lost(tmp_path:
     await _judge(image, {instance.sop_instance_uid: instance.data})
 
 
+async def test_durability_commit_loses_nothing_to_a_kill_on_a_full_disk(tmp_path: Path) -> None:
+    """What is in the journal cannot be settled by the next start, and is no row without a file nevertheless."""
+    instance = make_instance(1)
+    async with archive_in(tmp_path / "live", durability="commit", journal_bytes=1 << 20) as archive:
+        await store(archive, instance)
+        image = image_of(tmp_path / "live", tmp_path / "image")
+    full = True
+    calls = ("create", "make_directory", "copy")
+    operations = FailingOperations(lambda *_: errno.ENOSPC if full else 0, calls)
+    async with archive_in(image, durability="commit", operations=operations) as archive:
+        assert archive.recovered.dropped == 0
+        assert read(archive, instance.sop_instance_uid) == instance.data
+        full = False
+    await _judge(image, {instance.sop_instance_uid: instance.data})
+
+
 @pytest.mark.parametrize("settled", [False, True])
 async def test_deleted_instance_does_not_come_back(tmp_path: Path, settled: bool) -> None:
     """Its rows were gone for good before its files were touched: a kill between the two, and the files are there."""
