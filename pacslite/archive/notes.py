@@ -16,19 +16,27 @@ log = logging.getLogger("pacslite.archive")
 
 
 def carry_out_notes(store: InstanceStore, index: IndexWriter) -> int:
-    """Remove what is noted, make that durable, drop the notes. Nothing may be settled meanwhile. Gives their number."""
+    """Remove what is noted, make that durable, drop the notes. Nothing may be settled meanwhile. Gives how many."""
     notes = index.notes()
     if not notes:
         return 0
-    try:
-        for _, name, sop_instance_uid in notes:
+    stuck: list[tuple[str, str]] = []  # these wait for the next time, or the next start; the others for none of them
+    for _, name, sop_instance_uid in notes:
+        try:
             _carry_out(store, index, name, sop_instance_uid)
+        except OSError as error:
+            if not stuck:
+                log.error("removal", extra={"file": name, "error": str(error)})
+            stuck.append((name, sop_instance_uid))
+    if len(stuck) == len(notes):
+        return 0
+    try:
         store.sync_all()
-    except OSError as error:  # the notes stay: the next time, or the next start, tries again
+    except OSError as error:
         log.error("removal", extra={"error": str(error)})
         return 0
-    index.drop_notes(notes[-1][0])
-    return len(notes)
+    index.drop_notes(notes[-1][0], stuck)
+    return len(notes) - len(stuck)
 
 
 def _carry_out(store: InstanceStore, index: IndexWriter, name: str, sop_instance_uid: str) -> None:

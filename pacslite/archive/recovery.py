@@ -61,7 +61,8 @@ class Recovery:
             OSError, sqlite3.Error, IndexFailure, IndexFull: Disk or index do not work; nothing is lost.
         """
         found = Recovered(deletions=carry_out_notes(self._store, self._index))
-        names = self._store.incoming()
+        deleted = {name for _, name, _ in self._index.notes()}  # and could not be removed
+        names = [name for name in self._store.incoming() if f"incoming/{name}" not in deleted]
         for start in range(0, len(names), _AT_ONCE):
             for name in names[start : start + _AT_ONCE]:  # oldest first: of one instance the newest file stays
                 self._take_in(name, found)

@@ -294,10 +294,11 @@ class IndexWriter:
         with self.lock:
             return int(self._connections.writer.execute(Statements.select_last_deleted_file.text).fetchone()[0] or 0)
 
-    def drop_notes(self, last: int) -> None:
-        """Their files are gone for good."""
+    def drop_notes(self, last: int, stuck: Sequence[tuple[str, str]] = ()) -> None:
+        """Their files are gone for good, but for those that are ``stuck``: they are noted anew."""
         with self.lock, self._alone() as connection:
             connection.execute(Statements.delete_deleted_files.text, (last,))
+            connection.executemany(Statements.insert_deleted_file.text, stuck)
 
     def totals(self) -> Totals:
         """Give the archive's totals."""

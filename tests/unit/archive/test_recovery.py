@@ -2,10 +2,12 @@
 
 import asyncio
 import errno
+import os
 import random
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -30,6 +32,10 @@ async def _judge(directory: Path, expected: dict[str, bytes]) -> Archive:
         assert archive.unsettled == 0
     assert len(files_in(directory)) == len(expected)
     return archive
+
+
+def _failing(name: str) -> None:
+    raise OSError(errno.EIO, "Input/output error")
 
 
 def _lose_log(directory: Path) -> None:
@@ -229,6 +235,40 @@ async def test_deleted_instance_does_not_come_back(tmp_path: Path, settled: bool
     assert files_in(before) == files_in(after)
     archive = await _judge(after, {kept.sop_instance_uid: kept.data})
     assert archive.recovered.deletions
+
+
+async def test_a_file_that_cannot_be_removed_keeps_no_other(tmp_path: Path) -> None:
+    """Made immutable, for one: what was deleted or replaced after it goes, from the journal too."""
+    stuck, deleted, replaced = (make_instance(n, study=n) for n in range(3))
+    immutable = True
+    operations = FailingOperations(lambda *_: 0)
+
+    def unlink(directory: int, name: str) -> None:
+        if immutable and name == f"{stuck.sop_instance_uid}.dcm":
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        os.unlink(name, dir_fd=directory)
+
+    operations.unlink = unlink  # type: ignore[method-assign]
+    options: dict[str, Any] = {"journal_bytes": 1 << 20, "duplicates": "replace", "operations": operations}
+    async with archive_in(tmp_path / "live", **options) as archive:
+        await _store_all(archive, [stuck])
+        await archive.settle()
+        await archive.settle()
+        await archive.delete(Level.IMAGE, stuck.sop_instance_uid)
+        await _store_all(archive, [deleted, replaced])
+        remove, archive._store.remove_incoming = archive._store.remove_incoming, _failing  # type: ignore[method-assign]
+        await archive.delete(Level.IMAGE, deleted.sop_instance_uid)
+        archive._store.remove_incoming = remove  # type: ignore[method-assign]
+        await store(archive, replaced)
+        image = image_of(tmp_path / "live", tmp_path / "image")
+        await archive.settle()
+        await archive.settle()
+        assert not archive._store.must_sync, "nothing is left in the journal"
+    async with archive_in(image, **options) as archive:
+        assert {uid for (uid,) in rows(image, "SELECT sop_instance_uid FROM instance")} == {replaced.sop_instance_uid}
+        assert len(archive._index.notes()) == 1
+        immutable = False
+    await _judge(image, {replaced.sop_instance_uid: replaced.data})
 
 
 @pytest.mark.parametrize("durability", ["commit", "none"])
