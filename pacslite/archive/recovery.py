@@ -112,7 +112,7 @@ class Recovery:
                 known = self._index.current(meta.sop_instance_uid)
                 if known is not None and known.digest == meta.digest:
                     return None
-                return Entry(read_record(fd, meta, verify=False), replaces=known is not None)
+                return Entry(read_record(fd, meta, verify=False), replaces=known is not None, is_kept=True)
             finally:
                 os.close(fd)
         except (FileNotFoundError, FileMetaError, DimseError) as error:  # one damaged file does not stop the archive
@@ -169,7 +169,8 @@ class Recovery:
         else:
             notes = () if old is None else (f"incoming/{old.name}",)
             moves = known is not None and known.path != path
-            refusal = self._commit(Entry(record, replaces=known is not None, relocates=moves, unlink=notes))
+            entry = Entry(record, replaces=known is not None, relocates=moves, unlink=notes, is_kept=True)
+            refusal = self._commit(entry)
             if refusal is not None:
                 log.warning("incoming file refused", extra={"file": name, "reason": str(refusal)})
                 self._store.remove_incoming(name)

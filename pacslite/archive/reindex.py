@@ -172,7 +172,7 @@ class _Reindexing:
                 self._refuse(path, f"belongs at {_place(record)}")
             else:  # a path has one SOP Instance UID: none comes twice, unless it is hashed
                 paths[record.sop_instance_uid] = path
-                entries.append(Entry(record))
+                entries.append(Entry(record, is_kept=True))
         for entry, error in zip(entries, index.commit(entries) if entries else [], strict=True):
             if isinstance(error, IndexFull | IndexFailure) and index.failed:
                 raise error

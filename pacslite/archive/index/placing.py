@@ -68,14 +68,15 @@ class Places:
         self.known.clear()
         self._studies.clear()
 
-    def find(self, connection: sqlite3.Connection, record: Record, counts: Counts) -> Place:
+    def find(self, connection: sqlite3.Connection, record: Record, counts: Counts, *, is_kept: bool) -> Place:
         """Look the series up, or make it.
 
         Raises:
-            PatientConflict: Its study is another patient's, and such are rejected.
+            PatientConflict: Its study is another patient's, and such are rejected; not if it ``is_kept`` already.
         """
         key = record.series_key
         upper = record.upper()
+        remember = True
         found = connection.execute(Statements.select_study.text, (key.study_instance_uid,)).fetchone()
         if found is None:
             study = self._insert_study(connection, record, counts)
@@ -83,7 +84,9 @@ class Places:
             study_id, patient_id, identity, modalities, sop_classes = found
             if identity != upper.identity:
                 if self._patient_conflict == "reject":
-                    raise PatientConflict("study is stored under another Patient ID", offending=(0x00100020,))
+                    if not is_kept:
+                        raise PatientConflict("study is stored under another Patient ID", offending=(0x00100020,))
+                    remember = False  # or the next of them would not be refused
                 log.warning("study under another patient kept", extra={"study": key.study_instance_uid})
             study = self._studies.get(study_id) or Study(study_id, patient_id, _split(modalities), _split(sop_classes))
         self._studies[study.id] = study
@@ -92,7 +95,9 @@ class Places:
         if len(self.known) >= _KNOWN_SERIES:
             self.forget()
             self._studies[study.id] = study
-        place = self.known[key] = Place(series_id, study)
+        place = Place(series_id, study)
+        if remember:
+            self.known[key] = place
         return place
 
     def _insert_series(self, connection: sqlite3.Connection, record: Record, study: Study, counts: Counts) -> int:

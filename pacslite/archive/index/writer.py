@@ -53,6 +53,7 @@ class Entry:
     replaces: bool = False  # the row with its SOP Instance UID
     relocates: bool = False  # the same, from another series or study
     unlink: tuple[str, ...] = ()  # files that its row makes obsolete, below the data directory
+    is_kept: bool = False  # by an earlier process or index: what is refused today may have been acknowledged then
 
 
 _Row = tuple[object, ...]
@@ -151,7 +152,9 @@ class IndexWriter:
             if entry.relocates:
                 self._remove_elsewhere(record.sop_instance_uid)
             try:
-                place = self._places.known.get(record.series_key) or self._places.find(connection, record, counts)
+                place = self._places.known.get(record.series_key)
+                if place is None:
+                    place = self._places.find(connection, record, counts, is_kept=entry.is_kept)
             except DimseError as refusal:
                 outcomes.append(refusal)
                 continue

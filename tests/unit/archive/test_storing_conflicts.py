@@ -16,9 +16,10 @@ from pacslite.archive.instances.journaled import JOURNALED_BYTES
 from pacslite.archive.instances.protocol import InstanceFile
 from pacslite.archive.keys import Level
 from pacslite.archive.outcome import DuplicateInstance, Stored
+from pacslite.archive.reindex import reindex
 from pacslite.errors import DimseError
 from tests.support.instances import Instance, make_instance
-from tests.support.storing import JOURNAL, archive_in, begin, files_in, read, reference, rows, store
+from tests.support.storing import JOURNAL, archive_in, begin, files_in, image_of, read, reference, rows, store
 
 
 @pytest.fixture(params=[0, 1 << 20], ids=["", "journal"], autouse=True)
@@ -224,6 +225,33 @@ async def test_study_under_another_patient(tmp_path: Path) -> None:
         await store(archive, make_instance(3, patient=1))
         await _clean(archive)
     assert len(files_in(tmp_path / "reject")) == 2
+
+
+@pytest.mark.parametrize("lost", ["log", "index", "row"])
+async def test_study_under_another_patient_outlasts_the_wish_to_reject_it(tmp_path: Path, lost: str) -> None:
+    """What was acknowledged is indexed again after a power cut, by a reindexing and by a repair."""
+    both = [make_instance(n, patient=n) for n in (1, 2)]
+    async with archive_in(tmp_path / "live") as archive:
+        for instance in both:
+            await store(archive, instance)
+        if lost != "log":
+            await archive.settle()
+        image = image_of(tmp_path / "live", tmp_path / "image")
+    if lost == "log":
+        for path in image.glob("index.sqlite-*"):
+            path.unlink()
+    elif lost == "index":
+        assert reindex(archive_in(image, patient_conflict="reject").options).refused == []
+    async with archive_in(image, patient_conflict="reject") as archive:
+        if lost == "row":
+            with archive._index.transaction() as connection:
+                connection.execute("DELETE FROM instance WHERE sop_instance_uid = ?", (both[1].sop_instance_uid,))
+            await archive.check(repair=True)
+        assert [read(archive, instance.sop_instance_uid) for instance in both] == [instance.data for instance in both]
+        with pytest.raises(PatientConflict):
+            await store(archive, make_instance(3, patient=2))
+        await _clean(archive)
+    assert len(files_in(image)) == 2
 
 
 @pytest.mark.parametrize("settled", [False, True])
