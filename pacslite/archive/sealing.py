@@ -210,16 +210,16 @@ class Sealer:
 
     def _keep(self, known: InstanceRow, incoming: Incoming, pieces: Pieces) -> tuple[Stored | None, bool]:
         """Decide about an instance that is there already: None to replace it; is that in another series?"""
-        if self._options.duplicates == "reject":
-            raise DuplicateInstance("SOP Instance UID is stored already")
         record = _record(incoming, pieces)
         key = record.series_key
         if (key.study_instance_uid, key.series_instance_uid) != (known.study_instance_uid, known.series_instance_uid):
             log.warning("SOP Instance UID in another series", extra={"instance": incoming.sop_instance_uid})
-            if self._options.uid_conflict == "reject":
+            if "reject" in {self._options.uid_conflict, self._options.duplicates}:
                 raise DuplicateInstance("SOP Instance UID is stored in another series")
             if self._options.uid_conflict == "replace":
                 return None, True
+        elif self._options.duplicates == "reject":
+            raise DuplicateInstance("SOP Instance UID is stored already")
         elif self._options.duplicates == "replace":
             return None, False
         return _stored("duplicate", incoming, record), False

@@ -30,7 +30,7 @@ class Storage(Section):
     patient_conflict: Literal["keep", "reject"] = Field(
         "keep",
         description='A known Study Instance UID under another Patient ID. "keep": the instance joins the study as it'
-        ' is known; "reject": answer C000. Always logged.',
+        ' is known; "reject": answer C001. Always logged.',
     )
     unknown_sop_classes: bool = Field(True, description="Accept storage classes we do not know, private ones included.")
     min_free_bytes: int = Field(

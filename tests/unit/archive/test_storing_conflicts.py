@@ -209,6 +209,19 @@ async def test_instance_in_another_study(tmp_path: Path, conflict: str, settled:
         await _clean(archive)
 
 
+@pytest.mark.parametrize("duplicates", ["keep", "replace", "reject"])
+async def test_uid_in_another_study_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, duplicates: str
+) -> None:
+    """Whatever is done with duplicates: two instances with one UID are somebody's mistake."""
+    first = make_instance(1, seed=9, study=1)
+    async with archive_in(tmp_path, duplicates=duplicates) as archive:
+        await store(archive, first)
+        with pytest.raises(DuplicateInstance, match="another series"):
+            await store(archive, _elsewhere(first, study=2))
+    assert [record.getMessage() for record in caplog.records].count("SOP Instance UID in another series") == 1
+
+
 async def test_study_under_another_patient(tmp_path: Path) -> None:
     first = make_instance(1, patient=1)
     second = make_instance(2, patient=2)  # same study and series
