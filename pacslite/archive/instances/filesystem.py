@@ -93,30 +93,35 @@ class FilesystemStore:
         return file
 
     def open_incoming(self, name: str) -> int:
-        if self._journaled is not None and self._journaled.holds(incoming_number(name)):
-            path = self._journaled.place_of(incoming_number(name))
-            return self._journaled.open(incoming_number(name)) if path is None else self.open_settled(path)
+        journaled, number = self._journaled, incoming_number(name)
+        if journaled is not None and journaled.holds(number):
+            path = journaled.place_of(number)
+            return journaled.open(number) if path is None else self.open_settled(path)
         return self.operations.open_file(self._incoming, name)
 
     def remove_incoming(self, name: str) -> None:
-        if self.holds(name) and self._journaled is not None:
-            self._journaled.remove(incoming_number(name))
+        journaled, number = self._journaled, incoming_number(name)
+        if journaled is not None and journaled.holds(number):
+            journaled.remove(number)
         else:
             with suppress(FileNotFoundError):
                 self.operations.unlink(self._incoming, name)
 
     def may_replace(self, name: str) -> bool:
-        return self._journaled is None or self._journaled.may_replace(incoming_number(name))
+        journaled = self._journaled
+        return journaled is None or journaled.may_replace(incoming_number(name))
 
     def incoming(self) -> list[str]:
         """Ours only: anything else is not touched."""
         names = {name for name in _names(self._incoming) if is_incoming_name(name)}
-        if self._journaled is not None:
-            names.update(map(incoming_name, self._journaled.pending()))
+        journaled = self._journaled
+        if journaled is not None:
+            names.update(map(incoming_name, journaled.pending()))
         return sorted(names)
 
     def holds(self, name: str) -> bool:
-        return self._journaled is not None and self._journaled.holds(incoming_number(name))
+        journaled = self._journaled
+        return journaled is not None and journaled.holds(incoming_number(name))
 
     # settled
 
@@ -228,10 +233,11 @@ class FilesystemStore:
         outcomes: dict[str, OSError] = {}
         small = [file for file in files if isinstance(file, FilesystemIncoming) and file.content is not None]
         in_journal: set[str] = set()
-        if small and self._journaled is not None:
+        journaled = self._journaled
+        if small and journaled is not None:
             try:
                 durably = self._durability == "full"
-                if self._journaled.append([file.entry() for file in small], durably=durably):
+                if journaled.append([file.entry() for file in small], durably=durably):
                     in_journal = {file.name for file in small}
             except OSError as error:
                 outcomes = {file.name: error for file in small}
@@ -256,11 +262,13 @@ class FilesystemStore:
 
     @property
     def must_sync(self) -> bool:
-        return self._journaled is not None and not self._journaled.journal.is_empty
+        journaled = self._journaled
+        return journaled is not None and not journaled.journal.is_empty
 
     @property
     def is_pressed(self) -> bool:
-        return self._journaled is not None and self._journaled.journal.half_full
+        journaled = self._journaled
+        return journaled is not None and journaled.journal.half_full
 
     def sync_all(self) -> None:
         with self._syncing:
@@ -290,7 +298,7 @@ class FilesystemStore:
         with self._syncing:
             if self._journaled is not None:
                 journal = self._journaled.journal
-                if journal.size == self._journal_bytes or not journal.is_empty:
+                if journal.size == self._journal_bytes or not journal.end():
                     return
                 self._journaled = None
                 journal.remove()

@@ -19,6 +19,7 @@ import threading
 import zlib
 from collections.abc import Sequence
 from contextlib import suppress
+from time import time_ns
 from typing import NamedTuple, Self
 
 from pacslite.archive.instances.fileops import FileOperations
@@ -108,15 +109,17 @@ class Journal:
 
     @classmethod
     def open(cls, operations: FileOperations, directory: int) -> Self | None:
-        """Open the journal that is there; None if there is none, or what is there never was a whole one."""
+        """Open the journal that is there; None if there is none, or none that is whole: what there is is set aside."""
         try:
             fd = operations.open_to_write(directory, JOURNAL)
         except FileNotFoundError:
             return None
         starts = [start for at in (0, _BLOCK) if (start := _read_start(fd, at)) is not None]
         if not starts:
-            log.error("journal has no start: files that a power cut tore are lost")
             operations.close(fd)
+            name = f"{JOURNAL}.{time_ns()}.damaged"
+            operations.rename(directory, JOURNAL, directory, name)
+            log.error("journal has no start; pacslite check tells what was in it alone", extra={"set_aside": name})
             return None
         secret, turn, capacity, live, clean = max(starts, key=lambda start: start[1])
         journal = cls(operations, directory, fd, secret, capacity, turn, live)
@@ -133,11 +136,21 @@ class Journal:
                 self._write_start(self._live, clean=True)
         self._operations.close(self._fd)
 
+    def end(self) -> bool:
+        """Take nothing more, if nothing in it is needed."""
+        with self._lock:  # an append is before it, and counts, or after it
+            if not self.is_empty:
+                return False
+            self.broken = True
+            return True
+
     def remove(self) -> None:
         """Remove the file for good; nothing in it may be needed."""
         self._operations.unlink(self._directory, JOURNAL)
         self._operations.sync_directory(self._directory)
-        self._operations.close(self._fd)
+        with self._lock:  # the number may be another file's a moment later
+            fd, self._fd = self._fd, -1
+        self._operations.close(fd)
 
     # writing
 
@@ -206,7 +219,7 @@ class Journal:
             OSError: It may come back after a stop.
         """
         with self._lock:  # nobody takes the block for another record meanwhile
-            if record.position >= self._live:
+            if record.position >= self._live and self._fd >= 0:
                 self._operations.write_durably(self._fd, [bytes(_HEADER)], _RING + record.position % self.capacity)
             self._held.discard(record.position)
 

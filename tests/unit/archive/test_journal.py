@@ -17,7 +17,7 @@ from pacslite.archive.index.writer import Entry
 from pacslite.archive.instances.fileops import FileOperations
 from pacslite.archive.instances.filesystem import FilesystemStore
 from pacslite.archive.instances.journal import Journal, JournalEntry, JournalRecord
-from pacslite.archive.instances.layout import instance_path
+from pacslite.archive.instances.layout import incoming_name, instance_path
 from pacslite.archive.keys import Level
 from pacslite.archive.options import Durability
 from pacslite.errors import DimseError
@@ -196,8 +196,13 @@ def test_a_torn_start_leaves_the_one_before(directory: int, torn: int) -> None:
 
 def test_no_journal_where_none_is_whole(directory: int) -> None:
     assert Journal.open(FileOperations(), directory) is None
-    os.close(os.open("journal", os.O_CREAT | os.O_WRONLY, dir_fd=directory))
+    fd = os.open("journal", os.O_CREAT | os.O_WRONLY, dir_fd=directory)
+    os.write(fd, b"not all of it")
+    os.close(fd)
     assert Journal.open(FileOperations(), directory) is None
+    (aside,) = Path(f"/proc/self/fd/{directory}").iterdir()
+    assert aside.name.endswith(".damaged")
+    assert aside.read_bytes() == b"not all of it", "it may be the only copy of something"
 
 
 def test_one_that_cannot_be_made_leaves_nothing(directory: int) -> None:
@@ -404,6 +409,33 @@ def test_broken_journal_is_left_when_its_files_are_safe(
     assert not first.must_sync
     broken = False
     assert make_store().incoming() == [by_itself]
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_one_of_another_size_takes_nothing_when_it_is_removed(tmp_path: Path, used: bool) -> None:
+    """A thread that has just chosen it writes its files elsewhere; if it was quicker, the journal stays."""
+    operations = FailingOperations(lambda *_: 0, ["unlink"])
+    first = FilesystemStore(tmp_path, operations, journal_bytes=1 << 20)
+    first.prepare()
+    first.close()
+    second = FilesystemStore(tmp_path, operations, journal_bytes=2 << 20)
+    old = second._journaled
+    assert old is not None
+    if used:
+        assert old.append([JournalEntry(1, 3, [b"abc"])], durably=True)
+    unlink, taken = operations.unlink, []
+
+    def append_and_unlink(directory: int, name: str) -> None:
+        if name == "journal":
+            taken.append(old.append([JournalEntry(2, 3, [b"abc"])], durably=True))
+        unlink(directory, name)
+
+    operations.unlink = append_and_unlink  # type: ignore[method-assign]
+    second.prepare()
+    assert taken == ([] if used else [False])
+    assert second.incoming() == ([incoming_name(1)] if used else [])
+    assert (tmp_path / "journal").stat().st_size == (1 << 20 if used else 2 << 20)
+    second.close()
 
 
 def test_files_are_written_again_when_a_sync_failed(make_store: Callable[..., FilesystemStore], tmp_path: Path) -> None:
