@@ -23,6 +23,7 @@ __all__ = [
 
 SUFFIX = ".dcm"
 _PLAIN = re.compile(r"[0-9][0-9.]{0,63}")
+_NUMBERED = re.compile(r"[0-9]{20}\.dcm")
 
 
 class InstancePath(NamedTuple):
@@ -67,5 +68,5 @@ def incoming_number(name: str) -> int:
 
 
 def is_incoming_name(name: str) -> bool:
-    """It may be one of ours: digits and the suffix."""
-    return name.endswith(SUFFIX) and name.removesuffix(SUFFIX).isdecimal()
+    """It may be one of ours; what people put there, ``1.dcm`` for one, is not."""
+    return _NUMBERED.fullmatch(name) is not None

@@ -155,6 +155,16 @@ def test_what_was_not_synced_may_be_lost_or_torn(journal: Path, data: st.DataObj
     asyncio.run(judge())
 
 
+@pytest.mark.parametrize("name", ["1.dcm", "20240131.dcm", "image.dcm", "notes.txt"])
+async def test_what_others_put_into_incoming_is_not_touched(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "incoming" / name
+    path.parent.mkdir()
+    path.write_bytes(b"not of ours")
+    async with archive_in(tmp_path) as archive:
+        await store(archive, make_instance(1))
+    assert path.read_bytes() == b"not of ours"
+
+
 async def test_killed_in_the_middle_of_settling(tmp_path: Path) -> None:
     instances = [make_instance(n, size=600) for n in range(9)]
     async with archive_in(tmp_path / "live") as archive:
