@@ -74,6 +74,39 @@ async def test_disk_full_under_sixteen_associations(
     await server.tool("check", "--deep", "--data-dir", server.data_dir)
 
 
+async def test_killed_on_a_full_disk_with_a_journal(small_disk: Path, new_server: ServerFactory) -> None:
+    """What the journal took could not be settled, before the kill and after it: it is there nevertheless."""
+    server = new_server(small_disk / "data", storage={"min_free_bytes": 0, "journal_bytes": 4 << 20})
+    server.expected = ALARMS
+    server.start()
+    await _until_stored(server, make_instance(0, seed=92, size=50_000), seconds=5)
+    while not (server.data_dir / "journal").exists():
+        await asyncio.sleep(0.05)
+    ballast = small_disk / "ballast"
+    state = os.statvfs(small_disk)
+    ballast.write_bytes(bytes(state.f_bavail * state.f_frsize - (2 << 20)))
+    instances = [make_instance(number, seed=93, size=50_000) for number in range(200)]
+    kept = {}
+    for instance in instances:
+        answer = await _store(server, instance)
+        assert answer.status in {0, 0xA700}
+        if answer.status == 0:
+            kept[instance.sop_instance_uid] = instance.digest
+    assert 10 < len(kept) < len(instances)
+    for full in (True, False):
+        server.kill()
+        if full:
+            os.truncate(ballast, ballast.stat().st_size - (512 << 10))  # for the index; for ten files or so, too
+        else:
+            ballast.unlink()
+        server.start()
+        content = (await observe(server.port)).content
+        assert {uid: digest for uid, digest in content.items() if ".93." in uid} == kept
+    await _until_stored(server, instances[-1], seconds=2)
+    await asyncio.to_thread(server.stop)
+    await server.tool("check", "--deep", "--data-dir", server.data_dir)
+
+
 async def test_free_space_floor(small_disk: Path, new_server: ServerFactory) -> None:
     """A700 before the disk is full, and the floor stays free."""
     floor = 40 << 20
