@@ -1,7 +1,8 @@
 """The generator: storing clients in a process of their own that keep a history until the server is gone or time is up.
 
 Each association sends a few instances and is followed by another. Half of the instances go into one study that all
-associations share, so that its first objects meet; every tenth is sent once more by the next association.
+associations share, so that its first objects meet; every tenth is sent once more by the next association, under another
+AE title.
 """
 
 import argparse
@@ -40,8 +41,9 @@ async def work(arguments: argparse.Namespace, worker: int, numbers: Iterator[int
     again: Instance | None = None
     context = Context(1, CT_IMAGE)
     while time.monotonic() < arguments.until:
+        calling = f"LOAD{worker}" if again is None else f"LOADS_AGAIN{worker}"  # headers of another length, too
         try:
-            wire = await Wire.associate(arguments.port, [context], called=arguments.called, calling=f"LOAD{worker}")
+            wire = await Wire.associate(arguments.port, [context], called=arguments.called, calling=calling)
         except (OSError, AbortedError, RejectedError):
             if not arguments.persist:
                 return
