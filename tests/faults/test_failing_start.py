@@ -23,7 +23,10 @@ from tests.support.processes import Pacslite, ServerFactory, need, run
 
 SOAK = int(os.environ.get("PACSLITE_TEST_KILL_ROUNDS", "30")) > 30
 STEP = 1 if SOAK else 10
-CALLS = ("fdatasync", "fsync", "syncfs", "pwrite64", "renameat", "renameat2", "rename", "unlinkat", "ftruncate")
+CALLS = (
+    *("fdatasync", "fsync", "syncfs", "pwrite64", "pwritev2", "copy_file_range"),
+    *("renameat", "renameat2", "rename", "unlinkat", "ftruncate"),
+)
 LIMIT = 200
 DISTURBANCES = ["error=EIO", "signal=KILL"]
 
