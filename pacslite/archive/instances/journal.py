@@ -12,7 +12,6 @@ that a peer sent from passing for a header.
 """
 
 import logging
-import mmap
 import os
 import struct
 import threading
@@ -31,6 +30,7 @@ log = logging.getLogger("pacslite.archive")
 JOURNAL = "journal"
 _BLOCK = 4096
 _RING = 2 * _BLOCK  # offset of the ring
+_PIECE = 256 * _BLOCK  # read at once
 _ZEROS = bytes(_BLOCK)
 _START = struct.Struct("<8s16sQQQQ")  # magic, secret, turn, bytes of the ring, position of the first live record, clean
 _START_MAGIC = b"PLJRNL1\0"
@@ -92,7 +92,7 @@ class Journal:
             operations.unlink(directory, temporary)
         fd = operations.create(directory, temporary)
         try:
-            piece = bytes(1 << 20)
+            piece = bytes(_PIECE)
             for at in range(0, size, len(piece)):
                 operations.append(fd, [piece[: size - at]])
             journal = cls(operations, directory, fd, os.urandom(16), capacity, 0, 0)
@@ -251,23 +251,21 @@ class Journal:
     # reading
 
     def records(self) -> list[JournalRecord]:
-        """Scan for the live records, oldest first."""
+        """Scan for the live records, oldest first.
+
+        Raises:
+            OSError: Some of it cannot be read. (Mapped into memory, that would end the process.)
+        """
         if self._clean:
             return []
         found: list[JournalRecord] = []
-        with mmap.mmap(self._fd, _RING + self.capacity, prot=mmap.PROT_READ) as content:
-            for at in range(0, self.capacity, _BLOCK):
-                header = content[_RING + at : _RING + at + _HEADER]
-                if header.startswith(_RECORD_MAGIC):
-                    _, secret, position, number, size, replaces = _RECORD.unpack_from(header)
-                    if (
-                        _is_sound(header, _RECORD.size)
-                        and secret == self._secret
-                        and position % self.capacity == at
-                        and position >= self._live
-                        and at + _HEADER + size <= self.capacity
-                    ):
-                        found.append(JournalRecord(position, number, size, bool(replaces)))
+        for start in range(0, self.capacity, _PIECE):
+            piece = os.pread(self._fd, min(_PIECE, self.capacity - start), _RING + start)
+            for at in range(0, len(piece), _BLOCK):
+                if piece.startswith(_RECORD_MAGIC, at):
+                    record = self._parse(piece[at : at + _HEADER])
+                    if record is not None and record.position % self.capacity == start + at:
+                        found.append(record)
         return sorted(found)
 
     def read(self, record: JournalRecord) -> bytes:
@@ -290,6 +288,15 @@ class Journal:
         return _RING + record.position % self.capacity + _HEADER
 
     # private
+
+    def _parse(self, header: bytes) -> JournalRecord | None:
+        """Give the live record whose header this is."""
+        _, secret, position, number, size, replaces = _RECORD.unpack_from(header)
+        if not _is_sound(header, _RECORD.size) or secret != self._secret or position < self._live:
+            return None
+        if position % self.capacity + _HEADER + size > self.capacity:
+            return None
+        return JournalRecord(position, number, size, bool(replaces))
 
     def _room(self, total: int) -> int | None:
         """Where ``total`` bytes in one piece go."""
