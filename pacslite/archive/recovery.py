@@ -1,8 +1,8 @@
 """What a start does with what an unclean stop left: work proportional to what was in flight.
 
 Files in ``incoming/`` are the journal of the index. One whose row is there was synced before the row was written and
-is settled at once, unless the instance has another file too: then it may be what a sender repeated, cut off before it
-was refused. That one, and one without a row, proves itself by length and digest and is taken in, or is torn and
+is left to who settles, unless the instance has another file too: then it may be what a sender repeated, cut off before
+it was refused. That one, and one without a row, proves itself by length and digest and is taken in, or is torn and
 removed: nobody was told that it is stored. The same after the index has failed, while the archive serves.
 """
 
@@ -31,14 +31,14 @@ __all__ = ["Recovered", "Recovery", "read_record"]
 log = logging.getLogger("pacslite.archive")
 
 _PIECE = 1 << 20
-_AT_ONCE = 256  # files settled together
+_AT_ONCE = 256  # rows looked at together
 
 
 @dataclass(slots=True)
 class Recovered:
     """What a start found."""
 
-    settled: int = 0  # indexed before, now in their place
+    settled: int = 0  # indexed before, now to be moved to their place
     indexed: int = 0
     removed: int = 0  # torn, or refused before
     dropped: int = 0  # rows without their files: [storage] durability did not promise them
@@ -55,7 +55,7 @@ class Recovery:
         self._trust_rows = options.durability == "full"  # a row was written after its file was synced
 
     def start(self) -> Recovered:
-        """Finish what was cut off, before anybody is served.
+        """Finish what was cut off, before anybody is served. Files are moved to their place later, as ever.
 
         Raises:
             OSError, sqlite3.Error, IndexFailure, IndexFull: Disk or index do not work; nothing is lost.
@@ -63,10 +63,8 @@ class Recovery:
         found = Recovered(deletions=carry_out_notes(self._store, self._index))
         deleted = {name for _, name, _ in self._index.notes()}  # and could not be removed
         names = [name for name in self._store.incoming() if f"incoming/{name}" not in deleted]
-        for start in range(0, len(names), _AT_ONCE):
-            for name in names[start : start + _AT_ONCE]:  # oldest first: of one instance the newest file stays
-                self._take_in(name, found)
-            self._settler.settle()
+        for name in names:  # oldest first: of one instance the newest file stays
+            self._take_in(name, found)
         if not self._trust_rows:
             found.dropped = self._drop_rows_without_files()
         if names or found.deletions:
@@ -152,6 +150,10 @@ class Recovery:
             self._store.remove_incoming(name)
             found.removed += 1
             return
+        if isinstance(record, InstanceRow):
+            self._leave_to_settler(Unsettled(record.sop_instance_uid, name, record.path))
+            found.settled += 1
+            return
         key = record.series_key
         path = instance_path(key.study_instance_uid, key.series_instance_uid, record.sop_instance_uid)
         known = self._index.current(record.sop_instance_uid)
@@ -177,11 +179,13 @@ class Recovery:
                 found.removed += 1
                 return
             found.indexed += 1
-        unsettled = Unsettled(record.sop_instance_uid, name, path)
-        self._settler.register(unsettled)
-        self._settler.committed([unsettled])
+        self._leave_to_settler(Unsettled(record.sop_instance_uid, name, path))
         if old is not None:
             self._settler.noted()
+
+    def _leave_to_settler(self, unsettled: Unsettled) -> None:
+        self._settler.register(unsettled)
+        self._settler.committed([unsettled])
 
     def _commit(self, entry: Entry) -> DimseError | None:
         (outcome,) = self._index.commit([entry])
@@ -189,32 +193,34 @@ class Recovery:
             raise outcome  # not the file's fault
         return outcome
 
-    def _read(self, name: str) -> Record | None:
-        """Give the file's record, None if it does not prove itself."""
+    def _read(self, name: str) -> Record | InstanceRow | None:
+        """Give the file's record, or its row if that proves it; None if it does not prove itself."""
         fd = self._store.open_incoming(name)
         try:
             meta = read_header(fd)
-            return read_record(fd, meta, verify=not self._is_proved(meta))
+            return self._proof(meta) or read_record(fd, meta, verify=True)
         except (FileMetaError, DimseError) as error:
             log.info("incoming file is torn", extra={"file": name, "reason": str(error)})
             return None
         finally:
             os.close(fd)
 
-    def _is_proved(self, meta: FileMeta) -> bool:
-        """Its row proves a file that is the only one; where there is another, this may be a torn copy of that."""
+    def _proof(self, meta: FileMeta) -> InstanceRow | None:
+        """The row of a file that is the only one; where there is another, this may be a torn copy of that."""
         if not self._trust_rows or self._settler.locate(meta.sop_instance_uid) is not None:
-            return False
+            return None
         known = self._index.current(meta.sop_instance_uid)
         if known is None or known.digest != meta.digest:
-            return False
+            return None
+        if known.size != meta.data_set_offset + (meta.data_set_length or 0):
+            return None
         try:
             os.close(self._store.open_settled(known.path))
         except FileNotFoundError:
-            return True
+            return known
         except OSError:  # something is there
-            return False
-        return False
+            return None
+        return None
 
 
 def read_record(fd: int, meta: FileMeta, *, verify: bool) -> Record:

@@ -139,6 +139,7 @@ async def test_files_that_cannot_be_settled_stay_readable(tmp_path: Path, mended
             assert archive.unsettled == 0
     stuck = False
     async with archive_in(tmp_path, operations=operations) as archive:
+        await archive.settle()
         assert archive.unsettled == 0
         assert all(name.startswith("instances/") for name in files_in(tmp_path))
         assert all(read(archive, instance.sop_instance_uid) == instance.data for instance in instances)

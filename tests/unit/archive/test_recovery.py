@@ -29,7 +29,9 @@ async def _judge(directory: Path, expected: dict[str, bytes]) -> Archive:
         assert {uid for (uid,) in rows(directory, "SELECT sop_instance_uid FROM instance")} == set(expected)
         assert all(read(archive, uid) == data for uid, data in expected.items())
         assert (await archive.check(deep=True)).differences == []
+        await archive.settle()
         assert archive.unsettled == 0
+        assert (await archive.check(deep=True)).differences == []
     assert len(files_in(directory)) == len(expected)
     return archive
 
@@ -71,6 +73,7 @@ async def test_work_is_proportional_to_what_was_in_flight(tmp_path: Path) -> Non
         path.write_bytes(b"")
     async with archive_in(image) as archive:
         assert (archive.recovered.settled, archive.recovered.indexed, archive.recovered.removed) == (1, 0, 0)
+        assert archive.unsettled == 1, "nobody waits until its file is in its place"
 
 
 async def test_half_an_object_is_nowhere(tmp_path: Path) -> None:
