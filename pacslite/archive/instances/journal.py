@@ -216,12 +216,16 @@ class Journal:
         """Take a record back, durably: its file was not acknowledged after all, or is removed.
 
         Raises:
-            OSError: It may come back after a stop.
+            OSError: It may come back after a stop, until the journal is removed: it takes nothing more.
         """
         with self._lock:  # nobody takes the block for another record meanwhile
-            if record.position >= self._live and self._fd >= 0:
-                self._operations.write_durably(self._fd, [bytes(_HEADER)], _RING + record.position % self.capacity)
             self._held.discard(record.position)
+            if record.position >= self._live and self._fd >= 0:
+                try:
+                    self._operations.write_durably(self._fd, [bytes(_HEADER)], _RING + record.position % self.capacity)
+                except OSError:
+                    self.broken = True
+                    raise
 
     # retiring
 

@@ -438,6 +438,32 @@ def test_one_of_another_size_takes_nothing_when_it_is_removed(tmp_path: Path, us
     second.close()
 
 
+def test_journal_that_cannot_take_a_record_back_is_left(
+    make_store: Callable[..., FilesystemStore], tmp_path: Path
+) -> None:
+    """Else the record would hold all that come after it, for as long as the process lives."""
+    failing = False
+    operations = FailingOperations(
+        lambda name, _: errno.EIO if failing and name == "write_durably" else 0, ["write_durably"]
+    )
+    first = make_store(operations)
+    kept, removed = _put(first, b"kept"), _put(first, b"removed")
+    failing = True
+    with pytest.raises(OSError, match="Input/output"):
+        first.remove_incoming(removed)
+    failing = False
+    first.sync_all()
+    assert (tmp_path / "journal").exists()
+    assert _content(first, kept) == b"kept"
+    assert first.settle([(kept, PLACE)]) == [None]
+    first.sync_all()
+    assert not first.must_sync
+    assert not (tmp_path / "journal").exists()
+    first.remove_incoming(removed)
+    assert make_store().incoming() == []
+    assert (tmp_path / "instances" / str(PLACE)).read_bytes() == b"kept"
+
+
 def test_files_are_written_again_when_a_sync_failed(make_store: Callable[..., FilesystemStore], tmp_path: Path) -> None:
     """The kernel drops what it could not write, and says well the next time: the journal has it still."""
     failing = True
