@@ -218,13 +218,11 @@ async def test_user_identity_with_pynetdicom(
             assert answer.server_response == b""
             assert association.send_c_echo().Status == 0
             association.release()
-        association = associate(2, b"anna", b"wrong")
-        assert association.is_rejected
-        rejection = association.acceptor.primitive
-        assert (rejection.result, rejection.result_source, rejection.diagnostic) == (1, 2, 1)
+        assert not associate(2, b"anna", b"wrong").is_established  # on a busy machine it takes it for an abort
 
     async with server.running():
         await asyncio.to_thread(try_all)
+        assert "reason=1/2/1" in await _logged(server, 0, "association rejected")
 
 
 def test_roles_and_extended_negotiation_with_pynetdicom(server: Pacslite) -> None:
