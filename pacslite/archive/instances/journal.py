@@ -73,6 +73,7 @@ class Journal:
         self._live = live  # position of the first record that is not retired
         self._head = live
         self._lock = threading.Lock()
+        self._syncing = threading.Lock()
         self._held: set[int] = set()  # positions of records that are being written, or whose files are not
         self._clean = False  # its start says that it is empty
         self.broken = False  # a write failed: nothing more is written to it
@@ -198,10 +199,9 @@ class Journal:
             if padding := -(_HEADER + record.size) % _BLOCK:
                 buffers.append(_ZEROS[:padding])
         try:
-            write = self._operations.write_durably if durably else self._operations.write_pieces
-            write(self._fd, buffers, _RING + begin % self.capacity)
+            write = self._write_durably if durably else self._write
+            write(buffers, _RING + begin % self.capacity)
         except OSError:
-            self.broken = True
             with self._lock:
                 self._held.difference_update(record.position for record in records)
             raise
@@ -221,11 +221,7 @@ class Journal:
         with self._lock:  # nobody takes the block for another record meanwhile
             self._held.discard(record.position)
             if record.position >= self._live and self._fd >= 0:
-                try:
-                    self._operations.write_durably(self._fd, [bytes(_HEADER)], _RING + record.position % self.capacity)
-                except OSError:
-                    self.broken = True
-                    raise
+                self._write_durably([bytes(_HEADER)], _RING + record.position % self.capacity)
 
     # retiring
 
@@ -319,8 +315,20 @@ class Journal:
         self._turn += 1  # the other block: the last start survives a torn write
         self._clean = clean
         start = _sealed(_START.pack(_START_MAGIC, self._secret, self._turn, self.capacity, live, clean))
+        self._write_durably([start], self._turn % 2 * _BLOCK)
+
+    def _write_durably(self, buffers: Sequence[bytes | bytearray], offset: int) -> None:
+        """One at a time: of what a disk could not write, the system tells who waits for it first, and nobody else."""
+        with self._syncing:
+            try:
+                self._operations.write_durably(self._fd, buffers, offset)
+            except OSError:
+                self.broken = True
+                raise
+
+    def _write(self, buffers: Sequence[bytes | bytearray], offset: int) -> None:
         try:
-            self._operations.write_durably(self._fd, [start], self._turn % 2 * _BLOCK)
+            self._operations.write_pieces(self._fd, buffers, offset)
         except OSError:
             self.broken = True
             raise

@@ -4,7 +4,9 @@ import asyncio
 import errno
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -162,6 +164,34 @@ def test_a_record_that_is_overwritten_is_not_read(directory: int) -> None:
     with pytest.raises(FileNotFoundError):
         journal.read(record)
     journal.cancel(record)  # nor taken back
+    journal.close()
+
+
+def test_no_two_wait_for_the_disk_at_once(directory: int) -> None:
+    """Of two, the one would be told what the disk did not take of the other, and the other that all is well."""
+
+    class Slow(FileOperations):
+        waiting = most = 0
+
+        def write_durably(self, fd: int, pieces: Sequence[bytes | bytearray], offset: int) -> None:
+            self.waiting += 1
+            self.most = max(self.most, self.waiting)
+            time.sleep(0.001)
+            super().write_durably(fd, pieces, offset)
+            self.waiting -= 1
+
+    operations = Slow()
+    journal = _make(directory, operations)
+
+    def use(number: int) -> None:
+        for _ in range(5):
+            (record,) = journal.append([JournalEntry(number, 3, [b"abc"])]) or []
+            journal.cancel(record) if number % 2 else journal.release(record)
+            journal.retire(journal.mark())
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(use, range(4)))
+    assert operations.most == 1
     journal.close()
 
 
