@@ -30,7 +30,7 @@ from pacslite.net.outflow import Outflow
 from pacslite.net.sending import Sending
 from pacslite.net.sockets import Acknowledgements, tune
 from pacslite.net.timeouts import Timeouts
-from pacslite.net.timers import Artim, Silence, Timer, Waiting
+from pacslite.net.timers import Timer, Waiting, silence_left
 from pacslite.net.tls import certificate_names
 from pacslite.net.user import AssociationUser
 from pacslite.upper_layer.association import Association
@@ -52,6 +52,7 @@ from pacslite.upper_layer.pdu import AAssociateRJ, encode_p_data
 __all__ = ["RECEIVE_BUFFER_SIZE", "Connection", "receive_buffer"]
 
 RECEIVE_BUFFER_SIZE = 262_144
+_EVER = float("inf")
 _SMALLEST_MAXIMUM_LENGTH = 8  # a PDV header and two bytes: nothing can be sent to a peer that accepts less
 
 
@@ -78,7 +79,7 @@ class Connection(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_acknowledgements", "_artim", "_awaiting", "_budget", "_buffer", "_established", "_held", "_inbox", "_loop",
-        "_outflow", "_read_pauses", "_silence", "_timeouts", "_timer", "_transport", "_user", "_waiting_for_close",
+        "_outflow", "_read_pauses", "_timeouts", "_timer", "_transport", "_user", "_waiting_for_close",
         "active", "association", "association_id", "certificate_names", "host", "last_heard", "over", "server",
     )  # fmt: skip
 
@@ -116,8 +117,7 @@ class Connection(asyncio.BufferedProtocol):
         )
         # One for both: ARTIM runs before an association and after it, and what silence is allowed counts in between
         self._timer = Timer(self._loop, self._timer_fired)
-        self._artim = Artim(self._timer, timeouts.artim_seconds)
-        self._silence: Silence | None = None
+        self._artim = 0  # the start of ARTIM that it runs for; 0: none
         self._inbox = Inbox(self._loop, self, user, queue_bytes)
         self.active = self._inbox.active  # requests being received or performed, by message ID
         self._awaiting = 0  # coroutines that wait for a response
@@ -434,15 +434,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _establish(self, negotiated: Negotiated) -> None:
         self._inbox.open(negotiated.contexts)
-        self._silence = Silence(
-            self._loop,
-            self._timer,
-            self,
-            dimse_seconds=self._timeouts.dimse_seconds,
-            idle_seconds=self._timeouts.idle_seconds,
-            too_long=self._silent_for_too_long,
-        )
-        self._silence.start()
+        self._watch_silence()
 
     def _lost(self, why: str) -> None:
         if self.over is None:
@@ -458,9 +450,6 @@ class Connection(asyncio.BufferedProtocol):
         self.over = why
         self._inbox.end(why)
         self._outflow.end(why)
-        if self._silence is not None:
-            self._silence.stop()
-            self._silence = None
         if self._read_pauses and self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()  # to see the peer close
         if self._established is not None and not self._established.done():
@@ -477,13 +466,29 @@ class Connection(asyncio.BufferedProtocol):
             self._outflow.put(output)
         if association.close_requested:
             self._transport.close()
-        self._artim.follow(association)
+        artim = association.artim_starts if association.artim_running else 0
+        if artim != self._artim:
+            self._artim = artim
+            if artim:
+                self._timer.start(self._timeouts.artim_seconds)
+            else:
+                self._timer.stop()
 
     def _timer_fired(self) -> None:
-        if self._artim.is_running:
+        if self._artim:
             self._artim_expired()
-        elif self._silence is not None:
-            self._silence.look()
+        elif self.over is None:
+            left, why = silence_left(self, self._timeouts, self._loop.time())
+            if left > 0:
+                self._watch_silence(left)
+            else:
+                self._silent_for_too_long(why)
+
+    def _watch_silence(self, left: float = _EVER) -> None:
+        """Look in ``left`` seconds, or when the shortest limit could be reached by what begins now."""
+        seconds = min(left, self._timeouts.shortest_silence)
+        if seconds < _EVER:
+            self._timer.start(seconds)
 
     def _artim_expired(self) -> None:
         self._end(TimedOut(f"nothing heard for {self._timeouts.artim_seconds:g} s (ARTIM)"))

@@ -1,6 +1,6 @@
 """Time limits of one association, in seconds; each supervises one thing only (PS3.8 §9.1.4 note, §9.1.5)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 __all__ = ["Timeouts"]
 
@@ -16,3 +16,8 @@ class Timeouts:
     dimse_seconds: float = 120.0  # the rest of a message, or the response to a request of ours
     connect_seconds: float = 10.0  # TCP connect
     tls_handshake_seconds: float = 10.0
+    shortest_silence: float = field(init=False, repr=False)  # of those that an established association ends by
+
+    def __post_init__(self) -> None:
+        ever = float("inf")
+        object.__setattr__(self, "shortest_silence", min(self.dimse_seconds or ever, self.idle_seconds or ever))

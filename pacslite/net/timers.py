@@ -1,4 +1,4 @@
-"""ARTIM, and what an established association may be silent for; neither supervises the other (PS3.8 §9.1.4 note)."""
+"""Timers, and what an established association may be silent for, which ARTIM does not supervise (PS3.8 §9.1.4 note)."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,9 +6,9 @@ from enum import Enum, auto
 from typing import Protocol
 
 from pacslite.net.ended import AssociationAborted, AssociationEnded, DimseTimeout
-from pacslite.upper_layer.association import Association
+from pacslite.net.timeouts import Timeouts
 
-__all__ = ["Artim", "Silence", "Timer", "Waiting", "Watched"]
+__all__ = ["Timer", "Waiting", "Watched", "silence_left"]
 
 _EVER = float("inf")
 _STALL_SECONDS = 1.0  # a timer that is so late tells of us and not of the peer
@@ -78,33 +78,6 @@ class Timer:
             self._set()
 
 
-class Artim:
-    """The ARTIM timer: runs exactly while the association wants it (PS3.8 §9.1.5).
-
-    Args:
-        timer: Its owner's, who asks ``is_running`` when it fires. While ARTIM does not run, it may be another's.
-    """
-
-    __slots__ = ("_seconds", "_starts", "_timer", "is_running")
-
-    def __init__(self, timer: Timer, seconds: float) -> None:
-        self._seconds = seconds
-        self._timer = timer
-        self._starts = 0
-        self.is_running = False
-
-    def follow(self, association: Association) -> None:
-        """Start, restart or stop, as the last step of ``association`` has it."""
-        if not association.artim_running:
-            if self.is_running:
-                self.is_running = False
-                self._timer.stop()
-        elif association.artim_starts != self._starts:
-            self.is_running = True
-            self._timer.start(self._seconds)
-            self._starts = association.artim_starts
-
-
 class Waiting(Enum):
     """What an established association waits for from its peer."""
 
@@ -115,7 +88,7 @@ class Waiting(Enum):
 
 
 class Watched(Protocol):
-    """An established association as ``Silence`` sees it; times are the loop's."""
+    """An established association as ``silence_left`` sees it; times are the loop's."""
 
     @property
     def last_heard(self) -> float: ...
@@ -127,74 +100,27 @@ class Watched(Protocol):
     def waits_for(self) -> Waiting: ...
 
 
-class Silence:
-    """The limits on a peer's silence: in mid message, before a response, and when there is nothing to do.
+def silence_left(watched: Watched, timeouts: Timeouts, now: float) -> tuple[float, AssociationEnded]:
+    """Seconds for which the peer may still be silent, and what to say when they are over.
 
-    One timer does for all, set anew only when it fires: arming a timer for every message would cost more than it.
-
-    Args:
-        dimse_seconds: For the rest of a message, or a response; 0 is no limit.
-        idle_seconds: For anything; 0 is no limit.
-        too_long: Told that one was reached.
+    The limits: in mid message, before a response, and when there is nothing to do. One timer does for all, set anew
+    only when it fires: arming a timer for every message would cost more than it.
     """
+    heard, sent = watched.last_heard, watched.last_sent
+    match watched.waits_for:
+        case Waiting.REST_OF_MESSAGE:
+            limit = timeouts.dimse_seconds
+            why = f"aborted: nothing heard for {limit:g} s in the middle of a message"
+            return _left(limit, heard, now), AssociationAborted(why)
+        case Waiting.RESPONSE:
+            limit = timeouts.dimse_seconds
+            return _left(limit, max(heard, sent), now), DimseTimeout(f"no response within {limit:g} s")
+        case Waiting.ANYTHING:
+            limit = timeouts.idle_seconds
+            return _left(limit, max(heard, sent), now), AssociationAborted(f"aborted: idle for {limit:g} s")
+        case Waiting.NOTHING:
+            return _EVER, AssociationEnded("")
 
-    __slots__ = ("_dimse_seconds", "_idle_seconds", "_loop", "_timer", "_too_long", "_watched")
 
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        timer: Timer,
-        watched: Watched,
-        *,
-        dimse_seconds: float,
-        idle_seconds: float,
-        too_long: Callable[[AssociationEnded], None],
-    ) -> None:
-        self._loop = loop
-        self._watched: Watched | None = watched
-        self._dimse_seconds = dimse_seconds or _EVER
-        self._idle_seconds = idle_seconds or _EVER
-        self._too_long = too_long
-        self._timer = timer
-
-    def start(self) -> None:
-        self._look_again(_EVER)
-
-    def stop(self) -> None:
-        """The association is over. The timer may be ARTIM's by now."""
-        self._watched = None
-
-    def look(self) -> None:
-        """The timer has fired."""
-        watched = self._watched
-        if watched is None:
-            return
-        limit, since, why = self._judge(watched)
-        left = since + limit - self._loop.time()
-        if left <= 0:
-            self._too_long(why)
-        else:
-            self._look_again(left)
-
-    def _judge(self, watched: Watched) -> tuple[float, float, AssociationEnded]:
-        """The limit that holds now, since when, and what to say when it is reached."""
-        heard, sent = watched.last_heard, watched.last_sent
-        match watched.waits_for:
-            case Waiting.REST_OF_MESSAGE:
-                limit = self._dimse_seconds
-                why = f"aborted: nothing heard for {limit:g} s in the middle of a message"
-                return limit, heard, AssociationAborted(why)
-            case Waiting.RESPONSE:
-                limit = self._dimse_seconds
-                return limit, max(heard, sent), DimseTimeout(f"no response within {limit:g} s")
-            case Waiting.ANYTHING:
-                limit = self._idle_seconds
-                return limit, max(heard, sent), AssociationAborted(f"aborted: idle for {limit:g} s")
-            case Waiting.NOTHING:
-                return _EVER, heard, AssociationEnded("")
-
-    def _look_again(self, left: float) -> None:
-        """In ``left`` seconds, or when the shorter limit could be reached by what begins now."""
-        seconds = min(left, self._dimse_seconds, self._idle_seconds)
-        if seconds < _EVER:
-            self._timer.start(seconds)
+def _left(limit: float, since: float, now: float) -> float:
+    return since + limit - now if limit else _EVER

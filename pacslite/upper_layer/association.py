@@ -59,7 +59,7 @@ class Association:
     """
 
     __slots__ = (
-        "_events", "_framing", "_output", "_request", "artim_running", "artim_starts", "close_requested",
+        "_events", "_framing", "_output", "_request", "artim_running", "artim_starts", "close_requested", "held",
         "is_requestor", "negotiated", "state",
     )  # fmt: skip
 
@@ -71,6 +71,7 @@ class Association:
         self.artim_running = False
         self.artim_starts = 0  # a change while it runs is a restart
         self.close_requested = False
+        self.held = 0  # bytes of a PDU that has not arrived completely
         self._request = request
         self._framing: Framing | None = Framing(maximum_length)  # None: what still arrives is noise
         self._events: list[AssociationEvent] = []
@@ -109,6 +110,7 @@ class Association:
         problem: PDUError | None = None
         try:
             self._framing.split(data, arrived)
+            self.held = self._framing.held
         except PDUError as error:  # behind what has arrived
             problem = error
         try:
@@ -124,6 +126,7 @@ class Association:
             problem = error
         if problem is not None:
             self._framing = None
+            self.held = 0
             if self.state is not State.STA1:
                 self._step(Event.INVALID_PDU, problem)
         return self._take_events()
@@ -186,11 +189,6 @@ class Association:
         return self._take_events()
 
     # inspection
-
-    @property
-    def held(self) -> int:
-        """Bytes kept of a PDU that has not arrived completely."""
-        return self._framing.held if self._framing is not None else 0
 
     @property
     def peer_maximum_length(self) -> int:
