@@ -5,6 +5,7 @@ import gc
 import importlib
 import ipaddress
 import logging
+import os
 import signal
 import socket
 import ssl
@@ -136,6 +137,7 @@ class Server:
                 operations=settings.limits.operations,
                 implementation_class_uid=IMPLEMENTATION_CLASS_UID,
                 implementation_version_name=IMPLEMENTATION_VERSION_NAME,
+                attention_seconds=settings.server.attention_microseconds / 1e6 if _processors() > 1 else 0.0,
             ),
             self._ready,
         )
@@ -234,6 +236,11 @@ def _greet(settings: Settings, ports: list[int]) -> None:
         flush=True,
     )
     log.info("serving", extra={"ae_title": server.ae_title, "ports": ",".join(map(str, ports))})
+
+
+def _processors() -> int:
+    """That we may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 # Settings to what the parts take

@@ -10,6 +10,7 @@ from pacslite.access import Access, Grant, Refusal
 from pacslite.dimse.messages import CommandField, Message
 from pacslite.dimse.service import Peer, Request
 from pacslite.dimse.uids import VERIFICATION
+from pacslite.net.attention import Attention
 from pacslite.net.connection import Connection
 from pacslite.net.dispatch import Dispatcher
 from pacslite.net.ended import (
@@ -62,6 +63,7 @@ class AcceptorOptions:
     operations: int = 16  # outstanding requests on one association that we perform at once
     implementation_class_uid: str = ""
     implementation_version_name: str = ""
+    attention_seconds: float = 0.0  # after an answer, see ``Attention``
 
 
 class Acceptor:
@@ -107,6 +109,9 @@ class Acceptor:
         self._awaited: dict[Connection, asyncio.Task[None]] = {}  # admission of those that must wait for it
         self._served: dict[Connection, _Served] = {}
         self._rejected = FloodLog(log, time.monotonic)
+        self._attention = Attention(
+            asyncio.get_running_loop(), options.attention_seconds, lambda: not dispatcher.performing
+        )
 
     @property
     def associations(self) -> int:
@@ -125,6 +130,7 @@ class Acceptor:
                 self._awaited[connection] = asyncio.create_task(self._admit_later(connection, request, grant))
             else:
                 self._admit(connection, request, grant, self._identity().verify(request))
+                self._attention.pay()
         except Exception as error:
             self._fail(connection, error)
 
@@ -135,6 +141,7 @@ class Acceptor:
             if not self._dispatcher.answer_at_once(connection, message, served.peer):
                 return False
             served.requests += 1
+            self._attention.pay()
             self._dismiss_if_draining(connection)
         except Exception as error:
             self._fail(connection, error)
@@ -158,6 +165,7 @@ class Acceptor:
         """Answer; or let the task do it when it has performed all."""
         if connection.server is None:
             connection.respond_release()
+            self._attention.pay()
 
     def ended(self, connection: Connection) -> None:
         """The association is over, or there was none; who performs something on it concludes when that is done."""

@@ -114,6 +114,7 @@ class Dispatcher:
     def __init__(
         self, services: Sequence[Service], observe: Observer | None = None, budget: Budget | None = None
     ) -> None:
+        self.performing = 0  # requests, that something is awaited for
         self._services = list(services)
         self._observe = observe
         self._budget = budget
@@ -183,6 +184,7 @@ class Dispatcher:
         reply = ConnectionReply(connection, request)
         started = time.perf_counter()
         comment = ""
+        self.performing += 1
         try:
             try:
                 if request.refusal is not None:
@@ -201,6 +203,7 @@ class Dispatcher:
         except AssociationEnded as ended:
             comment = str(ended)
         finally:
+            self.performing -= 1
             connection.forget(request)
             if request.sink is not None:
                 request.sink.abort()  # nothing where the service has taken it over

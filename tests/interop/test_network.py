@@ -1,6 +1,7 @@
 """The network of a whole server: who may do what, windows that are really used, and what the log tells of peers."""
 
 import asyncio
+import os
 import re
 import shlex
 import signal
@@ -125,6 +126,24 @@ async def test_who_is_not_on_this_machine_is_a_stranger(new_server: ServerFactor
         await asyncio.to_thread(server.stop)
     finally:
         server.kill()
+
+
+# attention
+
+
+async def test_a_server_that_was_asked_something_sleeps_again(server: Pacslite) -> None:
+    """It looks for what comes next, for the tenth of a millisecond; not as long as the association lasts."""
+
+    def used() -> float:
+        fields = Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    async with await Wire.associate(server.port, CONTEXTS) as wire:
+        assert await wire.echo() == 0
+        before = used()
+        await asyncio.sleep(1.5)
+        assert used() - before < 0.5
+        assert await wire.echo() == 0
 
 
 # users
