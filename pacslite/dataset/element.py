@@ -89,6 +89,7 @@ class Form(NamedTuple):
     wide: Callable[[bytes | bytearray, int], tuple[int, int, int]]  # group, element, 32-bit length
     length: Callable[[bytes | bytearray, int], tuple[int]]
     short_vrs: frozenset[int]  # as ``header`` gives them
+    sequence_vr: int
 
 
 def _form(order: Literal["little", "big"]) -> Form:
@@ -98,6 +99,7 @@ def _form(order: Literal["little", "big"]) -> Form:
         Struct(sign + "HHI").unpack_from,
         Struct(sign + "I").unpack_from,
         frozenset(int.from_bytes(vr.encode(), order) for vr in SHORT_VRS),
+        int.from_bytes(b"SQ", order),
     )
 
 

@@ -42,34 +42,48 @@ class OpenElement:
             DataSetError: What stands there can not; ``offset`` of the buffer is for its comment.
         """
         form = self._form
-        header = form.header
-        wide = form.wide
-        short = form.short_vrs
+        header, wide, length_at = form.header, form.wide, form.length
+        short, sequence = form.short_vrs, form.sequence_vr
         limit = len(buffer) - 8
         depth = self._depth
+        fresh = self._fresh
         explicit = self._explicit and not self._implicit_depth
         while position <= limit and depth:
-            if explicit and not depth & 1:
-                _, _, vr, length = header(buffer, position)
+            if explicit and not depth & 1:  # nothing implicit is open: leaving an item ends none
+                group, number, vr, length = header(buffer, position)
                 if vr in short:  # 0.1 us an element
-                    self._fresh = False
+                    fresh = False
                     position += 8 + length
+                    continue
+                if group == 0xFFFE and number == _ITEM_END:
+                    depth -= 1
+                    position += 8
+                    continue
+                if vr == sequence and position + 4 <= limit:
+                    fresh = False
+                    length = length_at(buffer, position + 8)[0]
+                    position += 12
+                    if length == UNDEFINED:
+                        depth += 1
+                    else:
+                        position += length
                     continue
             group, number, length = wide(buffer, position)
             if group == 0xFFFE:
+                position += 8
                 if number == _ITEM and depth & 1:
                     if length == UNDEFINED:
                         depth += 1
-                        self._fresh = True
+                        fresh = True
                     else:
                         position += length
-                elif number == _SEQUENCE_END:
+                    continue
+                if number == _SEQUENCE_END:
                     depth = (depth - 1) & ~1
                 elif number != _ITEM_END:
-                    raise DataSetError(f"(FFFE,{number:04X}) at byte {offset + position}")
+                    raise DataSetError(f"(FFFE,{number:04X}) at byte {offset + position - 8}")
                 elif not depth & 1:
                     depth -= 1
-                position += 8
                 if depth < self._implicit_depth:
                     self._implicit_depth = 0
                     explicit = self._explicit
@@ -81,14 +95,15 @@ class OpenElement:
                 size, length, is_implicit = measure_header(form, buffer, position)
                 if position + size > limit + 8:
                     break
-                if is_implicit and self._fresh:
+                if is_implicit and fresh:
                     self._implicit_depth = depth
                     explicit = False
-            self._fresh = False
+            fresh = False
             position += size
             if length == UNDEFINED:
                 depth += 1
             else:
                 position += length
         self._depth = depth
+        self._fresh = fresh
         return position
