@@ -237,8 +237,7 @@ class Ingest:
                 del self._in_flight[incoming.sop_instance_uid]
             waiter = incoming.waiter
             if isinstance(outcome, Stored):
-                if outcome.outcome == "stored":
-                    self._space.stored_bytes += outcome.size
+                self._space.stored_bytes += outcome.growth
                 self._tell(outcome)
                 if waiter is not None and not waiter.done():
                     waiter.set_result(outcome)

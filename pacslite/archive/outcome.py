@@ -41,6 +41,7 @@ class Stored:
     transfer_syntax_uid: str
     source_ae_title: str
     size: int  # of the data set
+    growth: int = 0  # of the archive: bytes of its file, without those of the one it has replaced
     status: int = 0x0000
 
 

@@ -45,6 +45,7 @@ class _Written(NamedTuple):
     complete: Complete
     file: IncomingFile
     entry: Entry
+    replaced_bytes: int  # of the file that it takes the place of
 
     @property
     def incoming(self) -> Incoming:
@@ -206,7 +207,8 @@ class Sealer:
         record.data_set_offset = file.size - incoming.stored_length
         record.data_set_length = incoming.stored_length
         record.digest = digest
-        return _Written(complete, file, Entry(record, replaces=file.replaces, relocates=relocates))
+        replaced_bytes = 0 if known is None else known.size
+        return _Written(complete, file, Entry(record, replaces=file.replaces, relocates=relocates), replaced_bytes)
 
     def _keep(self, known: InstanceRow, incoming: Incoming, pieces: Pieces) -> tuple[Stored | None, bool]:
         """Decide about an instance that is there already: None to replace it; is that in another series?"""
@@ -222,7 +224,7 @@ class Sealer:
             raise DuplicateInstance("SOP Instance UID is stored already")
         elif self._options.duplicates == "replace":
             return None, False
-        return _stored("duplicate", incoming, record), False
+        return _stored("duplicate", incoming, record, 0), False
 
     def _sync(self, written: list[_Written], done: list[Result]) -> list[_Written]:
         synced: list[_Written] = []
@@ -326,7 +328,8 @@ def _conclude(written: _Written, error: DimseError | None) -> Result:
     except OSError as problem:  # it is synced and stored nevertheless
         log.error("close", extra={"error": str(problem)})
     outcome: Literal["stored", "replaced"] = "replaced" if written.entry.replaces else "stored"
-    return Result(written.incoming, _stored(outcome, written.incoming, written.entry.record))
+    growth = written.file.size - written.replaced_bytes
+    return Result(written.incoming, _stored(outcome, written.incoming, written.entry.record, growth))
 
 
 def _told(problem: Exception) -> DimseError:
@@ -345,7 +348,9 @@ def _place(record: Record) -> InstancePath:
     return instance_path(key.study_instance_uid, key.series_instance_uid, record.sop_instance_uid)
 
 
-def _stored(outcome: Literal["stored", "duplicate", "replaced"], incoming: Incoming, record: Record) -> Stored:
+def _stored(
+    outcome: Literal["stored", "duplicate", "replaced"], incoming: Incoming, record: Record, growth: int
+) -> Stored:
     key = record.series_key
     return Stored(
         outcome=outcome,
@@ -356,4 +361,5 @@ def _stored(outcome: Literal["stored", "duplicate", "replaced"], incoming: Incom
         transfer_syntax_uid=incoming.transfer_syntax_uid,
         source_ae_title=incoming.source_ae_title,
         size=incoming.stored_length,
+        growth=growth,
     )

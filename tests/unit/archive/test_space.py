@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -74,6 +75,23 @@ async def test_large_object_does_not_run_through(
         assert most < 1_600_000
         assert len(files_in(tmp_path)) == 1
         assert archive._budget.used == 0
+
+
+@pytest.mark.parametrize("duplicates", ["keep", "replace"])
+async def test_what_is_counted_for_the_quota_is_what_is_there(
+    tmp_path: Path, duplicates: Literal["keep", "replace"]
+) -> None:
+    """Files with their headers, however small, and what has grown or shrunk in a place."""
+    async with archive_in(tmp_path, duplicates=duplicates, journal_bytes=1 << 20) as archive:
+        archive._store.prepare()
+        for number, size in enumerate((2_000, 300_000, 5_000)):
+            await store(archive, make_instance(number, size=size))
+        for number, size in enumerate((4_000, 2_000, 5_000)):
+            await store(archive, make_instance(number, size=size))
+        await archive.delete(Level.IMAGE, make_instance(2).sop_instance_uid)
+        assert archive._space.stored_bytes == (await archive.totals()).bytes
+        await archive.settle()
+        assert archive._space.stored_bytes == sum(path.stat().st_size for path in tmp_path.rglob("*.dcm"))
 
 
 async def test_quota(tmp_path: Path) -> None:
