@@ -5,7 +5,6 @@ import gc
 import importlib
 import ipaddress
 import logging
-import os
 import signal
 import socket
 import ssl
@@ -29,6 +28,7 @@ from pacslite.net.sending import Sending
 from pacslite.net.timeouts import Timeouts
 from pacslite.net.tls import Certificates, TlsOptions
 from pacslite.notify import notify
+from pacslite.processors import processors
 from pacslite.scu.pool import Pool
 from pacslite.scu.requestor import Requestor, RequestorOptions
 from pacslite.services.verification import VerificationService
@@ -42,6 +42,7 @@ log = logging.getLogger("pacslite")
 
 # A disk thread that has synced needs the interpreter to answer: Python's own 5 ms would have it wait for the loop
 _SWITCH_INTERVAL_SECONDS = 0.0005
+_ENOUGH_PROCESSORS = 2  # that one may look for what comes next: of fewer, others want all
 
 
 _TAKEN_OVER = ("access.", "forward", "log.level", "remote", "server.called_ae_titles", "tls.", "user")
@@ -137,7 +138,9 @@ class Server:
                 operations=settings.limits.operations,
                 implementation_class_uid=IMPLEMENTATION_CLASS_UID,
                 implementation_version_name=IMPLEMENTATION_VERSION_NAME,
-                attention_seconds=settings.server.attention_microseconds / 1e6 if _processors() > 1 else 0.0,
+                attention_seconds=settings.server.attention_microseconds / 1e6
+                if processors() >= _ENOUGH_PROCESSORS
+                else 0.0,
             ),
             self._ready,
         )
@@ -236,11 +239,6 @@ def _greet(settings: Settings, ports: list[int]) -> None:
         flush=True,
     )
     log.info("serving", extra={"ae_title": server.ae_title, "ports": ",".join(map(str, ports))})
-
-
-def _processors() -> int:
-    """That we may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 # Settings to what the parts take

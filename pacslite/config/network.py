@@ -35,7 +35,8 @@ class Server(Section):
         ge=0,
         le=10_000,
         description="After an answer, look so long for what comes next before going to sleep, if that has paid lately: "
-        "twice the echoes of one peer, for a tenth more processor time an association. Never with 0, or one processor.",
+        "twice the echoes of one peer, for a tenth more processor time an association. Never with 0, or fewer than two "
+        "processors.",
     )
     data_dir: Path = Field(
         Path("./data"),
