@@ -1,8 +1,8 @@
 """How a data element is encoded, in each byte order, with and without its VR (PS3.5 §7.1)."""
 
+import struct
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
-from struct import Struct
 from typing import Literal, NamedTuple
 
 from pacslite.dataset.dictionary import vr_of
@@ -89,17 +89,19 @@ class Form(NamedTuple):
     wide: Callable[[bytes | bytearray, int], tuple[int, int, int]]  # group, element, 32-bit length
     length: Callable[[bytes | bytearray, int], tuple[int]]
     short_vrs: frozenset[int]  # as ``header`` gives them
-    sequence_vr: int
+    long_vrs: frozenset[int]
+    item: bytes  # that begins one of undefined length
 
 
 def _form(order: Literal["little", "big"]) -> Form:
     sign = "<" if order == "little" else ">"
     return Form(
-        Struct(sign + "HHHH").unpack_from,
-        Struct(sign + "HHI").unpack_from,
-        Struct(sign + "I").unpack_from,
+        struct.Struct(sign + "HHHH").unpack_from,
+        struct.Struct(sign + "HHI").unpack_from,
+        struct.Struct(sign + "I").unpack_from,
         frozenset(int.from_bytes(vr.encode(), order) for vr in SHORT_VRS),
-        int.from_bytes(b"SQ", order),
+        frozenset(int.from_bytes(vr.encode(), order) for vr in LONG_VRS),
+        struct.pack(sign + "HHI", 0xFFFE, 0xE000, UNDEFINED),
     )
 
 

@@ -43,13 +43,19 @@ class OpenElement:
         """
         form = self._form
         header, wide, length_at = form.header, form.wide, form.length
-        short, sequence = form.short_vrs, form.sequence_vr
+        short, long, item = form.short_vrs, form.long_vrs, form.item
         limit = len(buffer) - 8
         depth = self._depth
         fresh = self._fresh
         explicit = self._explicit and not self._implicit_depth
         while position <= limit and depth:
-            if explicit and not depth & 1:  # nothing implicit is open: leaving an item ends none
+            if depth & 1:
+                if buffer[position : position + 8] == item:
+                    depth += 1
+                    fresh = True
+                    position += 8
+                    continue
+            elif explicit:  # nothing implicit is open: leaving an item ends none
                 group, number, vr, length = header(buffer, position)
                 if vr in short:  # 0.1 us an element
                     fresh = False
@@ -59,7 +65,7 @@ class OpenElement:
                     depth -= 1
                     position += 8
                     continue
-                if vr == sequence and position + 4 <= limit:
+                if vr in long and position + 4 <= limit:
                     fresh = False
                     length = length_at(buffer, position + 8)[0]
                     position += 12

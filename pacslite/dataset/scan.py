@@ -334,7 +334,9 @@ class HeaderScanner:
                 self.complete = True
                 break
             header = 8
-            if self.explicit:
+            if self.explicit and vr in form.long_vrs and position + 12 <= size:
+                header, length = 12, form.length(buffer, position + 8)[0]
+            elif self.explicit:
                 header, length, _ = measure_header(form, buffer, position)
                 if position + header > size:
                     break
