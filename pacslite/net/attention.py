@@ -23,7 +23,7 @@ class Attention:
         clock: Gives seconds.
     """
 
-    __slots__ = ("_clock", "_is_wanted", "_loop", "_misses", "_passing", "_seconds", "_until")
+    __slots__ = ("_clock", "_has_looked", "_is_wanted", "_loop", "_misses", "_passing", "_seconds", "_until")
 
     def __init__(
         self,
@@ -37,24 +37,28 @@ class Attention:
         self._is_wanted = is_wanted
         self._clock = clock
         self._until = 0.0  # when it stops looking; 0: it does not look
+        self._has_looked = False  # since it began: what comes before it has was there already
         self._misses = 0  # times in a row that nothing came
         self._passing = 0  # answers to come after which it does not look
 
     def pay(self) -> None:
         """A peer was answered, and is likely to go on."""
         if self._until:
-            self._misses = 0  # it has, while we looked
+            if self._has_looked:
+                self._misses = 0  # it has, while we looked
         elif self._passing:
             self._passing -= 1
             return
         elif not self._seconds:
             return
         else:
+            self._has_looked = False
             self._loop.call_soon(self._look)
         self._until = self._clock() + self._seconds
 
     def _look(self) -> None:
         if self._clock() < self._until and self._is_wanted():
+            self._has_looked = True
             self._loop.call_soon(self._look)
             return
         self._until = 0.0

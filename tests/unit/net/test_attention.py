@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, cast
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -61,6 +62,12 @@ def test_it_does_not_sleep_while_answers_are_followed_by_more() -> None:
 def test_it_seldom_looks_where_that_does_not_pay() -> None:
     """A message a millisecond: of a second, a thousandth of it is spent in looking for nothing."""
     assert rounds_of([0.001] * 1_000) <= (8 + 1_000 / 128) * SECONDS / 1e-6 * 1.1
+
+
+@pytest.mark.parametrize("count", [2, 3, 8])
+def test_what_comes_in_the_same_bytes_is_not_found_by_looking(count: int) -> None:
+    """Requests of a peer that does not wait, and of many peers: a burst each millisecond."""
+    assert rounds_of(([0.0] * (count - 1) + [0.001]) * 1_000) <= (8 + count * 1_000 / 128) * SECONDS / 1e-6 * 1.1
 
 
 def test_it_looks_again_when_that_pays_again() -> None:
