@@ -10,6 +10,7 @@ from pacslite.config.values import (
     MIB,
     AETitle,
     AETitles,
+    Host,
     OptionalPath,
     Permissions,
     PortNumber,
@@ -27,7 +28,7 @@ class Server(Section):
         "PACSLITE", description="Our AE title: the called title of associations to us, the calling title of ours."
     )
     called_ae_titles: AETitles = Field((), description='Further called AE titles we answer to; "*" is any.')
-    host: str = Field("", description="Address to listen on; empty is all addresses, IPv4 and IPv6.")
+    host: Host = Field("", description="Address to listen on; empty is all addresses, IPv4 and IPv6.")
     port: PortNumber = Field(11112, description="DICOM port. 0 takes a free one and prints it; 104 needs a privilege.")
     tls: bool = Field(False, description="Speak TLS on that port, with the certificate of [tls].")
     attention_microseconds: int = Field(
@@ -159,7 +160,7 @@ class Http(Section):
     """HTTP: to come, and refused until then."""
 
     port: PortNumber = Field(0, description="Port of the HTTP side; 0 is off.")
-    host: str = Field("127.0.0.1", description="Address it listens on.")
+    host: Host = Field("127.0.0.1", description="Address it listens on.")
 
 
 class Tls(Section):
@@ -210,7 +211,7 @@ class Access(Section):
 class Listener(Section):
     """A further address to listen on."""
 
-    host: str = Field("", description="Address; empty is all.")
+    host: Host = Field("", description="Address; empty is all.")
     port: PortNumber = Field(description="Port, such as 2762, which is registered for DICOM over TLS.")
     tls: bool = Field(False, description="Speak TLS.")
 
@@ -219,7 +220,7 @@ class Remote(Section):
     """A peer: what it may do, and where it is as a destination of C-MOVE."""
 
     ae_title: AETitle = Field(description="Its AE title; as a destination of C-MOVE too.")
-    host: str = Field(
+    host: Host = Field(
         description='Its address, name, or network ("10.1.0.0/16", then it is no destination).', min_length=1
     )
     port: PortNumber = Field(0, description="Port it listens on; 0 is none: then it is no destination.")

@@ -13,6 +13,7 @@ __all__ = [
     "AETitle",
     "AETitles",
     "ExtraKeys",
+    "Host",
     "OptionalPath",
     "Permission",
     "Permissions",
@@ -44,6 +45,15 @@ def _ae_title(text: str) -> str:
     if not title.isascii() or not title.isprintable() or "\\" in title:
         raise ValueError("an AE title consists of printable ASCII characters without the backslash")
     return title
+
+
+def _host(text: str) -> str:
+    """An address, a network or a name. What no look-up could encode is none."""
+    try:
+        text.encode("idna")
+    except UnicodeError:
+        raise ValueError("a host name consists of labels of 1 to 63 characters") from None
+    return text
 
 
 def _utc_offset(text: str) -> str:
@@ -104,6 +114,7 @@ def split_peer(text: str) -> dict[str, Any]:
 
 
 AETitle = Annotated[str, AfterValidator(_ae_title)]
+Host = Annotated[str, AfterValidator(_host)]
 OptionalPath = Annotated[Path | None, BeforeValidator(_empty_path)]
 UtcOffset = Annotated[str, AfterValidator(_utc_offset)]
 AETitles = Annotated[tuple[AETitle, ...], BeforeValidator(_split_words)]

@@ -125,6 +125,8 @@ async def _connect(host: str, port: int, seconds: float) -> socket.socket:
         raise ConnectFailed(f"{where}: not resolved within {seconds:g} s") from error
     except OSError as error:  # the name is not known
         raise ConnectFailed(f"{where}: {error.strerror or error}") from error
+    except UnicodeError as error:  # a label that is empty or too long
+        raise ConnectFailed(f"{where}: no host name") from error
     for number, (family, kind, protocol, _, address) in enumerate(addresses):
         share = (ends - loop.time()) / (len(addresses) - number)
         one = socket.socket(family, kind, protocol)

@@ -186,6 +186,8 @@ def test_variables_of_others_are_left_alone() -> None:
         ('[query]\nextra_keys = ["KVP", "PatientID"]', "'PatientID': is a key of the index already"),
         ('[server]\nport = "a"', "pacslite.toml:2: server.port = 'a': must be a valid integer"),
         ("[server]\nport = 65536", "allowed is 0 to 65535"),
+        ('[server]\nhost = "pacs..example"', "pacslite.toml:2: server.host = 'pacs..example': a host name consists of"),
+        (f'[[remote]]\nae_title = "A"\nhost = "{"h" * 64}"', "labels of 1 to 63 characters"),
         ("[storage]\ndurability = 'ful'", 'allowed is "full", "commit", "none"; nearest is full'),
         ("[query]\nstrict = 'perhaps'", "allowed is true or false"),
         ("[query]\ntimezone_offset = '+1:00'", "query.timezone_offset = '+1:00': an offset from UTC is hours and"),

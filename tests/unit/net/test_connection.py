@@ -293,10 +293,9 @@ async def test_nobody_listens_and_no_such_host() -> None:
         port = one.getsockname()[1]
     with pytest.raises(ConnectFailed, match=rf"127.0.0.1:{port}: Connection refused"):
         await Caller().associate(port)
-    with pytest.raises(ConnectFailed, match=r"no-such-host.invalid:104: "):
-        await associate(
-            "no-such-host.invalid", 104, AAssociateRQ("A", "B", PROPOSED), timeouts=SECOND, begin=Caller().begin
-        )
+    for host, problem in (("no-such-host.invalid", ""), ("no..host", "no host name"), ("h" * 64, "no host name")):
+        with pytest.raises(ConnectFailed, match=rf"{host}:104: {problem}"):
+            await associate(host, 104, AAssociateRQ("A", "B", PROPOSED), timeouts=SECOND, begin=Caller().begin)
 
 
 # messages of ours
