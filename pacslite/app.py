@@ -21,6 +21,7 @@ from pacslite.errors import PacsliteError
 from pacslite.net.acceptor import Acceptor, AcceptorOptions
 from pacslite.net.connection import receive_buffer
 from pacslite.net.dispatch import Dispatcher
+from pacslite.net.fault import log_fault
 from pacslite.net.identity import IdentityOptions, IdentityVerifier, User
 from pacslite.net.limits import Limits, LimitsOptions
 from pacslite.net.listener import Endpoint, Listener
@@ -78,7 +79,7 @@ class Server:
             PacsliteError: The data directory is in use, a certificate cannot be used, an address is taken.
         """
         settings = self.settings
-        self._access = await _access(settings)
+        self._access = await _access(settings, settings.server.ae_title)
         if settings.tls.certificate is not None or any(remote.tls for remote in settings.remote):
             self._use(Certificates(_tls_options(settings)))
         timeouts = _timeouts(settings)
@@ -109,13 +110,14 @@ class Server:
 
     async def reload(self, settings: Settings) -> None:
         """Take over what can change while associations run (``_TAKEN_OVER``); name what else differs."""
-        if self._certificates is not None:  # what may fail comes first
+        rules = self._backend.rules(settings) if self._backend is not None else None  # what may fail comes first
+        if self._certificates is not None:
             self._certificates.reload(_tls_options(settings))
         elif any(remote.tls for remote in settings.remote):
             self._use(Certificates(_tls_options(settings)))
-        if self._backend is not None:
-            await self._backend.reload(settings)
-        self._access = await _access(settings)
+        if self._backend is not None and rules is not None:
+            await self._backend.follow(rules)
+        self._access = await _access(settings, self.settings.server.ae_title)
         self._identity = IdentityVerifier(_identity_options(settings))
         logging.getLogger().setLevel(settings.log.level.upper())
         log.info("configuration reloaded", extra={"remotes": len(settings.remote)})
@@ -222,6 +224,8 @@ async def _reload_on(hung_up: asyncio.Event, server: Server, reload: Callable[[]
             await server.reload(reload() if reload is not None else server.settings)
         except PacsliteError as error:
             log.error("configuration not reloaded", extra={"why": str(error)})
+        except Exception as error:  # the next one is heard all the same
+            log_fault(log, "configuration not reloaded", {}, error)
         notify("READY=1")
 
 
@@ -292,7 +296,8 @@ def _tls_options(settings: Settings) -> TlsOptions:
     )
 
 
-async def _access(settings: Settings) -> Access:
+async def _access(settings: Settings, ae_title: str) -> Access:
+    """Of a server that is ``ae_title`` until it is started again."""
     access, server = settings.access, settings.server
     remotes = [
         Remote(
@@ -307,7 +312,7 @@ async def _access(settings: Settings) -> Access:
         for remote in settings.remote
     ]
     return Access(
-        (server.ae_title, *server.called_ae_titles),
+        (ae_title, *server.called_ae_titles),
         any_called_ae_title=not access.check_called_ae_title or "*" in server.called_ae_titles,
         remotes=remotes,
         unknown=frozenset(access.unknown_allow) & EVERYTHING if access.unknown_peers == "anybody" else frozenset(),

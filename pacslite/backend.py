@@ -79,7 +79,7 @@ class Backend:
         Raises:
             PacsliteError: The data directory is in use, a file in it cannot be used, a rule is none.
         """
-        rules = _rules(self._settings)
+        rules = self.rules(self._settings)
         await self._archive.start()
         try:
             await self._reader.start()
@@ -98,13 +98,20 @@ class Backend:
         most = self._settings.commitment.maximum_instances
         self.services += (CommitmentService(self._outbox.commitments, maximum_references=most),)
 
-    async def reload(self, settings: Settings) -> None:
+    def rules(self, settings: Settings) -> RuleSet:
+        """What ``settings`` say of forwarding.
+
+        Raises:
+            RuleError: One of them is none.
+        """
+        return RuleSet([make_rule(rule.to, rule.when) for rule in settings.forward])
+
+    async def follow(self, rules: RuleSet) -> None:
         """Take over other rules; the remotes are asked for at every use.
 
         Raises:
-            RuleError: The rules stay as they were.
+            OutboxUnwritable: The rules stay as they were.
         """
-        rules = _rules(settings)
         if self._outbox is not None:
             await self._outbox.follow(rules)
 
@@ -122,10 +129,6 @@ class Backend:
     def _address_of(self, ae_title: str) -> Address | None:
         remote = self._access().destination(ae_title)
         return None if remote is None else Address(remote.ae_title, remote.host, remote.port, remote.tls)
-
-
-def _rules(settings: Settings) -> RuleSet:
-    return RuleSet([make_rule(rule.to, rule.when) for rule in settings.forward])
 
 
 def _outbox_options(settings: Settings) -> OutboxOptions:
