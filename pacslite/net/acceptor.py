@@ -311,6 +311,8 @@ class Acceptor:
     def _conclude(self, connection: Connection) -> None:
         """It is over, and nothing is performed on it: account for it, once."""
         over = connection.over
+        if over is not None and over.__traceback__ is not None:  # raised in who wanted to answer: leads back to it
+            over.__traceback__ = over.__context__ = None
         served = self._served.pop(connection, None)
         if served is not None:
             self._limits.release(connection.host, served.peer.calling_ae_title)

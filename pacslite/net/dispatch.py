@@ -148,7 +148,7 @@ class Dispatcher:
             if message.has_data_set:
                 request.sink = service.begin(request)
         except Exception as error:
-            request.refusal = _refusal(message, peer, error)
+            request.refusal = _refusal(message, peer, error).with_traceback(None)  # which leads back to the request
         if request.refusal is not None:
             request.sink = Discard()
         if self._budget is not None and isinstance(request.sink, BoundedBuffer):
@@ -204,6 +204,7 @@ class Dispatcher:
             comment = str(ended)
         finally:
             self.performing -= 1
+            request.refusal = None  # raised, it leads back here
             connection.forget(request)
             if request.sink is not None:
                 request.sink.abort()  # nothing where the service has taken it over

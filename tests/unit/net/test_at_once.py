@@ -334,6 +334,10 @@ class Denied(DimseError):
     status = 0x0124
 
 
+def refuse() -> None:
+    raise Denied("not today")
+
+
 def fails(error: Exception) -> Callable[..., Any]:
     def fail(*_: object, **__: object) -> Any:
         raise error
@@ -600,9 +604,11 @@ TALKS: list[Sequence[bytes]] = [
 ]
 
 
-@pytest.mark.parametrize("words", [*TALKS, (REQUEST, store(1)[:-2])])
-async def test_an_association_is_freed_when_it_ends(site: Site, words: Sequence[bytes]) -> None:
+@pytest.mark.parametrize("refused", [False, True])
+@pytest.mark.parametrize("words", [*TALKS, (REQUEST, store(1)[:-2]), (REQUEST, store(1) + store(2) + ECHO + ABORT)])
+async def test_an_association_is_freed_when_it_ends(site: Site, words: Sequence[bytes], refused: bool) -> None:
     """At once: nothing of it refers to itself, so that the collector has nothing to look for."""
+    site.storage.refuse = refused
 
     def connections() -> int:
         return sum(isinstance(one, Connection) for one in gc.get_objects())
@@ -616,6 +622,35 @@ async def test_an_association_is_freed_when_it_ends(site: Site, words: Sequence[
             await until(lambda: not site.listener.connections)
         site.storage.sinks.clear()
         site.storage.stored.clear()
+        await until(lambda: connections() == before)
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("asks", ["store", "side by side", "refused", "find"])
+async def test_an_association_is_freed_when_who_is_to_be_answered_has_left(site: Site, asks: str) -> None:
+    """What its services are told of the end names where they were, which leads back to it."""
+
+    def connections() -> int:
+        return sum(isinstance(one, Connection) for one in gc.get_objects())
+
+    go = site.storage.go = site.finder.go = asyncio.Event()
+    if asks == "refused":
+        site.storage.fail = refuse
+    gc.collect()
+    before = connections()
+    gc.disable()
+    try:
+        wire = await Wire.associate(site.port, CONTEXTS, user_items=WINDOW if asks == "side by side" else b"")
+        if asks == "find":
+            await wire.start_query(STUDY_ROOT_FIND, b"")
+        else:
+            wire.writer.write(store(1) + store(2))
+        await until(lambda: site.dispatcher.performing)
+        await wire.abort()
+        await until(lambda: site.acceptor.associations and all(one.over for one in site.listener._connections))
+        go.set()
+        await until(lambda: not site.listener.connections)
         await until(lambda: connections() == before)
     finally:
         gc.enable()
