@@ -139,11 +139,14 @@ async def test_a_server_that_was_asked_something_sleeps_again(server: Pacslite) 
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     async with await Wire.associate(server.port, CONTEXTS) as wire:
-        assert await wire.echo() == 0
-        before = used()
-        await asyncio.sleep(1.5)
-        assert used() - before < 0.5
-        assert await wire.echo() == 0
+        for _ in range(20):  # it may have other things to do, at first
+            assert await wire.echo() == 0
+            before = used()
+            await asyncio.sleep(0.5)
+            if used() - before < 0.1:
+                break
+        else:
+            pytest.fail("it never sleeps")
 
 
 # users
