@@ -63,6 +63,8 @@ class Recovery:
         found = Recovered(deletions=carry_out_notes(self._store, self._index))
         deleted = {name for _, name, _ in self._index.notes()}  # and could not be removed
         names = [name for name in self._store.incoming() if f"incoming/{name}" not in deleted]
+        if names and self._trust_rows:
+            self._store.sync_all()  # who was killed may have left them in memory only, and rows now promise them
         for name in names:  # oldest first: of one instance the newest file stays
             self._take_in(name, found)
         if not self._trust_rows:

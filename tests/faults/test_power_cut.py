@@ -130,6 +130,42 @@ async def test_less_durability_loses_and_says_so(tmp_path: Path, new_server: Ser
         pytest.fail("nothing was ever lost")
 
 
+@pytest.mark.parametrize("size", [20_000, 400_000])
+async def test_what_a_killed_process_had_only_in_memory_is_promised_by_none(
+    disk: ForgetfulDisk, new_server: ServerFactory, size: int
+) -> None:
+    """Killed before its sync, here by never syncing: the file is whole until the cut, and its sender tries again."""
+    storage = {"min_free_bytes": 0, "journal_bytes": 8 << 20}
+    disk.insert()
+    careless = new_server(disk.mounted / "data", storage=storage | {"durability": "none"})
+    async with careless.running():
+        await _journal(careless)
+    os.sync()
+    careless.start()
+    instances = [make_instance(n, seed=72, size=size) for n in range(4_000_000 // size)]
+    await send_instances(careless.port, instances)
+    careless.kill()
+    server = new_server(disk.mounted / "data", storage=storage)
+    server.start()
+    async with await Wire.associate(server.port, [Context(1, CT_IMAGE)]) as wire:
+        for instance in instances:
+            assert (await wire.store(CT_IMAGE, instance.sop_instance_uid, instance.data)).status == 0
+        disk.cut()
+    server.kill()
+    disk.remove()
+    disk.insert()
+    async with server.running():
+        seen = await observe(server.port)
+    assert seen.content == {instance.sop_instance_uid: instance.digest for instance in instances}
+    await server.tool("check", "--deep", "--data-dir", server.data_dir)
+
+
+async def _journal(server: Pacslite) -> None:
+    async with asyncio.timeout(10):
+        while not (server.data_dir / "journal").exists():
+            await asyncio.sleep(0.01)
+
+
 @pytest.mark.timeout(7200 if SWEEP else 120)
 async def test_cut_at_each_write_of_one_store(disk: ForgetfulDisk, new_server: ServerFactory) -> None:
     """The disk's own writes and flushes from the start of one store on: the cut comes at the first, the second, ...
