@@ -62,12 +62,22 @@ class FileOperations:
             except OSError as error:
                 if error.errno not in _CANNOT_COPY:
                     raise
-                self.append(to, [os.pread(fd, size, offset)])
+                self.append(to, [self.read_at(fd, size, offset)])
                 return
             if not copied:
-                raise OSError(errno.EIO, "file is shorter than it was")
+                raise _shorter()
             offset += copied
             size -= copied
+
+    def read_at(self, fd: int, size: int, offset: int) -> bytes:
+        """Read all of a range. One call ends before a block that cannot be read, and only the next says so."""
+        content = os.pread(fd, size, offset)
+        while len(content) < size:
+            more = os.pread(fd, size - len(content), offset + len(content))
+            if not more:
+                raise _shorter()
+            content += more
+        return content
 
     def write_at(self, fd: int, data: bytes, offset: int) -> None:
         view = memoryview(data)
@@ -129,6 +139,10 @@ class FileOperations:
         """What an unprivileged writer may still use."""
         found = os.fstatvfs(fd)
         return found.f_bavail * found.f_frsize
+
+
+def _shorter() -> OSError:
+    return OSError(errno.EIO, "file is shorter than it was")
 
 
 def _write_pieces(fd: int, pieces: Sequence[_Bytes], offset: int, flags: int) -> None:

@@ -260,7 +260,7 @@ class Journal:
             return []
         found: list[JournalRecord] = []
         for start in range(0, self.capacity, _PIECE):
-            piece = os.pread(self._fd, min(_PIECE, self.capacity - start), _RING + start)
+            piece = self._operations.read_at(self._fd, min(_PIECE, self.capacity - start), _RING + start)
             for at in range(0, len(piece), _BLOCK):
                 if piece.startswith(_RECORD_MAGIC, at):
                     record = self._parse(piece[at : at + _HEADER])
@@ -274,7 +274,7 @@ class Journal:
         Raises:
             FileNotFoundError: The record was retired, and its bytes may be another's.
         """
-        content = os.pread(self._fd, record.size, self.offset(record))
+        content = self._operations.read_at(self._fd, record.size, self.offset(record))
         if record.position < self._live:
             raise FileNotFoundError(f"record {record.position}")
         return content

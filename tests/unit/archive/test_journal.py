@@ -235,6 +235,19 @@ def test_no_journal_where_none_is_whole(directory: int) -> None:
     assert aside.read_bytes() == b"not all of it", "it may be the only copy of something"
 
 
+@pytest.mark.parametrize("kept", [2, 9])
+def test_one_that_is_read_in_part_only_is_an_error(directory: int, kept: int) -> None:
+    """As with a bad block: a read ends before it and says nothing, and behind it are records too."""
+    journal = _make(directory)
+    records = journal.append([JournalEntry(number, 9000, [bytes(9000)]) for number in range(4)])
+    assert records is not None
+    os.truncate(f"/proc/self/fd/{directory}/journal", kept * 4096)
+    with pytest.raises(OSError, match="shorter"):
+        journal.records()
+    with pytest.raises(OSError, match="shorter"):
+        journal.read(records[2])
+
+
 def test_one_that_cannot_be_made_leaves_nothing(directory: int) -> None:
     operations = FailingOperations(
         lambda name, count: errno.ENOSPC if name == "append" and count == 1 else 0, ["append"]
