@@ -174,7 +174,7 @@ class IndexWriter:
         if any(counts):
             execute(Statements.add_to_totals.text, (*counts, 1))
         execute("COMMIT")
-        self._uncheckpointed += len(rows)
+        self._uncheckpointed += len(taken)  # replaced ones as well: their files wait for it too
         return outcomes
 
     def _plain_rows(self, entries: Sequence[Entry]) -> list[_Row] | None:

@@ -200,6 +200,21 @@ async def test_replaced_instance_after_a_kill(tmp_path: Path, settled: bool, los
     await _judge(image, {new.sop_instance_uid: new.data})
 
 
+@pytest.mark.parametrize("size", [3000, 400_000])
+@pytest.mark.parametrize("journal_bytes", [0, 1 << 20])
+async def test_replacement_is_settled_after_its_row_is_safe(tmp_path: Path, size: int, journal_bytes: int) -> None:
+    """Also if nothing else was stored: a power cut may take the log, but not the row of a file in its place."""
+    old, new = make_instance(1, size=2000), make_instance(1, size=size)
+    async with archive_in(tmp_path / "live", duplicates="replace", journal_bytes=journal_bytes) as archive:
+        await store(archive, old)
+        await archive.settle()
+        await store(archive, new)
+        await archive.settle()
+        image = image_of(tmp_path / "live", tmp_path / "image")
+    _lose_log(image)
+    await _judge(image, {new.sop_instance_uid: new.data})
+
+
 async def test_a_large_instance_that_is_replaced_by_itself_is_not_lost(tmp_path: Path) -> None:
     """The header of the second file came to disk, what follows it did not."""
     instance = make_instance(1, size=400_000)
