@@ -156,6 +156,9 @@ class IndexWriter:
                 if place is None:
                     place = self._places.find(connection, record, counts, is_kept=entry.is_kept)
             except DimseError as refusal:
+                if entry.relocates:  # alone: the one that it was to replace stays
+                    self._roll_back()
+                    return [refusal]
                 outcomes.append(refusal)
                 continue
             outcomes.append(None)

@@ -240,6 +240,23 @@ async def test_study_under_another_patient(tmp_path: Path) -> None:
     assert len(files_in(tmp_path / "reject")) == 2
 
 
+async def test_refused_replacement_from_another_study_leaves_what_is_stored(tmp_path: Path) -> None:
+    first, second = make_instance(1, seed=9, study=1), make_instance(2, seed=9, study=2, series=4)
+    moved = _elsewhere(first, study=2)
+    stranger = dataclasses.replace(
+        moved, data=moved.data.replace(moved.patient_id.encode(), b"X" * len(moved.patient_id))
+    )
+    async with archive_in(tmp_path, uid_conflict="replace", patient_conflict="reject") as archive:
+        await _store_all(archive, [first, second])
+        with pytest.raises(PatientConflict):
+            await store(archive, stranger)
+        for instance in (first, second):
+            assert read(archive, instance.sop_instance_uid) == instance.data
+        await archive.settle()
+        await _clean(archive)
+    assert len(files_in(tmp_path)) == 2
+
+
 @pytest.mark.parametrize("lost", ["log", "index", "row"])
 async def test_study_under_another_patient_outlasts_the_wish_to_reject_it(tmp_path: Path, lost: str) -> None:
     """What was acknowledged is indexed again after a power cut, by a reindexing and by a repair."""
