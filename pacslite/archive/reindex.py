@@ -105,6 +105,7 @@ class _Reindexing:
         self._progress = progress
         self._done = Reindexed()
         self._extra_keys: list[ExtraKey] = []
+        self._stuck: list[tuple[str, str]] = []  # notes of what is deleted and could not be removed
 
     def run(self) -> Reindexed:
         new = self._options.data_dir / _NEW
@@ -112,10 +113,13 @@ class _Reindexing:
         upgrade_index(new)
         index = IndexWriter(new, self._options)
         try:
+            index.drop_notes(index.last_note(), self._stuck)
             index.set_extra_keys(self._extra_keys)  # they are complete with the index: nothing was stored before
             with ThreadPoolExecutor(_READERS, thread_name_prefix="reindex") as readers:
+                deleted = {name for name, _ in self._stuck}
                 for group in _groups(self._store.settled()):
-                    waiting = [path for path in group if not self._is_indexed(index, path)]
+                    kept = [path for path in group if f"instances/{path}" not in deleted]
+                    waiting = [path for path in kept if not self._is_indexed(index, path)]
                     self._index(index, list(zip(waiting, readers.map(self._read, waiting), strict=True)))
                     index.checkpoint()
                     if self._progress is not None:
@@ -135,6 +139,7 @@ class _Reindexing:
             old = IndexWriter(path, self._options)
             try:
                 carry_out_notes(self._store, old)
+                self._stuck = [(name, uid) for _, name, uid in old.notes() if not _is_back(old, name, uid)]
                 self._extra_keys = [one.key for one in old.extra_states() if one.state != DROPPED]
                 return old.totals().instances
             finally:
@@ -199,6 +204,12 @@ class _Reindexing:
 def _groups(paths: Iterator[InstancePath]) -> Iterator[list[InstancePath]]:
     while group := list(islice(paths, _GROUP)):
         yield group
+
+
+def _is_back(index: IndexWriter, name: str, sop_instance_uid: str) -> bool:
+    """What was deleted was stored again, at the same place."""
+    known = index.current(sop_instance_uid)
+    return known is not None and name == f"instances/{known.path}"
 
 
 def _place(record: Record) -> InstancePath:

@@ -4,6 +4,7 @@ import asyncio
 import random
 import shutil
 import sqlite3
+import subprocess
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -12,8 +13,10 @@ import pytest
 from pydicom import dcmread
 
 from pacslite.archive.archive import Archive
+from pacslite.archive.keys import Level
 from pacslite.archive.reindex import IndexIncomplete, reindex
 from tests.support.instances import Instance, make_instance
+from tests.support.processes import need
 from tests.support.storing import archive_in, files_in, read, rows, store
 
 INSTANCES = [make_instance(n, study=n % 2, series=n % 3, size=900 + n) for n in range(12)]
@@ -238,6 +241,30 @@ async def test_reindexing_leaves_incoming_to_the_next_start(tmp_path: Path) -> N
         assert archive.recovered.indexed == 6
         assert len(files_in(tmp_path / "image")) == 12
         assert (await archive.check(deep=True)).differences == []
+
+
+async def test_reindexing_indexes_nothing_that_is_deleted(directory: Path) -> None:
+    """The file could not be removed, and still cannot: neither it nor a later start or repair brings it back."""
+    path = _path(directory, TARGET)
+    _make_immutable(path, "+i")
+    try:
+        async with archive_in(directory) as archive:
+            await archive.delete(Level.IMAGE, TARGET.sop_instance_uid)
+        assert path.exists()
+        for _ in range(2):
+            assert reindex(archive.options).indexed == len(INSTANCES) - 1
+        async with archive_in(directory) as archive:
+            assert (await archive.check(deep=True, repair=True)).differences == []
+            assert rows(directory, "SELECT count(*) FROM instance") == [(len(INSTANCES) - 1,)]
+    finally:
+        _make_immutable(path, "-i")
+    async with archive_in(directory):
+        assert not path.exists()
+
+
+def _make_immutable(path: Path, mode: str) -> None:
+    """As an administrator can; root is refused too."""
+    subprocess.run([need("chattr"), mode, str(path)], check=True)
 
 
 async def test_running_archive_is_not_reindexed(directory: Path) -> None:
