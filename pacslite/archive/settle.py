@@ -198,10 +198,7 @@ class Settler:
             self.forget(unsettled)
 
     def _run(self, revive: Callable[[], None]) -> None:
-        try:
-            self._store.prepare()
-        except OSError as error:
-            log.warning("no journal", extra={"error": str(error)})
+        prepared = self._prepare()
         while not self._stopping:
             self._wanted.wait(self._options.settle_seconds)
             self._wanted.clear()
@@ -209,11 +206,19 @@ class Settler:
                 if self._index.failed:
                     revive()
                 self.settle()
+                prepared = prepared or self._prepare()
             except Exception as error:  # whatever it is, the thread goes on: nobody else opens a failed index again
                 if _is_full(error):
                     log.warning("nothing is settled", extra={"error": str(error)})  # until there is room again
                 else:
                     self._index.fail(str(error) or type(error).__name__)
+
+    def _prepare(self) -> bool:
+        try:
+            return self._store.prepare()
+        except OSError as error:
+            log.warning("no journal", extra={"error": str(error)})
+            return True
 
 
 def _is_full(error: Exception) -> bool:

@@ -292,14 +292,16 @@ class FilesystemStore:
             else:
                 journaled.retire(mark)
 
-    def prepare(self) -> None:
+    def prepare(self) -> bool:
         if self._journal_bytes is None:
-            return
+            return True
         with self._syncing:
             if self._journaled is not None:
                 journal = self._journaled.journal
-                if journal.size == self._journal_bytes or not journal.end():
-                    return
+                if journal.size == self._journal_bytes:
+                    return True
+                if not journal.end():
+                    return False
                 self._journaled = None
                 journal.remove()
             free = self.free_bytes()
@@ -308,6 +310,7 @@ class FilesystemStore:
             elif self._journal_bytes:
                 journal = Journal.create(self.operations, self._data, self._journal_bytes)
                 self._journaled = JournaledFiles(self.operations, journal)
+        return True
 
     def free_bytes(self) -> int:
         return self.operations.free_bytes(self._data)

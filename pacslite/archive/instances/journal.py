@@ -274,7 +274,12 @@ class Journal:
         Raises:
             FileNotFoundError: The record was retired, and its bytes may be another's.
         """
-        content = self._operations.read_at(self._fd, record.size, self.offset(record))
+        try:
+            content = self._operations.read_at(self._fd, record.size, self.offset(record))
+        except OSError:
+            if record.position >= self._live:
+                raise
+            content = b""  # the journal may be gone, too
         if record.position < self._live:
             raise FileNotFoundError(f"record {record.position}")
         return content

@@ -94,8 +94,8 @@ class InstanceStore(Protocol):
     def sync_names(self) -> None:
         """Make the names of the archive's own files and directories durable."""
 
-    def prepare(self) -> None:
-        """Make what makes storing quick; takes its time, and nobody has to wait for it."""
+    def prepare(self) -> bool:
+        """Make what makes storing quick; takes its time, and nobody has to wait for it. False: not before settling."""
 
     def is_quick(self, size: int) -> bool:
         """``sync`` sees to many files of this size at once."""

@@ -164,7 +164,9 @@ def test_a_record_that_is_overwritten_is_not_read(directory: int) -> None:
     with pytest.raises(FileNotFoundError):
         journal.read(record)
     journal.cancel(record)  # nor taken back
-    journal.close()
+    journal.remove()
+    with pytest.raises(FileNotFoundError):
+        journal.read(record)
 
 
 def test_no_two_wait_for_the_disk_at_once(directory: int) -> None:

@@ -200,6 +200,21 @@ async def test_replaced_instance_after_a_kill(tmp_path: Path, settled: bool, los
     await _judge(image, {new.sop_instance_uid: new.data})
 
 
+@pytest.mark.parametrize("journal_bytes", [0, 2 << 20])
+async def test_another_size_of_the_journal_holds_after_a_kill_too(tmp_path: Path, journal_bytes: int) -> None:
+    """Not before what the old one has is in its place, and no start later."""
+    instance = make_instance(1)
+    async with archive_in(tmp_path / "live", journal_bytes=1 << 20) as archive:
+        await store(archive, instance)
+        image = image_of(tmp_path / "live", tmp_path / "image")
+    journal = image / "journal"
+    async with archive_in(image, journal_bytes=journal_bytes, settle_seconds=0.01):
+        async with asyncio.timeout(10):
+            while (journal.stat().st_size if journal.exists() else 0) != journal_bytes:
+                await asyncio.sleep(0.01)
+    await _judge(image, {instance.sop_instance_uid: instance.data})
+
+
 @pytest.mark.parametrize("size", [3000, 400_000])
 @pytest.mark.parametrize("journal_bytes", [0, 1 << 20])
 async def test_replacement_is_settled_after_its_row_is_safe(tmp_path: Path, size: int, journal_bytes: int) -> None:
