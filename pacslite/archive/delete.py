@@ -77,15 +77,16 @@ class Deleter:
 
     def _remove_rows(self, level: Level, uid: str, deleted: Deleted) -> list[tuple[InstancePath, Unsettled | None]]:
         """Remove rows, note their files; both are durable when it returns the files."""
-        with self._index.transaction() as connection:
-            rows = [InstanceRow(*row) for row in connection.execute(_SELECT[level], (uid, _AT_ONCE))]
-            files = [(row.path, self._settler.locate(row.sop_instance_uid)) for row in rows]
-            notes = [(f"instances/{row.path}", row.sop_instance_uid) for row in rows]
-            notes += [(f"incoming/{file.name}", file.sop_instance_uid) for _, file in files if file is not None]
-            connection.executemany(Statements.insert_deleted_file.text, notes)
-            deleted.add(remove_rows(connection, rows))
-        if rows:
-            self._index.sync()
+        with self._index.lock:  # a cut would let what is stored again before the sync look like a refused duplicate
+            with self._index.transaction() as connection:
+                rows = [InstanceRow(*row) for row in connection.execute(_SELECT[level], (uid, _AT_ONCE))]
+                files = [(row.path, self._settler.locate(row.sop_instance_uid)) for row in rows]
+                notes = [(f"instances/{row.path}", row.sop_instance_uid) for row in rows]
+                notes += [(f"incoming/{file.name}", file.sop_instance_uid) for _, file in files if file is not None]
+                connection.executemany(Statements.insert_deleted_file.text, notes)
+                deleted.add(remove_rows(connection, rows))
+            if rows:
+                self._index.sync()
         return files
 
     def _unlink(self, path: InstancePath, unsettled: Unsettled | None) -> None:

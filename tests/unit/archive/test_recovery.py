@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 from collections.abc import Sequence
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any
 
@@ -278,6 +279,39 @@ async def test_deleted_instance_does_not_come_back(tmp_path: Path, settled: bool
     assert files_in(before) == files_in(after)
     archive = await _judge(after, {kept.sop_instance_uid: kept.data})
     assert archive.recovered.deletions
+
+
+async def test_stored_again_while_its_deletion_is_synced(tmp_path: Path) -> None:
+    """The cut may bring back the row of the one before: what took its place is not answered until it cannot."""
+    old, new = make_instance(1, size=2000), make_instance(1, size=3000)
+    acknowledged: dict[str, bytes] = {}
+    loop = asyncio.get_running_loop()
+
+    async def again() -> None:
+        await store(archive, new)
+        acknowledged[new.sop_instance_uid] = new.data
+
+    async with archive_in(tmp_path / "live", journal_bytes=1 << 20) as archive:
+        await store(archive, old)
+        await archive.settle()
+        sync = archive._index.sync
+
+        def slowly() -> None:
+            archive._index.sync = sync  # type: ignore[method-assign]
+            storing.append(asyncio.run_coroutine_threadsafe(again(), loop))
+            wait(storing, timeout=0.5)
+            promised.update(acknowledged)
+            _lose_log(image_of(tmp_path / "live", tmp_path / "image"))
+            sync()
+
+        storing: list[Future[None]] = []
+        promised: dict[str, bytes] = {}
+        archive._index.sync = slowly  # type: ignore[method-assign]
+        await archive.delete(Level.IMAGE, old.sop_instance_uid)
+        await asyncio.wrap_future(storing[0])
+    async with archive_in(tmp_path / "image") as archive:
+        assert all(read(archive, uid) == data for uid, data in promised.items())
+        assert (await archive.check(deep=True)).differences == []
 
 
 async def test_a_file_that_cannot_be_removed_keeps_no_other(tmp_path: Path) -> None:
