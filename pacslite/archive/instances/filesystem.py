@@ -64,14 +64,14 @@ class FilesystemStore:
                 self.operations.unlink(self._incoming, name)
         journal = Journal.open(self.operations, self._data)
         self._journaled = JournaledFiles(self.operations, journal) if journal is not None else None
-        self._journal_bytes = journal_bytes
+        self._journal_bytes = None if journal_bytes is None else Journal.usable(journal_bytes)
         self._durability = durability
         # Numbers are not used again, whatever became of the files: a note of a removal must not fit a later file
         last = max(map(incoming_number, self.incoming()), default=0)
         self._numbers = count(max(last + 1, time_ns() // 1000))
         self._lock = threading.Lock()  # makes directories against the removal of empty ones
         self._syncing = threading.Lock()
-        self._takes_more = journal_bytes != 0  # into the journal; not while a file of it cannot be placed
+        self._takes_more = self._journal_bytes != 0  # into the journal; not while a file of it cannot be placed
         self._distrusted = False  # a sync failed: files that are not retired may be on the disk only in part
 
     def close(self) -> None:

@@ -80,6 +80,11 @@ class Journal:
 
     # making and opening
 
+    @staticmethod
+    def usable(size: int) -> int:
+        """How large a journal of ``size`` bytes is: whole blocks, and none if nothing is left for records."""
+        return size // _BLOCK * _BLOCK if size >= _RING + 2 * _BLOCK else 0
+
     @classmethod
     def create(cls, operations: FileOperations, directory: int, size: int) -> Self:
         """Make a journal of ``size`` bytes, all of them written: blocks that were only allocated sync no faster.

@@ -529,6 +529,23 @@ def test_files_are_written_again_when_a_sync_failed(make_store: Callable[..., Fi
     assert not first.must_sync
 
 
+@pytest.mark.parametrize(("journal_bytes", "size"), [(1, 0), (8192, 0), (12_288, 0), (1_000_001, 999_424)])
+async def test_a_journal_is_whole_blocks_or_none(tmp_path: Path, journal_bytes: int, size: int) -> None:
+    made = set()
+    for number in range(2):
+        async with archive_in(tmp_path, journal_bytes=journal_bytes) as archive:
+            await store(archive, make_instance(number))
+            await archive.settle()
+            assert archive.unsettled == 0
+            if size:
+                status = (tmp_path / "journal").stat()
+                assert status.st_size == size
+                made.add(status.st_ino)
+            else:
+                assert not (tmp_path / "journal").exists()
+    assert len(made) == bool(size), "it is used again"
+
+
 async def test_deleted_and_replaced_instances_stay_so(tmp_path: Path) -> None:
     """The journal still has their bytes when the process ends."""
     old = make_instance(1)
