@@ -112,7 +112,9 @@ class Recovery:
                 known = self._index.current(meta.sop_instance_uid)
                 if known is not None and known.digest == meta.digest:
                     return None
-                return Entry(read_record(fd, meta, verify=False), replaces=known is not None, is_kept=True)
+                record = read_record(fd, meta, verify=False)
+                moves = known is not None and known.path != unsettled.path
+                return Entry(record, replaces=known is not None, relocates=moves, is_kept=True)
             finally:
                 os.close(fd)
         except (FileNotFoundError, FileMetaError, DimseError) as error:  # one damaged file does not stop the archive

@@ -6,6 +6,7 @@ import resource
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from tests.support.storing import (
     archive_in,
     files_in,
     read,
+    reference,
     rows,
     sqlite_error,
     store,
@@ -110,6 +112,30 @@ async def test_damaged_file_does_not_keep_the_index_closed(tmp_path: Path, damag
         assert (await store(archive, make_instance(3))).outcome == "stored"
         (difference,) = (await archive.check(deep=True)).differences
         assert difference.name == make_instance(1).sop_instance_uid
+
+
+async def test_index_that_forgot_that_an_instance_moved_is_told_again(tmp_path: Path) -> None:
+    """A sync of the log failed: what was in it may be gone, and the row is where it was before."""
+    old, stays, study = make_instance(1, study=1), make_instance(2, study=1), make_instance(3, study=2)
+    data = study.data.replace(study.sop_instance_uid.encode(), old.sop_instance_uid.encode())
+    new = replace(study, sop_instance_uid=old.sop_instance_uid, data=data)
+    async with archive_in(tmp_path, uid_conflict="replace") as archive:
+        for instance in (old, stays, study):
+            await store(archive, instance)
+        await archive.settle()
+        await store(archive, new)
+        with archive._index.transaction() as connection:
+            connection.execute(
+                "UPDATE instance SET digest = x'00', series_fk = "
+                "(SELECT series_fk FROM instance WHERE sop_instance_uid = ?) WHERE sop_instance_uid = ?",
+                (stays.sop_instance_uid, new.sop_instance_uid),
+            )
+        archive._index.fail("sync failed")
+        archive._recovery.revive()
+        assert reference(archive, new.sop_instance_uid).study_instance_uid == new.study_uid
+        assert read(archive, new.sop_instance_uid) == new.data
+        await archive.settle()
+    assert len(files_in(tmp_path)) == 3
 
 
 async def test_failed_checkpoint_settles_nothing(tmp_path: Path) -> None:
