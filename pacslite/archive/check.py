@@ -98,6 +98,8 @@ class Checker:
     def run(self, *, deep: bool = False, repair: bool = False, progress: Progress | None = None) -> CheckReport:
         """Look at every row, every file and every count; ``deep`` reads all bytes and compares digests."""
         report = CheckReport(deep=deep, repair=repair)
+        if repair:
+            self._store.sync_all()  # a file without a row may be in memory only, and the row will promise it
         total = 2 * self._index.totals().instances
         report.differences += [Difference("index", "index.sqlite", text) for text in self._index.integrity(deep=deep)]
         for done, differences in self._row_pages(report):

@@ -160,6 +160,33 @@ async def test_what_a_killed_process_had_only_in_memory_is_promised_by_none(
     await server.tool("check", "--deep", "--data-dir", server.data_dir)
 
 
+async def test_a_file_that_a_repair_indexed_is_promised_like_any_other(
+    disk: ForgetfulDisk, new_server: ServerFactory
+) -> None:
+    """Put there a moment ago, and by nobody who synced it."""
+    server = _server(new_server, disk)
+    one = make_instance(1, seed=73, size=300_000)
+    disk.insert()
+    async with server.running():
+        await send_instances(server.port, [one])
+    (settled,) = (server.data_dir / "instances").rglob("*.dcm")
+    content = settled.read_bytes()
+    await server.tool("delete", "--instance", one.sop_instance_uid, "--data-dir", server.data_dir)
+    settled.parent.mkdir(parents=True)
+    settled.write_bytes(content)
+    await server.tool("check", "--repair", "--data-dir", server.data_dir)
+    server.start()
+    async with await Wire.associate(server.port, [Context(1, CT_IMAGE)]) as wire:
+        assert (await wire.store(CT_IMAGE, one.sop_instance_uid, one.data)).status == 0
+        disk.cut()
+    server.kill()
+    disk.remove()
+    disk.insert()
+    async with server.running():
+        assert (await observe(server.port)).content == {one.sop_instance_uid: one.digest}
+    await server.tool("check", "--deep", "--data-dir", server.data_dir)
+
+
 async def _journal(server: Pacslite) -> None:
     async with asyncio.timeout(10):
         while not (server.data_dir / "journal").exists():
