@@ -64,7 +64,7 @@ class Recovery:
         deleted = {name for _, name, _ in self._index.notes()}  # and could not be removed
         names = [name for name in self._store.incoming() if f"incoming/{name}" not in deleted]
         if names and self._trust_rows:
-            self._store.sync_all()  # who was killed may have left them in memory only, and rows now promise them
+            self._store.sync_incoming(names)  # who was killed may have left them in memory only: rows promise them now
         for name in names:  # oldest first: of one instance the newest file stays
             self._take_in(name, found)
         if not self._trust_rows:

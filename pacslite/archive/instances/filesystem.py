@@ -119,6 +119,17 @@ class FilesystemStore:
             names.update(map(incoming_name, journaled.pending()))
         return sorted(names)
 
+    def sync_incoming(self, names: Sequence[str]) -> None:
+        if self._journaled is not None:
+            self._journaled.journal.sync()
+        for name in names:  # of the whole file system others may have written much, and nobody is served meanwhile
+            if not self.holds(name):
+                fd = self.operations.open_file(self._incoming, name)
+                try:
+                    self.operations.sync(fd)
+                finally:
+                    os.close(fd)
+
     def holds(self, name: str) -> bool:
         journaled = self._journaled
         return journaled is not None and journaled.holds(incoming_number(name))

@@ -212,6 +212,14 @@ class Journal:
             raise
         return records
 
+    def sync(self) -> None:
+        """Make durable what another process wrote.
+
+        Raises:
+            OSError: It is not.
+        """
+        self._operations.sync(self._fd)
+
     def release(self, record: JournalRecord) -> None:
         """Its file is written, or nobody wants it any more."""
         with self._lock:

@@ -85,6 +85,9 @@ class InstanceStore(Protocol):
     def incoming(self) -> list[str]:
         """Names in ``incoming``, oldest first."""
 
+    def sync_incoming(self, names: Sequence[str]) -> None:
+        """Make files in ``incoming`` durable that another process wrote."""
+
     def holds(self, name: str) -> bool:
         """It is opened and removed by this name although it is settled, until ``sync_all`` was called."""
 
