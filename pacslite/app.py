@@ -44,8 +44,6 @@ log = logging.getLogger("pacslite")
 # A disk thread that has synced needs the interpreter to answer: Python's own 5 ms would have it wait for the loop
 _SWITCH_INTERVAL_SECONDS = 0.0005
 _ENOUGH_PROCESSORS = 2  # that one may look for what comes next: of fewer, others want all
-
-
 _TAKEN_OVER = ("access.", "forward", "log.level", "remote", "server.called_ae_titles", "tls.", "user")
 
 

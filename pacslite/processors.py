@@ -1,5 +1,6 @@
 """How many processors this process may use."""
 
+import math
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +20,7 @@ def processors(system: Path = Path("/")) -> float:
 
 def _quota(system: Path) -> float:
     """Of our group and of those that it is in: each has its own, in version 2."""
-    quota = float("inf")
+    quota = math.inf
     with suppress(OSError, StopIteration):
         lines = (system / "proc/self/cgroup").read_text().splitlines()
         group = Path(next(line.removeprefix("0::/") for line in lines if line.startswith("0::/")))

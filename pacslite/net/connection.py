@@ -5,6 +5,7 @@ end. Messages that arrive are ``Inbox``'s to sort, what goes out is ``Outflow``'
 """
 
 import asyncio
+import math
 import socket
 from collections.abc import Mapping
 from functools import partial
@@ -52,7 +53,6 @@ from pacslite.upper_layer.pdu import AAssociateRJ, encode_p_data
 __all__ = ["RECEIVE_BUFFER_SIZE", "Connection", "receive_buffer"]
 
 RECEIVE_BUFFER_SIZE = 262_144
-_EVER = float("inf")
 _SMALLEST_MAXIMUM_LENGTH = 8  # a PDV header and two bytes: nothing can be sent to a peer that accepts less
 
 
@@ -484,10 +484,10 @@ class Connection(asyncio.BufferedProtocol):
             else:
                 self._silent_for_too_long(why)
 
-    def _watch_silence(self, left: float = _EVER) -> None:
+    def _watch_silence(self, left: float = math.inf) -> None:
         """Look in ``left`` seconds, or when the shortest limit could be reached by what begins now."""
         seconds = min(left, self._timeouts.shortest_silence)
-        if seconds < _EVER:
+        if seconds < math.inf:
             self._timer.start(seconds)
 
     def _artim_expired(self) -> None:

@@ -134,11 +134,6 @@ class Inbox:
 
     # taking
 
-    @property
-    def is_idle(self) -> bool:
-        """No request waits or is performed."""
-        return not (self._requests or self.active)
-
     def put(self, request: Request) -> None:
         """Let a request wait for its turn."""
         self._requests.append(request)
@@ -197,7 +192,7 @@ class Inbox:
         user, connection = self._user, self._connection
         assert connection is not None
         if request is None:
-            if self.is_idle and user.answered(connection, message):
+            if not (self._requests or self.active) and user.answered(connection, message):
                 return
             request = user.begin(connection, message)
             self.active.setdefault(message.message_id, request)

@@ -1,5 +1,6 @@
 """Time limits of one association, in seconds; each supervises one thing only (PS3.8 §9.1.4 note, §9.1.5)."""
 
+import math
 from dataclasses import dataclass, field
 
 __all__ = ["Timeouts"]
@@ -19,5 +20,5 @@ class Timeouts:
     shortest_silence: float = field(init=False, repr=False)  # of those that an established association ends by
 
     def __post_init__(self) -> None:
-        ever = float("inf")
-        object.__setattr__(self, "shortest_silence", min(self.dimse_seconds or ever, self.idle_seconds or ever))
+        shortest = min(self.dimse_seconds or math.inf, self.idle_seconds or math.inf)
+        object.__setattr__(self, "shortest_silence", shortest)

@@ -1,6 +1,7 @@
 """Timers, and what an established association may be silent for, which ARTIM does not supervise (PS3.8 §9.1.4 note)."""
 
 import asyncio
+import math
 from collections.abc import Callable
 from enum import Enum, auto
 from typing import Protocol
@@ -10,7 +11,6 @@ from pacslite.net.timeouts import Timeouts
 
 __all__ = ["Timer", "Waiting", "Watched", "silence_left"]
 
-_EVER = float("inf")
 _STALL_SECONDS = 1.0  # a timer that is so late tells of us and not of the peer
 _EARLY_SECONDS = 0.001  # loops round
 
@@ -34,13 +34,13 @@ class Timer:
     def __init__(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
         self._loop = loop
         self._callback = callback
-        self._due = _EVER
+        self._due = math.inf
         self._handle: asyncio.TimerHandle | None = None
-        self._fires = _EVER  # when the loop's timer does
+        self._fires = math.inf  # when the loop's timer does
 
     def __bool__(self) -> bool:
         """It runs."""
-        return self._due < _EVER
+        return self._due < math.inf
 
     def start(self, seconds: float) -> None:
         """Run, from now and for ``seconds``."""
@@ -49,11 +49,11 @@ class Timer:
             self._set()
 
     def stop(self) -> None:
-        self._due = _EVER
+        self._due = math.inf
 
     def close(self) -> None:
         """Stop for good, and leave nothing with the loop."""
-        self._due = self._fires = _EVER
+        self._due = self._fires = math.inf
         self._callback = _nothing
         if self._handle is not None:
             self._handle.cancel()
@@ -67,14 +67,14 @@ class Timer:
 
     def _fire(self) -> None:
         self._handle = None
-        self._fires = _EVER
+        self._fires = math.inf
         now = self._loop.time()
         if now - self._due > _STALL_SECONDS:
             self.start(_STALL_SECONDS)
         elif now >= self._due - _EARLY_SECONDS:
-            self._due = _EVER
+            self._due = math.inf
             self._callback()
-        elif self._due < _EVER:
+        elif self._due < math.inf:
             self._set()
 
 
@@ -119,8 +119,8 @@ def silence_left(watched: Watched, timeouts: Timeouts, now: float) -> tuple[floa
             limit = timeouts.idle_seconds
             return _left(limit, max(heard, sent), now), AssociationAborted(f"aborted: idle for {limit:g} s")
         case Waiting.NOTHING:
-            return _EVER, AssociationEnded("")
+            return math.inf, AssociationEnded("")
 
 
 def _left(limit: float, since: float, now: float) -> float:
-    return since + limit - now if limit else _EVER
+    return since + limit - now if limit else math.inf

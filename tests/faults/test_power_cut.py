@@ -18,7 +18,7 @@ from tests.faults.history import History
 from tests.faults.loading import Load
 from tests.support.disks import ForgetfulDisk
 from tests.support.exchange import send_instances
-from tests.support.instances import make_instance
+from tests.support.instances import Instance, make_instance
 from tests.support.processes import ROOT, Pacslite, ServerFactory, run
 from tests.support.wire import CT_IMAGE, AbortedError, Context, RejectedError, Wire
 
@@ -146,19 +146,7 @@ async def test_what_a_killed_process_had_only_in_memory_is_promised_by_none(
     instances = [make_instance(n, seed=72, size=size) for n in range(count)]
     await send_instances(careless.port, instances)
     careless.kill()
-    server = new_server(disk.mounted / "data", storage=storage)
-    server.start()
-    async with await Wire.associate(server.port, [Context(1, CT_IMAGE)]) as wire:
-        for instance in instances:
-            assert (await wire.store(CT_IMAGE, instance.sop_instance_uid, instance.data)).status == 0
-        disk.cut()
-    server.kill()
-    disk.remove()
-    disk.insert()
-    async with server.running():
-        seen = await observe(server.port)
-    assert seen.content == {instance.sop_instance_uid: instance.digest for instance in instances}
-    await server.tool("check", "--deep", "--data-dir", server.data_dir)
+    await _send_again_and_cut(disk, new_server(disk.mounted / "data", storage=storage), instances)
 
 
 async def test_a_file_that_a_repair_indexed_is_promised_like_any_other(
@@ -176,15 +164,22 @@ async def test_a_file_that_a_repair_indexed_is_promised_like_any_other(
     settled.parent.mkdir(parents=True)
     settled.write_bytes(content)
     await server.tool("check", "--repair", "--data-dir", server.data_dir)
+    await _send_again_and_cut(disk, server, [one])
+
+
+async def _send_again_and_cut(disk: ForgetfulDisk, server: Pacslite, instances: list[Instance]) -> None:
+    """What is answered 0000, because it is there, is there after a cut as well."""
     server.start()
     async with await Wire.associate(server.port, [Context(1, CT_IMAGE)]) as wire:
-        assert (await wire.store(CT_IMAGE, one.sop_instance_uid, one.data)).status == 0
+        for instance in instances:
+            assert (await wire.store(CT_IMAGE, instance.sop_instance_uid, instance.data)).status == 0
         disk.cut()
     server.kill()
     disk.remove()
     disk.insert()
     async with server.running():
-        assert (await observe(server.port)).content == {one.sop_instance_uid: one.digest}
+        seen = await observe(server.port)
+    assert seen.content == {instance.sop_instance_uid: instance.digest for instance in instances}
     await server.tool("check", "--deep", "--data-dir", server.data_dir)
 
 

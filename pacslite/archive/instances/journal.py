@@ -204,9 +204,12 @@ class Journal:
             if padding := -(_HEADER + record.size) % _BLOCK:
                 buffers.append(_ZEROS[:padding])
         try:
-            write = self._write_durably if durably else self._write
-            write(buffers, _RING + begin % self.capacity)
+            if durably:
+                self._write_durably(buffers, _RING + begin % self.capacity)
+            else:
+                self._operations.write_pieces(self._fd, buffers, _RING + begin % self.capacity)
         except OSError:
+            self.broken = True
             with self._lock:
                 self._held.difference_update(record.position for record in records)
             raise
@@ -343,13 +346,6 @@ class Journal:
             except OSError:
                 self.broken = True
                 raise
-
-    def _write(self, buffers: Sequence[bytes | bytearray], offset: int) -> None:
-        try:
-            self._operations.write_pieces(self._fd, buffers, offset)
-        except OSError:
-            self.broken = True
-            raise
 
 
 def _padded(size: int) -> int:

@@ -58,12 +58,11 @@ class Caller:
     """A requestor that also performs C-ECHO, for peers that ask on our own association."""
 
     def __init__(self) -> None:
-        self._dispatcher = Dispatcher((VerificationService(), Storage()))
+        self.dispatcher = Dispatcher((VerificationService(), Storage()))
         self._peer = Peer("1", "PEER", "PACSLITE", "127.0.0.1", frozenset({"echo", "store"}))
-        self.dispatcher = self._dispatcher
 
     def begin(self, connection: Connection, message: Message) -> Request:
-        return self._dispatcher.begin(connection, message, self._peer)
+        return self.dispatcher.begin(connection, message, self._peer)
 
     async def associate(self, port: int, timeouts: Timeouts = SECOND) -> Connection:
         request = AAssociateRQ("PACSLITE", "CALLER", PROPOSED)
