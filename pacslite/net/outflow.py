@@ -225,6 +225,8 @@ class Outflow:
                 frames = []
                 if self._writable is not None:
                     await self._drain()
+                else:  # megabytes may fit into the socket, and other associations wait
+                    await asyncio.sleep(0)
         except BaseException:
             if begun and self._over is None:  # whatever came next would be taken for the rest of this data set
                 self._broken("a message was given up in its middle")

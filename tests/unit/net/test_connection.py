@@ -313,6 +313,31 @@ async def test_data_sets_in_pieces_arrive_whole_and_in_even_fragments(make_site:
     await connection.release()
 
 
+async def test_between_pieces_that_the_socket_takes_others_have_their_turn(site: Site) -> None:
+    turns = 0
+    at_reads: list[int] = []
+
+    class Counting(Source):
+        async def read(self, size: int, *, reuse: bool = False) -> memoryview:
+            at_reads.append(turns)
+            return await super().read(size, reuse=reuse)
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    connection = await Caller().associate(site.port)
+    others = asyncio.create_task(take_turns())
+    source = Counting(bytes(8_000_000))
+    assert (await connection.invoke(context_of(connection, CT_IMAGE), store_command(connection), source)).status == 0
+    others.cancel()
+    assert len(at_reads) > 4
+    assert sorted(set(at_reads)) == at_reads
+    await connection.release()
+
+
 async def test_messages_do_not_interleave(site: Site) -> None:
     """PS3.7 §6.3: many at once, large and small, each arrives whole."""
     connection = await Caller().associate(site.port)
