@@ -276,7 +276,7 @@ class Archive:
 
     async def settle(self) -> None:
         """Move what is stored into its place now, where it would be some time."""
-        await asyncio.get_running_loop().run_in_executor(None, self._settler.settle)
+        await asyncio.get_running_loop().run_in_executor(None, partial(self._settler.settle, at_once=True))
 
     @property
     def unsettled(self) -> int:

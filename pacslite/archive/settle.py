@@ -39,7 +39,7 @@ class Unsettled(NamedTuple):
 class Settler:
     """Knows which instances are unsettled, and settles them.
 
-    Lock order: ``lock`` (nothing is moved while it is held), the index's lock, the table's own.
+    Lock order: the round's, ``lock`` (nothing is moved while it is held), the index's lock, the table's own.
     """
 
     def __init__(self, store: InstanceStore, index: IndexWriter, options: StorageOptions) -> None:
@@ -47,6 +47,7 @@ class Settler:
         self._store = store
         self._index = index
         self._options = options
+        self._round = threading.Lock()  # who asks for one waits for the one that has begun: it took what was there
         self._table = threading.Lock()
         self._unsettled: dict[str, Unsettled] = {}
         self._arriving: dict[str, Unsettled] = {}  # their rows are being committed
@@ -126,21 +127,27 @@ class Settler:
             self._thread.join()
         if not self._index.failed:
             try:
-                self.settle()
+                self.settle(at_once=True)
             except (OSError, sqlite3.Error, DimseError) as error:  # ``incoming`` keeps it for the next start
                 log.error("settle", extra={"error": str(error)})
 
-    def settle(self) -> None:
+    def settle(self, *, at_once: bool = False) -> None:
         """One round: sync the index, move files, keep the log short.
 
+        Args:
+            at_once: Also when a reader holds the index back: its log is synced instead.
         Raises:
             OSError, sqlite3.Error: The index failed. Nothing was moved; the files stay its journal.
         """
+        with self._round:
+            self._settle_what_is_committed(at_once=at_once)
+
+    def _settle_what_is_committed(self, *, at_once: bool) -> None:
         with self._table:
             batch, self._committed = self._committed, []
         safe = False
         try:
-            safe = self._make_rows_safe(batch)
+            safe = self._make_rows_safe(batch, at_once=at_once)
         finally:
             if not safe:
                 with self._table:
@@ -168,12 +175,13 @@ class Settler:
             with self.lock:
                 carry_out_notes(self._store, self._index)
 
-    def _make_rows_safe(self, batch: Sequence[Unsettled]) -> bool:
+    def _make_rows_safe(self, batch: Sequence[Unsettled], *, at_once: bool) -> bool:
         if batch and self._options.durability == "commit":
             self._store.sync_all()  # files were not synced when they were acknowledged: now, all at once
         if self._index.checkpoint():
             return True
-        if len(batch) < _MANY * self._options.settle_files and not self._store.is_pressed:
+        many = len(batch) >= _MANY * self._options.settle_files
+        if not (at_once or many or self._store.is_pressed):
             return False  # a reader holds the index back; next time
         self._index.sync()
         return True

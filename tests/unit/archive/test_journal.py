@@ -3,11 +3,12 @@
 import asyncio
 import errno
 import os
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -527,6 +528,17 @@ def test_files_are_written_again_when_a_sync_failed(make_store: Callable[..., Fi
     assert (tmp_path / "instances" / str(PLACE)).read_bytes() == b"content"
     assert list(first.settled()) == [PLACE]
     assert not first.must_sync
+
+
+async def test_who_asks_for_it_waits_for_no_reader_of_the_index(tmp_path: Path) -> None:
+    """The index's log cannot go into the index while somebody reads: it is synced itself."""
+    async with archive_in(tmp_path) as archive:
+        with closing(sqlite3.connect(tmp_path / "index.sqlite")) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM instance").fetchone()
+            await store(archive, make_instance(1))
+            await archive.settle()
+            assert archive.unsettled == 0
 
 
 @pytest.mark.parametrize(("journal_bytes", "size"), [(1, 0), (8192, 0), (12_288, 0), (1_000_001, 999_424)])
