@@ -11,6 +11,7 @@ from pacslite.archive.instances.header import encode_header, header_size
 from pacslite.archive.instances.protocol import IncomingFile
 from pacslite.archive.outcome import StorageFailed, Stored
 from pacslite.archive.record import Record
+from pacslite.dataset.layout import Layouts
 from pacslite.dataset.scan import DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, DataSetError, HeaderScanner
 from pacslite.errors import DimseError
 
@@ -235,10 +236,11 @@ class Incoming:
             digest=digest,
         )
 
-    def scan_pieces(self, pieces: Sequence[bytes | bytearray]) -> HeaderScanner:
+    def scan_pieces(self, pieces: Sequence[bytes | bytearray], layouts: Layouts) -> HeaderScanner:
         """Feed the header scan as far as it wants to be fed."""
         if self.scan is None:
-            self.scan = HeaderScanner(self.transfer_syntax_uid)
+            layout = layouts.of(self.source_ae_title, self.sop_class_uid, self.transfer_syntax_uid)
+            self.scan = HeaderScanner(self.transfer_syntax_uid, layout=layout)
         for piece in pieces:
             if self.scan.complete:
                 break

@@ -22,6 +22,7 @@ from pacslite.archive.options import StorageOptions
 from pacslite.archive.outcome import DuplicateInstance, StorageFailed, Stored, refusal_of
 from pacslite.archive.record import Record, make_record
 from pacslite.archive.settle import Settler, Unsettled
+from pacslite.dataset.layout import Layouts
 from pacslite.errors import DimseError
 
 __all__ = ["Result", "Sealer"]
@@ -69,6 +70,7 @@ class Sealer:
         self._options = options
         self._finish = finish
         self._syncs = options.durability == "full"
+        self._layouts = Layouts()
         self._loop = asyncio.get_running_loop()
         self._posting = threading.Lock()
         self._lock = threading.Lock()
@@ -114,8 +116,8 @@ class Sealer:
                 incoming.file = self._store.create(incoming.header_size)
             incoming.file.append(pieces)
             incoming.digest_pieces(pieces)
-            if incoming.scan_pieces(pieces).complete and incoming.record is None:
-                incoming.record = _record(incoming, [])
+            if incoming.scan_pieces(pieces, self._layouts).complete and incoming.record is None:
+                incoming.record = self._record(incoming, [])
         except Exception as problem:
             incoming.error = _told(problem)
 
@@ -203,16 +205,30 @@ class Sealer:
         if self._syncs and (in_company or file.size >= _WORTH_WAKING):
             file.begin_writeback()
         file.replaces = known is not None
-        record = _record(incoming, pieces)
+        record = self._record(incoming, pieces)
         record.data_set_offset = file.size - incoming.stored_length
         record.data_set_length = incoming.stored_length
         record.digest = digest
         replaced_bytes = 0 if known is None else known.size
         return _Written(complete, file, Entry(record, replaces=file.replaces, relocates=relocates), replaced_bytes)
 
+    def _record(self, incoming: Incoming, pieces: Pieces) -> Record:
+        if incoming.record is not None:
+            return incoming.record
+        scan = incoming.scan_pieces(pieces, self._layouts)
+        if not scan.complete:
+            scan.finish()
+        return make_record(
+            scan,
+            sop_class_uid=incoming.sop_class_uid,
+            sop_instance_uid=incoming.sop_instance_uid,
+            transfer_syntax_uid=incoming.transfer_syntax_uid,
+            source_ae_title=incoming.source_ae_title,
+        )
+
     def _keep(self, known: InstanceRow, incoming: Incoming, pieces: Pieces) -> tuple[Stored | None, bool]:
         """Decide about an instance that is there already: None to replace it; is that in another series?"""
-        record = _record(incoming, pieces)
+        record = self._record(incoming, pieces)
         key = record.series_key
         if (key.study_instance_uid, key.series_instance_uid) != (known.study_instance_uid, known.series_instance_uid):
             log.warning("SOP Instance UID in another series", extra={"instance": incoming.sop_instance_uid})
@@ -296,21 +312,6 @@ class Sealer:
             self._loop.call_soon_threadsafe(callback, *args)
         except RuntimeError:  # the loop is closed: nobody waits
             log.warning("storing ended after the event loop")
-
-
-def _record(incoming: Incoming, pieces: Pieces) -> Record:
-    if incoming.record is not None:
-        return incoming.record
-    scan = incoming.scan_pieces(pieces)
-    if not scan.complete:
-        scan.finish()
-    return make_record(
-        scan,
-        sop_class_uid=incoming.sop_class_uid,
-        sop_instance_uid=incoming.sop_instance_uid,
-        transfer_syntax_uid=incoming.transfer_syntax_uid,
-        source_ae_title=incoming.source_ae_title,
-    )
 
 
 def _discard(incoming: Incoming) -> None:

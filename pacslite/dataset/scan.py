@@ -25,6 +25,7 @@ from pacslite.dataset.element import (
     split_charsets,
     value_of,
 )
+from pacslite.dataset.layout import Layout, Run
 from pacslite.dataset.nested import OpenElement
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
 _FIRST_BLOCK = 16384  # most headers fit: one copy out of the receive buffer, hardly any pixels with it
 _BLOCK = 65536
 _NO_VR: frozenset[int] = frozenset()
+_NO_RUNS: Mapping[bytes, Run] = {}
 _ENTRY = 150  # bytes that a kept element costs beside its own
 
 
@@ -53,6 +55,7 @@ class HeaderScanner:
             beyond, the scan is over with ``truncated`` set: a bomb costs no more than this.
         stop_group: The header ends before the first element of this group or a higher one.
         detect: Off where the transfer syntax is certain: elements that were scanned before.
+        layout: What is known of headers like this one; for the limits above as they are by default.
     """
 
     __slots__ = (
@@ -62,10 +65,12 @@ class HeaderScanner:
         "_form",
         "_fresh",
         "_header_limit",
+        "_in_runs",
         "_inflated",
         "_inflater",
         "_keep_limit",
         "_kept",
+        "_layout",
         "_offset",
         "_open",
         "_position",
@@ -87,6 +92,7 @@ class HeaderScanner:
         header_limit: int = 16 << 20,
         stop_group: int = 0x7FE0,
         detect: bool = True,
+        layout: Layout | None = None,
     ) -> None:
         self.explicit = transfer_syntax_uid != IMPLICIT_VR_LITTLE_ENDIAN
         self.big_endian = transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN
@@ -109,6 +115,8 @@ class HeaderScanner:
         self._kept = 0
         self._fresh = detect  # the next element is the first: it shows implicit or explicit VR
         self._open: OpenElement | None = None
+        self._layout = layout  # until the first block is walked
+        self._in_runs = 0  # elements that were found by it
 
     # receiving
 
@@ -237,6 +245,7 @@ class HeaderScanner:
         """Go on in the buffer, then drop from it what is done with."""
         buffer = self._buffer
         position = self._position
+        layout, self._layout = self._layout, None
         while not self.complete:
             if self._open is not None:
                 position = self._open.walk(buffer, position, self._offset)
@@ -248,9 +257,13 @@ class HeaderScanner:
                 position = self._walk_start(buffer, position)
                 if self._fresh:
                     break
-            position = self._walk_top(cast("bytes", buffer), position)
+            runs = layout.runs(explicit=self.explicit) if layout is not None else _NO_RUNS
+            position = self._walk_top(cast("bytes", buffer), position, runs)
             if self._open is None:
                 break
+        if layout is not None:
+            alone = len(self._raw) - self._in_runs
+            layout.walked(bytes(buffer), self.leading, position, explicit=self.explicit, alone=alone)
         if self._kept + _ENTRY * len(self._raw) > self._header_limit:
             raise DataSetError(f"header beyond {self._header_limit} bytes before byte {self._offset + position}")
         if self.complete:
@@ -311,7 +324,7 @@ class HeaderScanner:
             self.leading += header + length
         return position
 
-    def _walk_top(self, buffer: bytes, position: int) -> int:
+    def _walk_top(self, buffer: bytes, position: int, runs: Mapping[bytes, Run]) -> int:
         """Collect top-level elements until one has undefined length, or stops the header, or is not all there."""
         form = self._form
         unpack = form.header
@@ -322,6 +335,13 @@ class HeaderScanner:
         start = position
         found: dict[int, bytes] = {}
         while position <= limit:
+            if runs and (run := runs.get(buffer[position : position + 8])) is not None:
+                end = position + run.size
+                if end <= size and int.from_bytes(buffer[position:end], "little") & run.mask == run.headers:
+                    found.update(zip(run.tags, run.split(buffer, position), strict=True))
+                    self._in_runs += len(run.tags)
+                    position = end
+                    continue
             group, number, vr, length = unpack(buffer, position)
             if vr in short and group < stop:  # the hot path: 0.2 us an element
                 end = position + 8 + length

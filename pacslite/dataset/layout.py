@@ -1,0 +1,194 @@
+"""What the headers of one sender have in common, so that most of a scan is a few comparisons.
+
+A walk over elements (PS3.5 §7.1) is led by tags, VRs and lengths alone. Where those of a run of elements are, byte for
+byte and in the same places, what they were in a header that was walked before, the walk would go the same way: one
+comparison takes the place of a step an element. The instances of a series differ in the lengths of a few values; a
+layout learns which, and ends its runs there.
+"""
+
+import struct
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any, NamedTuple, SupportsIndex
+
+from pacslite.dataset.element import BIG, EXPLICIT_VR_BIG_ENDIAN, LITTLE, UNDEFINED, Form
+from pacslite.dataset.nested import OpenElement
+
+__all__ = ["Layout", "Layouts", "Run"]
+
+_WORTH_A_RUN = 6  # headers, those within sequences included: comparing costs as much as walking five
+_WORTH_LEARNING = 12  # elements that were walked one by one
+_LESSON = 64  # instances that pay for one: it costs as much as twenty walks
+_MOST_LESSONS = 4  # in a row
+_SENDERS = 32
+_NO_RUNS: Mapping[bytes, "Run"] = {}
+
+
+class Run(NamedTuple):
+    """Elements that follow each other."""
+
+    size: int  # bytes
+    mask: int  # what of them is tag, VR and length, as an integer in little endian
+    headers: int  # and how that was
+    tags: tuple[int, ...]
+    split: Callable[[bytes, int], tuple[bytes, ...]]  # from a buffer and a position to the encoded elements
+
+
+class _Known(NamedTuple):
+    """An element as it was; those with equal headers are walked alike."""
+
+    tag: int
+    mask: bytes
+    headers: bytes  # under the mask
+    steps: int  # headers in it
+
+    @property
+    def size(self) -> int:
+        return len(self.mask)
+
+
+class Layout:
+    """The runs of one kind of instance. Threads may share it: each run is right by itself, whenever it was learned."""
+
+    __slots__ = ("_form", "_known", "_learned", "_loose", "_paid")
+
+    def __init__(self, transfer_syntax_uid: str) -> None:
+        self._form = BIG if transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN else LITTLE
+        self._learned: tuple[bool, Mapping[bytes, Run]] = (True, {})  # explicit VR, and the runs; replaced together
+        self._known: dict[int, _Known] = {}  # of the last lesson, by tag and in order
+        self._loose: set[int] = set()  # elements that no run goes across
+        self._paid = _MOST_LESSONS * _LESSON
+
+    def runs(self, *, explicit: bool) -> Mapping[bytes, Run]:
+        """By the first eight bytes of their first element."""
+        learned_explicit, runs = self._learned
+        return runs if learned_explicit is explicit else _NO_RUNS
+
+    def walked(self, buffer: bytes, start: int, end: int, *, explicit: bool, alone: int) -> None:
+        """Hear of a walk from ``start`` to ``end``, ``alone`` of whose elements were in no run; learn if it pays.
+
+        The walk may have gone on behind the buffer, over a value that was not kept.
+        """
+        self._paid = min(self._paid + 1, _MOST_LESSONS * _LESSON)
+        if alone >= _WORTH_LEARNING and self._paid >= _LESSON:
+            self._paid -= _LESSON
+            elements = _measure(buffer, start, min(end, len(buffer)), self._form, explicit=explicit)
+            self._learned = (explicit, self._learn(buffer, start, elements))
+
+    def _learn(self, buffer: bytes, start: int, elements: list[_Known]) -> dict[bytes, Run]:
+        loose = self._loose | self._differences(elements)
+        if loose == self._loose:  # what it has in common with those before is too little, or it is the first
+            loose = set()
+        runs: dict[bytes, Run] = {}
+        run: list[_Known] = []
+        at = begin = start
+        for element in elements:
+            if element.tag in loose:
+                _add(runs, run, buffer, begin)
+                run = []
+                begin = at + element.size
+            else:
+                run.append(element)
+            at += element.size
+        _add(runs, run, buffer, begin)
+        self._loose = loose
+        self._known = {element.tag: element for element in elements}
+        return runs
+
+    def _differences(self, elements: list[_Known]) -> set[int]:
+        """Elements that are not as they were in the last lesson, or follow another."""
+        known = self._known
+        loose = {element.tag for element in elements if known and known.get(element.tag) != element}
+        following = dict(pairwise(known))
+        for one, other in pairwise(element.tag for element in elements):
+            if following.get(one, other) != other:
+                loose.add(other)
+        return loose
+
+
+class Layouts:
+    """The layouts of those who have sent lately."""
+
+    def __init__(self) -> None:
+        self._of = lru_cache(_SENDERS)(_new)
+
+    def of(self, sender: str, sop_class_uid: str, transfer_syntax_uid: str) -> Layout:
+        """Give the one that is kept, or a new one."""
+        return self._of(sender, sop_class_uid, transfer_syntax_uid)
+
+
+def _new(_sender: str, _sop_class_uid: str, transfer_syntax_uid: str) -> Layout:
+    return Layout(transfer_syntax_uid)
+
+
+def _add(runs: dict[bytes, Run], elements: list[_Known], buffer: bytes, begin: int) -> None:
+    if sum(element.steps for element in elements) < _WORTH_A_RUN:
+        return
+    runs[buffer[begin : begin + 8]] = Run(
+        sum(element.size for element in elements),
+        int.from_bytes(b"".join(element.mask for element in elements), "little"),
+        int.from_bytes(b"".join(element.headers for element in elements), "little"),
+        tuple(element.tag for element in elements),
+        struct.Struct("".join(f"{element.size}s" for element in elements)).unpack_from,
+    )
+
+
+# a walk that notes what it looks at
+
+
+class _Watch(bytes):
+    """A buffer that notes what is taken from it."""
+
+    seen: list[tuple[int, int]]
+
+    def __getitem__(self, key: SupportsIndex | slice) -> Any:
+        assert isinstance(key, slice)
+        self.seen.append((key.start, key.stop))
+        return super().__getitem__(key)
+
+
+def _measure(buffer: bytes, position: int, end: int, form: Form, *, explicit: bool) -> list[_Known]:
+    """The elements from ``position`` on, as far as they are what they should be and all there."""
+    elements: list[_Known] = []
+    while position + 8 <= end:
+        group, number, vr, length = form.header(buffer, position)
+        header = 8
+        if not explicit:
+            length = form.wide(buffer, position)[2]
+        elif vr in form.long_vrs and position + 12 <= end:
+            header, length = 12, form.length(buffer, position + 8)[0]
+        elif vr not in form.short_vrs:
+            break
+        seen = [(position, position + header)]
+        behind = position + header + length
+        if length == UNDEFINED:
+            element = OpenElement(_watching(form, seen), position, header, explicit=explicit)
+            watch = _Watch(buffer)
+            watch.seen = seen
+            behind = element.walk(watch, position + header, 0)
+            if element.is_open:
+                break
+        if behind > end:
+            break
+        mask = bytearray(behind - position)
+        for begin, until in seen:
+            mask[begin - position : until - position] = b"\xff" * (until - begin)
+        masked = int.from_bytes(buffer[position:behind], "little") & int.from_bytes(mask, "little")
+        headers = masked.to_bytes(len(mask), "little")
+        elements.append(_Known(group << 16 | number, bytes(mask), headers, len(seen)))
+        position = behind
+    return elements
+
+
+def _watching(form: Form, seen: list[tuple[int, int]]) -> Form:
+    """The same form, noting what it looks at."""
+
+    def noting(unpack: Callable[..., Any], size: int) -> Callable[..., Any]:
+        def unpack_and_note(buffer: bytes | bytearray, position: int) -> Any:
+            seen.append((position, position + size))
+            return unpack(buffer, position)
+
+        return unpack_and_note
+
+    return form._replace(header=noting(form.header, 8), wide=noting(form.wide, 8), length=noting(form.length, 4))

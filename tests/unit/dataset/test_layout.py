@@ -1,0 +1,154 @@
+"""Layouts of headers: what is found with one is what is found without, whatever it was learned from."""
+
+import os
+import random
+import struct
+import tracemalloc
+from collections.abc import Sequence
+
+from pacslite.dataset.layout import Layout, Layouts
+from pacslite.dataset.scan import (
+    EXPLICIT_VR_BIG_ENDIAN,
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    DataSetError,
+    HeaderScanner,
+)
+from tests.unit.dataset.test_scan_oracle import FILES, data_set_of, mutate, small_headers
+
+CASES = int(os.environ.get("PACSLITE_FUZZ_CASES", "20000"))  # `make fuzz` asks for more
+SEED = int(os.environ.get("PACSLITE_FUZZ_SEED", "20000"))
+
+
+def outcome(data: bytes, syntax: str, layout: Layout | None, piece: int = 1 << 20) -> object:
+    """Give all that a scan tells."""
+    scanner = HeaderScanner(syntax, layout=layout)
+    refused = ""
+    try:
+        for at in range(0, len(data), piece):
+            if scanner.feed(memoryview(data)[at : at + piece]):
+                break
+        scanner.finish()
+    except DataSetError as error:
+        refused = str(error)
+    elements = [(tag, scanner.raw(tag)) for tag in scanner.tags]
+    return elements, refused, scanner.explicit, scanner.complete, scanner.leading, scanner.held
+
+
+def in_runs(layout: Layout) -> int:
+    return sum(len(run.tags) for explicit in (True, False) for run in layout.runs(explicit=explicit).values())
+
+
+def header(lengths: Sequence[int], *, explicit: bool = True, order: str = "<") -> bytes:
+    """A header of short elements with values of these lengths."""
+    vr = int.from_bytes(b"LO", "little" if order == "<" else "big")
+    parts = []
+    for number, length in enumerate(lengths, 0x10):
+        head = struct.pack(order + "HHHH", 8, number, vr, length)
+        parts.append((head if explicit else struct.pack(order + "HHI", 8, number, length)) + b"x" * length)
+    return b"".join(parts)
+
+
+def test_real_files_are_scanned_alike() -> None:
+    """All of them by one sender; each again, when its layout may be known."""
+    layouts = Layouts()
+    known = 0
+    for path in FILES:
+        data, syntax = data_set_of(path)
+        data = data[: 1 << 18]
+        for layout in (layouts.of("ALL", "", syntax), layouts.of("ONE", str(path), syntax)):
+            for _ in range(2):
+                assert outcome(data, syntax, layout) == outcome(data, syntax, None), path
+            known += in_runs(layout) > 0
+    assert known > len(FILES)  # of the second kind nearly all
+
+
+def test_mutated_headers_are_scanned_alike_fuzz() -> None:
+    """A header, what damage makes of it, and that learned as well: twenty in a row, whole and in pieces."""
+    rng = random.Random(SEED)
+    headers = small_headers()
+    known = 0
+    for _ in range(CASES // 20):
+        whole, syntax = rng.choice(headers)
+        layout = Layout(syntax)
+        for number in range(20):
+            data = mutate(whole, rng) if number % 3 else whole
+            piece = rng.choice((1 << 20, 1 << 20, 400))
+            assert outcome(data, syntax, layout, piece) == outcome(data, syntax, None, piece), (syntax, data)
+            known += in_runs(layout) > 0
+    assert known > CASES // 2
+
+
+def test_a_series_is_learned_but_for_what_differs() -> None:
+    for syntax, explicit, order in (
+        (EXPLICIT_VR_LITTLE_ENDIAN, True, "<"),
+        (IMPLICIT_VR_LITTLE_ENDIAN, False, "<"),
+        (EXPLICIT_VR_BIG_ENDIAN, True, ">"),
+    ):
+        layout = Layout(syntax)
+        for number in range(5):
+            lengths = [12] * 50
+            lengths[10], lengths[30] = 2 * number, 20 - 2 * number
+            data = header(lengths, explicit=explicit, order=order)
+            assert outcome(data, syntax, layout) == outcome(data, syntax, None)
+        assert sorted(len(run.tags) for run in layout.runs(explicit=explicit).values()) == [10, 19, 19]
+
+
+def test_an_element_more_or_less_ends_a_run() -> None:
+    layout = Layout(EXPLICIT_VR_LITTLE_ENDIAN)
+    with_it = header([12] * 40)
+    without = with_it[: 20 * 20] + with_it[21 * 20 :]
+    for data in (with_it, without) * 3:
+        assert outcome(data, EXPLICIT_VR_LITTLE_ENDIAN, layout) == outcome(data, EXPLICIT_VR_LITTLE_ENDIAN, None)
+    assert sorted(len(run.tags) for run in layout.runs(explicit=True).values()) == [18, 20]  # the one behind the gap
+
+
+def test_implicit_vr_is_not_taken_for_the_explicit_that_was_learned() -> None:
+    """Some senders switch: the first eight bytes and the places of the headers may be the same."""
+    layout = Layout(EXPLICIT_VR_LITTLE_ENDIAN)
+    for _ in range(3):
+        for explicit in (True, False):
+            data = header([12] * 30, explicit=explicit)
+            assert outcome(data, EXPLICIT_VR_LITTLE_ENDIAN, layout) == outcome(data, EXPLICIT_VR_LITTLE_ENDIAN, None)
+
+
+def test_a_value_that_goes_on_for_gigabytes_costs_no_memory() -> None:
+    data = header([12] * 40) + struct.pack("<HH2sHI", 9, 1, b"UN", 0, 0xFFFFFFF0)
+    layout = Layout(EXPLICIT_VR_LITTLE_ENDIAN)
+    tracemalloc.start()
+    try:
+        assert outcome(data, EXPLICIT_VR_LITTLE_ENDIAN, layout) == outcome(data, EXPLICIT_VR_LITTLE_ENDIAN, None)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+    assert in_runs(layout) == 40
+
+
+def test_who_sends_nothing_twice_is_learned_from_now_and_then_only() -> None:
+    layout = Layout(EXPLICIT_VR_LITTLE_ENDIAN)
+    rng = random.Random(SEED)
+    lessons = 0
+    for _ in range(640):
+        before = layout.runs(explicit=True)
+        outcome(header([2 * rng.randrange(20) for _ in range(40)]), EXPLICIT_VR_LITTLE_ENDIAN, layout)
+        lessons += layout.runs(explicit=True) is not before
+    assert 640 // 64 < lessons <= 4 + 640 // 64
+
+
+def test_what_changes_for_good_is_learned_anew() -> None:
+    """Another device under the same AE title: after some lessons what it sends is known."""
+    layout = Layout(EXPLICIT_VR_LITTLE_ENDIAN)
+    for lengths in ([12] * 40, [14] * 40, [16] * 60):
+        for _ in range(300):
+            outcome(header(lengths), EXPLICIT_VR_LITTLE_ENDIAN, layout)
+        assert in_runs(layout) == len(lengths)
+
+
+def test_layouts_are_kept_for_those_who_sent_last() -> None:
+    layouts = Layouts()
+    first = layouts.of("A", "1.2", EXPLICIT_VR_LITTLE_ENDIAN)
+    assert layouts.of("A", "1.2", EXPLICIT_VR_LITTLE_ENDIAN) is first
+    assert layouts.of("A", "1.2", IMPLICIT_VR_LITTLE_ENDIAN) is not first
+    for number in range(32):
+        layouts.of(f"B{number}", "1.2", EXPLICIT_VR_LITTLE_ENDIAN)
+    assert layouts.of("A", "1.2", EXPLICIT_VR_LITTLE_ENDIAN) is not first
