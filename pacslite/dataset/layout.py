@@ -151,6 +151,7 @@ class _Watch(bytes):
 def _measure(buffer: bytes, position: int, end: int, form: Form, *, explicit: bool) -> list[_Known]:
     """The elements from ``position`` on, as far as they are what they should be and all there."""
     elements: list[_Known] = []
+    watch = _Watch(buffer)
     while position + 8 <= end:
         group, number, vr, length = form.header(buffer, position)
         header = 8
@@ -164,7 +165,6 @@ def _measure(buffer: bytes, position: int, end: int, form: Form, *, explicit: bo
         behind = position + header + length
         if length == UNDEFINED:
             element = OpenElement(_watching(form, seen), position, header, explicit=explicit)
-            watch = _Watch(buffer)
             watch.seen = seen
             behind = element.walk(watch, position + header, 0)
             if element.is_open:
