@@ -179,8 +179,12 @@ class Checker:
 
     def _mend_row(self, row: InstanceRow, difference: Difference) -> Difference:
         """Take the row away, so that the instance can be sent again; what is left of the file is kept."""
+        if difference.kind == "damaged" and self._settler.locate(row.sop_instance_uid) is not None:
+            self._settler.settle(at_once=True)  # from where it is now it cannot be set aside
         with self._settler.lock:
             if difference.kind == "damaged":
+                if self._settler.locate(row.sop_instance_uid) is not None:
+                    return difference
                 with suppress(FileNotFoundError):
                     self._store.set_aside(row.path)
             self._deleter.delete(Level.IMAGE, row.sop_instance_uid)

@@ -119,6 +119,21 @@ async def test_damaged_files_are_kept_aside(directory: Path) -> None:
     assert path.read_bytes() == damaged
 
 
+@pytest.mark.parametrize("place", ["journal", "incoming"])
+async def test_damaged_files_on_their_way_are_kept_aside_too(tmp_path: Path, place: str) -> None:
+    async with archive_in(tmp_path, settle_seconds=3600, journal_bytes=(1 << 20) * (place == "journal")) as archive:
+        await store(archive, TARGET)
+        assert archive.unsettled == 1
+        (path,) = [tmp_path / "journal"] if place == "journal" else (tmp_path / "incoming").iterdir()
+        _flip(path, path.read_bytes().index(TARGET.data) + len(TARGET.data) - 5)
+        report = await archive.check(deep=True, repair=True)
+        assert [(each.kind, each.mended) for each in report.differences] == [("damaged", True)]
+        again = await archive.check(deep=True)
+        assert (again.instances, again.files, again.differences) == (0, 0, [])
+    (kept,) = (tmp_path / "damaged").iterdir()
+    assert kept.stat().st_size > len(TARGET.data)
+
+
 async def test_deep_check_names_every_flipped_byte(directory: Path) -> None:
     chance = random.Random(3)
     spoilt = chance.sample(INSTANCES, 8)
