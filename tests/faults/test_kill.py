@@ -28,10 +28,13 @@ async def test_sigkill_under_load(new_server: ServerFactory, tmp_path: Path) -> 
     chance = random.Random(SEED)
     everything, fresh = History(), History()
     starts: list[float] = []
+    first = 0.0
     for number in range(ROUNDS):
         launched = time.monotonic()
         server.start()
-        if number:
+        if not number:
+            first = time.monotonic() - launched  # of an empty archive: what this machine is like just now
+        else:
             async with await Wire.associate(server.port, [Context(1, STUDY_ROOT_FIND)]) as wire:
                 assert await wire.find(STUDY_ROOT_FIND, identifier("STUDY", StudyInstanceUID=""))
             starts.append(time.monotonic() - launched)
@@ -54,8 +57,8 @@ async def test_sigkill_under_load(new_server: ServerFactory, tmp_path: Path) -> 
         assert not violations, "\n".join(violations[:20])
     await server.tool("check", "--deep", "--data-dir", server.data_dir, seconds=600)
     starts.sort()
-    assert starts[len(starts) // 2] < 1.0, starts
-    assert starts[-1] < 3.0, starts  # the machine may be busy with something else for once
+    assert starts[len(starts) // 2] < max(1.0, 3 * first), (first, starts)
+    assert starts[-1] < max(3.0, 9 * first), (first, starts)  # it may be busy with something else for once
     assert len(everything.acknowledged()) > 20 * ROUNDS
 
 

@@ -61,18 +61,24 @@ def test_a_client_command_loads_nothing_heavy(words: tuple[str, ...]) -> None:
     assert sorted(modules & HEAVY) == []
 
 
-def test_echo_ends_within_its_time() -> None:
-    """0.3 s with bytecode, of processor time: it waits for nothing, and others may work on this machine too."""
+def processor_seconds(*words: str, status: int) -> float:
+    """Of a Python process, with bytecode: the least of five, for others may work on this machine too."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    command = [sys.executable, "-m", "pacslite", "echo", "PACSLITE@127.0.0.1:1"]
     seconds = []
     for _ in range(6):  # the first may compile
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        assert process.returncode == 1
+        process = subprocess.Popen([sys.executable, *words], cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
+        _, ended, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(ended)
+        assert process.returncode == status
         seconds.append(usage.ru_utime + usage.ru_stime)
-    assert min(seconds[1:]) < 0.3
+    return min(seconds[1:])
+
+
+def test_echo_ends_within_its_time() -> None:
+    """0.3 s, and where the machine is slow just now seven times what Python takes: it waits for nothing."""
+    bare = processor_seconds("-c", "import asyncio", status=0)
+    echo = processor_seconds("-m", "pacslite", "echo", "PACSLITE@127.0.0.1:1", status=1)
+    assert echo < max(0.3, 7 * bare), bare
 
 
 @pytest.mark.parametrize(
