@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from pacslite.archive.index.failures import IndexFull
+from pacslite.archive.index.failures import IndexFailure, IndexFull
 from pacslite.archive.index.writer import IndexWriter
 from pacslite.archive.instances.layout import InstancePath
 from pacslite.archive.instances.protocol import InstanceStore
@@ -137,10 +137,16 @@ class Settler:
         Args:
             at_once: Also when a reader holds the index back: its log is synced instead.
         Raises:
-            OSError, sqlite3.Error: The index failed. Nothing was moved; the files stay its journal.
+            IndexFailure, OSError, sqlite3.Error: The index has failed. Nothing was moved; the files stay its journal.
         """
         with self._round:
-            self._settle_what_is_committed(at_once=at_once)
+            if self._index.failed:
+                raise IndexFailure(f"index: {self._index.failed}")
+            try:
+                self._settle_what_is_committed(at_once=at_once)
+            except Exception as error:
+                self._note_failure(error)
+                raise
 
     def _settle_what_is_committed(self, *, at_once: bool) -> None:
         with self._table:
@@ -210,16 +216,21 @@ class Settler:
         while not self._stopping:
             self._wanted.wait(self._options.settle_seconds)
             self._wanted.clear()
-            try:
-                if self._index.failed:
-                    revive()
-                self.settle()
-                prepared = prepared or self._prepare()
-            except Exception as error:  # whatever it is, the thread goes on: nobody else opens a failed index again
-                if _is_full(error):
-                    log.warning("nothing is settled", extra={"error": str(error)})  # until there is room again
-                else:
-                    self._index.fail(str(error) or type(error).__name__)
+            with self._round:  # nobody settles with connections that are being replaced
+                try:
+                    if self._index.failed:
+                        revive()
+                    self._settle_what_is_committed(at_once=False)
+                    prepared = prepared or self._prepare()
+                except Exception as error:  # the thread goes on: nobody else opens a failed index again
+                    self._note_failure(error)
+
+    def _note_failure(self, error: Exception) -> None:
+        """Before the round ends: the next one must not build on a sync that is repeated, and says well now."""
+        if _is_full(error):
+            log.warning("nothing is settled", extra={"error": str(error)})  # until there is room again
+        else:
+            self._index.fail(str(error) or type(error).__name__)
 
     def _prepare(self) -> bool:
         try:

@@ -17,12 +17,12 @@ from pacslite.dataset.nested import OpenElement
 
 __all__ = ["Layout", "Layouts", "Run"]
 
-_WORTH_A_RUN = 6  # headers, those within sequences included: comparing costs as much as walking five
+_WORTH_A_RUN = 6  # looks at headers: comparing costs as much as five
 _WORTH_LEARNING = 12  # elements that were walked one by one
+_MOST_LOOSE = 4096  # elements: who sends ever new ones has nothing in common
 _LESSON = 64  # instances that pay for one: it costs as much as twenty walks
-_MOST_LESSONS = 4  # in a row
-_SENDERS = 32
-_NO_RUNS: Mapping[bytes, "Run"] = {}
+_MOST_LESSONS = 16  # in a row
+_KINDS = 64
 
 
 class Run(NamedTuple):
@@ -41,44 +41,58 @@ class _Known(NamedTuple):
     tag: int
     mask: bytes
     headers: bytes  # under the mask
-    steps: int  # headers in it
+    looks: int  # at its headers, those within it included
 
     @property
     def size(self) -> int:
         return len(self.mask)
 
 
+class _Account:
+    """What all instances that are scanned have paid for lessons."""
+
+    __slots__ = ("paid",)
+
+    def __init__(self) -> None:
+        self.paid = _MOST_LESSONS * _LESSON
+
+
 class Layout:
-    """The runs of one kind of instance. Threads may share it: each run is right by itself, whenever it was learned."""
+    """The runs of one kind of instance. Threads may share it: each run is right by itself, whenever it was learned.
 
-    __slots__ = ("_form", "_known", "_learned", "_loose", "_paid")
+    Args:
+        account: Of all layouts that may come and go; lessons cost little whatever they are for.
+    """
 
-    def __init__(self, transfer_syntax_uid: str) -> None:
+    __slots__ = ("_account", "_form", "_known", "_learned", "_loose")
+
+    def __init__(self, transfer_syntax_uid: str, account: _Account | None = None) -> None:
+        self._account = account if account is not None else _Account()
         self._form = BIG if transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN else LITTLE
         self._learned: tuple[bool, Mapping[bytes, Run]] = (True, {})  # explicit VR, and the runs; replaced together
         self._known: dict[int, _Known] = {}  # of the last lesson, by tag and in order
         self._loose: set[int] = set()  # elements that no run goes across
-        self._paid = _MOST_LESSONS * _LESSON
 
-    def runs(self, *, explicit: bool) -> Mapping[bytes, Run]:
-        """By the first eight bytes of their first element."""
+    def runs(self, *, explicit: bool) -> dict[bytes, Run]:
+        """By the first eight bytes of their first element; the caller's own."""
         learned_explicit, runs = self._learned
-        return runs if learned_explicit is explicit else _NO_RUNS
+        return dict(runs) if learned_explicit is explicit else {}
 
     def walked(self, buffer: bytes, start: int, end: int, *, explicit: bool, alone: int) -> None:
         """Hear of a walk from ``start`` to ``end``, ``alone`` of whose elements were in no run; learn if it pays.
 
         The walk may have gone on behind the buffer, over a value that was not kept.
         """
-        self._paid = min(self._paid + 1, _MOST_LESSONS * _LESSON)
-        if alone >= _WORTH_LEARNING and self._paid >= _LESSON:
-            self._paid -= _LESSON
+        account = self._account
+        account.paid = min(account.paid + 1, _MOST_LESSONS * _LESSON)
+        if alone >= _WORTH_LEARNING and account.paid >= _LESSON:
+            account.paid -= _LESSON
             elements = _measure(buffer, start, min(end, len(buffer)), self._form, explicit=explicit)
             self._learned = (explicit, self._learn(buffer, start, elements))
 
     def _learn(self, buffer: bytes, start: int, elements: list[_Known]) -> dict[bytes, Run]:
         loose = self._loose | self._differences(elements)
-        if loose == self._loose:  # what it has in common with those before is too little, or it is the first
+        if loose == self._loose or len(loose) > _MOST_LOOSE:  # the first, or one that has too little in common
             loose = set()
         runs: dict[bytes, Run] = {}
         run: list[_Known] = []
@@ -108,22 +122,22 @@ class Layout:
 
 
 class Layouts:
-    """The layouts of those who have sent lately."""
+    """The layouts of the kinds of instances that have come lately."""
 
     def __init__(self) -> None:
-        self._of = lru_cache(_SENDERS)(_new)
+        self._account = _Account()
+        self._of = lru_cache(_KINDS)(self._new)
 
     def of(self, sender: str, sop_class_uid: str, transfer_syntax_uid: str) -> Layout:
         """Give the one that is kept, or a new one."""
         return self._of(sender, sop_class_uid, transfer_syntax_uid)
 
-
-def _new(_sender: str, _sop_class_uid: str, transfer_syntax_uid: str) -> Layout:
-    return Layout(transfer_syntax_uid)
+    def _new(self, _sender: str, _sop_class_uid: str, transfer_syntax_uid: str) -> Layout:
+        return Layout(transfer_syntax_uid, self._account)
 
 
 def _add(runs: dict[bytes, Run], elements: list[_Known], buffer: bytes, begin: int) -> None:
-    if sum(element.steps for element in elements) < _WORTH_A_RUN:
+    if sum(element.looks for element in elements) < _WORTH_A_RUN:
         return
     runs[buffer[begin : begin + 8]] = Run(
         sum(element.size for element in elements),
@@ -138,7 +152,7 @@ def _add(runs: dict[bytes, Run], elements: list[_Known], buffer: bytes, begin: i
 
 
 class _Watch(bytes):
-    """A buffer that notes what is taken from it."""
+    """A buffer that notes what is looked at."""
 
     seen: list[tuple[int, int]]
 
@@ -147,11 +161,24 @@ class _Watch(bytes):
         self.seen.append((key.start, key.stop))
         return super().__getitem__(key)
 
+    def through(self, form: Form) -> Form:
+        """The same form, which has what it looks at noted."""
+
+        def noting(unpack: Callable[..., Any], size: int) -> Callable[..., Any]:
+            def unpack_and_note(buffer: bytes | bytearray, position: int) -> Any:
+                self.seen.append((position, position + size))
+                return unpack(buffer, position)
+
+            return unpack_and_note
+
+        return form._replace(header=noting(form.header, 8), wide=noting(form.wide, 8), length=noting(form.length, 4))
+
 
 def _measure(buffer: bytes, position: int, end: int, form: Form, *, explicit: bool) -> list[_Known]:
     """The elements from ``position`` on, as far as they are what they should be and all there."""
     elements: list[_Known] = []
     watch = _Watch(buffer)
+    watching = watch.through(form)
     while position + 8 <= end:
         group, number, vr, length = form.header(buffer, position)
         header = 8
@@ -161,34 +188,20 @@ def _measure(buffer: bytes, position: int, end: int, form: Form, *, explicit: bo
             header, length = 12, form.length(buffer, position + 8)[0]
         elif vr not in form.short_vrs:
             break
-        seen = [(position, position + header)]
+        watch.seen = [(position, position + header)]
         behind = position + header + length
         if length == UNDEFINED:
-            element = OpenElement(_watching(form, seen), position, header, explicit=explicit)
-            watch.seen = seen
+            element = OpenElement(watching, position, header, explicit=explicit)
             behind = element.walk(watch, position + header, 0)
             if element.is_open:
                 break
         if behind > end:
             break
         mask = bytearray(behind - position)
-        for begin, until in seen:
+        for begin, until in watch.seen:
             mask[begin - position : until - position] = b"\xff" * (until - begin)
         masked = int.from_bytes(buffer[position:behind], "little") & int.from_bytes(mask, "little")
         headers = masked.to_bytes(len(mask), "little")
-        elements.append(_Known(group << 16 | number, bytes(mask), headers, len(seen)))
+        elements.append(_Known(group << 16 | number, bytes(mask), headers, len(watch.seen)))
         position = behind
     return elements
-
-
-def _watching(form: Form, seen: list[tuple[int, int]]) -> Form:
-    """The same form, noting what it looks at."""
-
-    def noting(unpack: Callable[..., Any], size: int) -> Callable[..., Any]:
-        def unpack_and_note(buffer: bytes | bytearray, position: int) -> Any:
-            seen.append((position, position + size))
-            return unpack(buffer, position)
-
-        return unpack_and_note
-
-    return form._replace(header=noting(form.header, 8), wide=noting(form.wide, 8), length=noting(form.length, 4))

@@ -41,7 +41,6 @@ __all__ = [
 _FIRST_BLOCK = 16384  # most headers fit: one copy out of the receive buffer, hardly any pixels with it
 _BLOCK = 65536
 _NO_VR: frozenset[int] = frozenset()
-_NO_RUNS: Mapping[bytes, Run] = {}
 _ENTRY = 150  # bytes that a kept element costs beside its own
 
 
@@ -55,7 +54,7 @@ class HeaderScanner:
             beyond, the scan is over with ``truncated`` set: a bomb costs no more than this.
         stop_group: The header ends before the first element of this group or a higher one.
         detect: Off where the transfer syntax is certain: elements that were scanned before.
-        layout: What is known of headers like this one; for the limits above as they are by default.
+        layout: What is known of headers like this one, all of them with the same ``stop_group``.
     """
 
     __slots__ = (
@@ -94,6 +93,7 @@ class HeaderScanner:
         detect: bool = True,
         layout: Layout | None = None,
     ) -> None:
+        assert layout is None or keep_limit >= _FIRST_BLOCK, "runs hold no value that is passed over"
         self.explicit = transfer_syntax_uid != IMPLICIT_VR_LITTLE_ENDIAN
         self.big_endian = transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN
         self.complete = False
@@ -246,6 +246,7 @@ class HeaderScanner:
         buffer = self._buffer
         position = self._position
         layout, self._layout = self._layout, None
+        runs: dict[bytes, Run] | None = None
         while not self.complete:
             if self._open is not None:
                 position = self._open.walk(buffer, position, self._offset)
@@ -257,7 +258,8 @@ class HeaderScanner:
                 position = self._walk_start(buffer, position)
                 if self._fresh:
                     break
-            runs = layout.runs(explicit=self.explicit) if layout is not None else _NO_RUNS
+            if layout is not None and runs is None:
+                runs = layout.runs(explicit=self.explicit)
             position = self._walk_top(cast("bytes", buffer), position, runs)
             if self._open is None:
                 break
@@ -324,8 +326,12 @@ class HeaderScanner:
             self.leading += header + length
         return position
 
-    def _walk_top(self, buffer: bytes, position: int, runs: Mapping[bytes, Run]) -> int:
-        """Collect top-level elements until one has undefined length, or stops the header, or is not all there."""
+    def _walk_top(self, buffer: bytes, position: int, runs: dict[bytes, Run] | None) -> int:
+        """Collect top-level elements until one has undefined length, or stops the header, or is not all there.
+
+        Those of a run may have undefined length: all of such an element is there. Each run is taken out of ``runs`` and
+        tried once: who repeats its first header gains nothing by it.
+        """
         form = self._form
         unpack = form.header
         short = form.short_vrs if self.explicit and self._keep_limit >= 0xFFFF else _NO_VR
@@ -335,7 +341,7 @@ class HeaderScanner:
         start = position
         found: dict[int, bytes] = {}
         while position <= limit:
-            if runs and (run := runs.get(buffer[position : position + 8])) is not None:
+            if runs and (run := runs.pop(buffer[position : position + 8], None)) is not None:
                 end = position + run.size
                 if end <= size and int.from_bytes(buffer[position:end], "little") & run.mask == run.headers:
                     found.update(zip(run.tags, run.split(buffer, position), strict=True))

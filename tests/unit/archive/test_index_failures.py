@@ -1,18 +1,20 @@
 """The index fails, and while it is opened again something else fails too: nothing is lost, and it works again."""
 
 import asyncio
+import errno
 import os
 import resource
 import sqlite3
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pacslite.archive.archive import Archive
-from pacslite.archive.index.failures import IndexFull
+from pacslite.archive.index.failures import IndexFailure, IndexFull
 from pacslite.archive.index.writer import Entry, IndexWriter
 from pacslite.archive.keys import Level
 from pacslite.archive.options import StorageOptions
@@ -136,6 +138,57 @@ async def test_index_that_forgot_that_an_instance_moved_is_told_again(tmp_path: 
         assert read(archive, new.sop_instance_uid) == new.data
         await archive.settle()
     assert len(files_in(tmp_path)) == 3
+
+
+async def test_nothing_is_settled_on_the_word_of_a_sync_after_one_that_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel drops what it could not write, and says well the next time."""
+    failures = iter([errno.EIO])
+    sync = os.fdatasync
+
+    def fail_once(fd: int) -> None:
+        for number in failures:
+            raise OSError(number, os.strerror(number))
+        sync(fd)
+
+    async with archive_in(tmp_path) as archive:
+        with closing(sqlite3.connect(tmp_path / "index.sqlite")) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM instance").fetchone()
+            await store(archive, make_instance(1))
+            with monkeypatch.context() as patch:
+                patch.setattr("pacslite.archive.index.connections.os.fdatasync", fail_once)
+                with pytest.raises(OSError, match="Input/output error"):
+                    await archive.settle()
+                with pytest.raises(IndexFailure, match="Input/output error"):
+                    await archive.settle()
+            assert archive.unsettled == 1
+        archive._settler._wanted.set()
+        await _until_it_works(archive)
+        await archive.settle()
+        assert archive.unsettled == 0
+
+
+async def test_nobody_settles_while_the_index_is_opened_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opening, go_on = threading.Event(), threading.Event()
+    async with archive_in(tmp_path, settle_seconds=0.01) as archive:
+        reopen = archive._index.reopen
+
+        def wait_and_reopen() -> None:
+            opening.set()
+            go_on.wait(10)
+            reopen()
+
+        monkeypatch.setattr(archive._index, "reopen", wait_and_reopen)
+        archive._index.fail("once")
+        assert await asyncio.to_thread(opening.wait, 10)
+        assert archive._settler._round.locked(), "its connections may be in use"
+        asked = asyncio.create_task(archive.settle())
+        await asyncio.sleep(0.05)
+        assert not asked.done()
+        go_on.set()
+        await asked
 
 
 async def test_failed_checkpoint_settles_nothing(tmp_path: Path) -> None:
