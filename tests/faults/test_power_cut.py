@@ -31,7 +31,7 @@ SEED = int(os.environ.get("PACSLITE_TEST_SEED", "1"))
 
 @pytest.fixture(params=["ext4", "xfs"])
 def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ForgetfulDisk]:
-    disk = ForgetfulDisk(tmp_path / "power", request.param, megabytes=4096 if SWEEP else 768)
+    disk = ForgetfulDisk(tmp_path / "power", request.param, megabytes=16_384 if SWEEP else 768)
     yield disk
     disk.destroy()
 
