@@ -22,7 +22,7 @@ _WORTH_LEARNING = 12  # elements that were walked one by one
 _MOST_LOOSE = 4096  # elements: who sends ever new ones has nothing in common
 _LESSON = 64  # instances that pay for one: it costs as much as twenty walks
 _MOST_LESSONS = 16  # in a row
-_KINDS = 64
+_KINDS = 32
 
 
 class Run(NamedTuple):
@@ -35,8 +35,8 @@ class Run(NamedTuple):
     split: Callable[[bytes, int], tuple[bytes, ...]]  # from a buffer and a position to the encoded elements
 
 
-class _Known(NamedTuple):
-    """An element as it was; those with equal headers are walked alike."""
+class _Seen(NamedTuple):
+    """An element as it was walked; those with equal headers are walked alike."""
 
     tag: int
     mask: bytes
@@ -70,7 +70,7 @@ class Layout:
         self._account = account if account is not None else _Account()
         self._form = BIG if transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN else LITTLE
         self._learned: tuple[bool, Mapping[bytes, Run]] = (True, {})  # explicit VR, and the runs; replaced together
-        self._known: dict[int, _Known] = {}  # of the last lesson, by tag and in order
+        self._known: dict[int, int] = {}  # hashes of the elements of the last lesson, by tag and in order
         self._loose: set[int] = set()  # elements that no run goes across
 
     def runs(self, *, explicit: bool) -> dict[bytes, Run]:
@@ -90,12 +90,12 @@ class Layout:
             elements = _measure(buffer, start, min(end, len(buffer)), self._form, explicit=explicit)
             self._learned = (explicit, self._learn(buffer, start, elements))
 
-    def _learn(self, buffer: bytes, start: int, elements: list[_Known]) -> dict[bytes, Run]:
+    def _learn(self, buffer: bytes, start: int, elements: list[_Seen]) -> dict[bytes, Run]:
         loose = self._loose | self._differences(elements)
         if loose == self._loose or len(loose) > _MOST_LOOSE:  # the first, or one that has too little in common
             loose = set()
         runs: dict[bytes, Run] = {}
-        run: list[_Known] = []
+        run: list[_Seen] = []
         at = begin = start
         for element in elements:
             if element.tag in loose:
@@ -107,13 +107,13 @@ class Layout:
             at += element.size
         _add(runs, run, buffer, begin)
         self._loose = loose
-        self._known = {element.tag: element for element in elements}
+        self._known = {element.tag: hash(element) for element in elements}
         return runs
 
-    def _differences(self, elements: list[_Known]) -> set[int]:
+    def _differences(self, elements: list[_Seen]) -> set[int]:
         """Elements that are not as they were in the last lesson, or follow another."""
         known = self._known
-        loose = {element.tag for element in elements if known and known.get(element.tag) != element}
+        loose = {element.tag for element in elements if known and known.get(element.tag) != hash(element)}
         following = dict(pairwise(known))
         for one, other in pairwise(element.tag for element in elements):
             if following.get(one, other) != other:
@@ -136,7 +136,7 @@ class Layouts:
         return Layout(transfer_syntax_uid, self._account)
 
 
-def _add(runs: dict[bytes, Run], elements: list[_Known], buffer: bytes, begin: int) -> None:
+def _add(runs: dict[bytes, Run], elements: list[_Seen], buffer: bytes, begin: int) -> None:
     if sum(element.looks for element in elements) < _WORTH_A_RUN:
         return
     runs[buffer[begin : begin + 8]] = Run(
@@ -174,9 +174,9 @@ class _Watch(bytes):
         return form._replace(header=noting(form.header, 8), wide=noting(form.wide, 8), length=noting(form.length, 4))
 
 
-def _measure(buffer: bytes, position: int, end: int, form: Form, *, explicit: bool) -> list[_Known]:
+def _measure(buffer: bytes, position: int, end: int, form: Form, *, explicit: bool) -> list[_Seen]:
     """The elements from ``position`` on, as far as they are what they should be and all there."""
-    elements: list[_Known] = []
+    elements: list[_Seen] = []
     watch = _Watch(buffer)
     watching = watch.through(form)
     while position + 8 <= end:
@@ -202,6 +202,6 @@ def _measure(buffer: bytes, position: int, end: int, form: Form, *, explicit: bo
             mask[begin - position : until - position] = b"\xff" * (until - begin)
         masked = int.from_bytes(buffer[position:behind], "little") & int.from_bytes(mask, "little")
         headers = masked.to_bytes(len(mask), "little")
-        elements.append(_Known(group << 16 | number, bytes(mask), headers, len(watch.seen)))
+        elements.append(_Seen(group << 16 | number, bytes(mask), headers, len(watch.seen)))
         position = behind
     return elements
