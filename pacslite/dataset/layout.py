@@ -12,7 +12,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any, NamedTuple, SupportsIndex
 
-from pacslite.dataset.element import BIG, EXPLICIT_VR_BIG_ENDIAN, LITTLE, UNDEFINED, Form
+from pacslite.dataset.element import BIG, EXPLICIT_VR_BIG_ENDIAN, LITTLE, UNDEFINED, Form, measure_header
 from pacslite.dataset.nested import OpenElement
 
 __all__ = ["Layout", "Layouts", "Run"]
@@ -175,19 +175,15 @@ class _Watch(bytes):
 
 
 def _measure(buffer: bytes, position: int, end: int, form: Form, *, explicit: bool) -> list[_Seen]:
-    """The elements from ``position`` on, as far as they are what they should be and all there."""
+    """The elements from ``position`` on, as far as they are all there."""
     elements: list[_Seen] = []
     watch = _Watch(buffer)
     watching = watch.through(form)
     while position + 8 <= end:
-        group, number, vr, length = form.header(buffer, position)
+        group, number, length = form.wide(buffer, position)
         header = 8
-        if not explicit:
-            length = form.wide(buffer, position)[2]
-        elif vr in form.long_vrs and position + 12 <= end:
-            header, length = 12, form.length(buffer, position + 8)[0]
-        elif vr not in form.short_vrs:
-            break
+        if explicit:
+            header, length, _ = measure_header(form, buffer, position)
         watch.seen = [(position, position + header)]
         behind = position + header + length
         if length == UNDEFINED:

@@ -3,7 +3,6 @@
 import os
 import random
 import struct
-import time
 import tracemalloc
 from collections.abc import Callable, Sequence
 
@@ -12,9 +11,8 @@ from pacslite.dataset.scan import (
     EXPLICIT_VR_BIG_ENDIAN,
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
-    DataSetError,
-    HeaderScanner,
 )
+from tests.unit.dataset.test_scan_hostile import peak_memory, scan, seconds
 from tests.unit.dataset.test_scan_oracle import FILES, data_set_of, mutate, small_headers
 
 CASES = int(os.environ.get("PACSLITE_FUZZ_CASES", "20000"))  # `make fuzz` asks for more
@@ -23,15 +21,7 @@ SEED = int(os.environ.get("PACSLITE_FUZZ_SEED", "20000"))
 
 def outcome(data: bytes, syntax: str, layout: Layout | None, piece: int = 1 << 20) -> object:
     """Give all that a scan tells."""
-    scanner = HeaderScanner(syntax, layout=layout)
-    refused = ""
-    try:
-        for at in range(0, len(data), piece):
-            if scanner.feed(memoryview(data)[at : at + piece]):
-                break
-        scanner.finish()
-    except DataSetError as error:
-        refused = str(error)
+    scanner, refused = scan(data, syntax, piece, layout)
     elements = [(tag, scanner.raw(tag)) for tag in scanner.tags]
     return elements, refused, scanner.explicit, scanner.complete, scanner.leading, scanner.held
 
@@ -116,12 +106,11 @@ def test_implicit_vr_is_not_taken_for_the_explicit_that_was_learned() -> None:
 def test_a_value_that_goes_on_for_gigabytes_costs_no_memory() -> None:
     data = header([12] * 40) + struct.pack("<HH2sHI", 9, 1, b"UN", 0, 0xFFFFFFF0)
     layout = Layout(EXPLICIT_VR_LITTLE_ENDIAN)
-    tracemalloc.start()
-    try:
+
+    def compare() -> None:
         assert outcome(data, EXPLICIT_VR_LITTLE_ENDIAN, layout) == outcome(data, EXPLICIT_VR_LITTLE_ENDIAN, None)
-        assert tracemalloc.get_traced_memory()[1] < 1 << 20
-    finally:
-        tracemalloc.stop()
+
+    assert peak_memory(compare) < 1 << 20
     assert in_runs(layout) == 40
 
 
@@ -181,12 +170,9 @@ def test_a_run_is_not_compared_with_each_of_its_likes() -> None:
     outcome(first + header([300] * 26), EXPLICIT_VR_LITTLE_ENDIAN, layout)
     assert in_runs(layout) == 27
 
-    def seconds(layout: Layout | None) -> float:
-        started = time.process_time()
-        outcome(first * 2048, EXPLICIT_VR_LITTLE_ENDIAN, layout)
-        return time.process_time() - started
-
-    assert min(seconds(layout) for _ in range(5)) < 4 * min(seconds(None) for _ in range(5))
+    repeated = first * 2048
+    plain = seconds(repeated, EXPLICIT_VR_LITTLE_ENDIAN, len(repeated))
+    assert seconds(repeated, EXPLICIT_VR_LITTLE_ENDIAN, len(repeated), layout) < 4 * plain
 
 
 def test_what_changes_for_good_is_learned_anew() -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from pacslite.dataset.decode import IdentifierError, decode_identifier
+from pacslite.dataset.layout import Layout
 from pacslite.dataset.scan import (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
     EXPLICIT_VR_LITTLE_ENDIAN,
@@ -51,9 +52,9 @@ SHAPES: dict[str, tuple[Callable[[int], bytes], str, int]] = {
 }
 
 
-def scan(data: bytes, syntax: str, piece: int) -> tuple[HeaderScanner, str]:
+def scan(data: bytes, syntax: str, piece: int, layout: Layout | None = None) -> tuple[HeaderScanner, str]:
     """Scan in pieces; give the scanner and what it refused."""
-    scanner = HeaderScanner(syntax)
+    scanner = HeaderScanner(syntax, layout=layout)
     view = memoryview(data)
     try:
         for at in range(0, len(view), piece):
@@ -65,12 +66,12 @@ def scan(data: bytes, syntax: str, piece: int) -> tuple[HeaderScanner, str]:
     return scanner, ""
 
 
-def seconds(data: bytes, syntax: str, piece: int) -> float:
+def seconds(data: bytes, syntax: str, piece: int, layout: Layout | None = None) -> float:
     """Give the CPU time of one scan, the best of three."""
 
     def once() -> float:
         start = time.process_time()
-        scan(data, syntax, piece)
+        scan(data, syntax, piece, layout)
         return time.process_time() - start
 
     return min(once() for _ in range(3))
