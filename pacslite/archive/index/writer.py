@@ -11,7 +11,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,12 +18,19 @@ from pacslite.archive.extra import ExtraKey
 from pacslite.archive.index.connections import IndexConnections
 from pacslite.archive.index.extra_values import ExtraState, ExtraValues, configure_extra_keys, extra_states
 from pacslite.archive.index.failures import AlreadyThere, IndexFailure, IndexFull, PatientConflict
+from pacslite.archive.index.instance_rows import (
+    ROWS_AT_ONCE,
+    Row,
+    find_instance,
+    insert_instances,
+    instance_row,
+    those_there,
+)
 from pacslite.archive.index.placing import Counts, Place, Places, add_sop_class
 from pacslite.archive.index.removal import InstanceRow, remove_rows
 from pacslite.archive.index.statements import Statements
-from pacslite.archive.keys import Level
 from pacslite.archive.options import StorageOptions
-from pacslite.archive.record import Record, columns_of
+from pacslite.archive.record import Record
 from pacslite.errors import DimseError
 
 __all__ = ["AlreadyThere", "Entry", "IndexFailure", "IndexFull", "IndexWriter", "PatientConflict", "Totals"]
@@ -32,7 +38,6 @@ __all__ = ["AlreadyThere", "Entry", "IndexFailure", "IndexFull", "IndexWriter", 
 log = logging.getLogger("pacslite.archive")
 
 _PAGE = 4096
-_ROWS_AT_ONCE = 64
 
 
 class Totals(NamedTuple):
@@ -54,9 +59,6 @@ class Entry:
     relocates: bool = False  # the same, from another series or study
     unlink: tuple[str, ...] = ()  # files that its row makes obsolete, below the data directory
     is_kept: bool = False  # by an earlier process or index: what is refused today may have been acknowledged then
-
-
-_Row = tuple[object, ...]
 
 
 class IndexWriter:
@@ -136,15 +138,15 @@ class IndexWriter:
         return [outcome for entry in entries for outcome in self.commit([entry])]
 
     def _commit(self, entries: Sequence[Entry]) -> list[DimseError | None]:
-        if len(entries) <= _ROWS_AT_ONCE and (plain := self._plain_rows(entries)) is not None:
-            self._insert_instances(plain)
+        if len(entries) <= ROWS_AT_ONCE and (plain := self._plain_rows(entries)) is not None:
+            insert_instances(self._connections.writer, plain)
             self._uncheckpointed += len(plain)
             return [None] * len(plain)
         connection = self._connections.writer
         execute = connection.execute
         execute("BEGIN IMMEDIATE")
         counts = Counts()
-        rows: list[_Row] = []
+        rows: list[Row] = []
         taken: list[Record] = []
         outcomes: list[DimseError | None] = []
         for entry in entries:
@@ -164,14 +166,14 @@ class IndexWriter:
             outcomes.append(None)
             taken.append(record)
             add_sop_class(connection, place.study, record.sop_class_uid)
-            row = _instance_row(record, place)
+            row = instance_row(record, place)
             for name in entry.unlink:
                 execute(Statements.insert_deleted_file.text, (name, record.sop_instance_uid))
             if entry.replaces and self._replace(record, place, row, counts):
                 continue
             rows.append(row)
         if rows:
-            self._insert_instances(rows)
+            insert_instances(connection, rows)
         if self._extra_values.has_instances:
             self._extra_values.insert_instances(connection, taken)
         if any(counts):
@@ -180,32 +182,23 @@ class IndexWriter:
         self._uncheckpointed += len(taken)  # replaced ones as well: their files wait for it too
         return outcomes
 
-    def _plain_rows(self, entries: Sequence[Entry]) -> list[_Row] | None:
+    def _plain_rows(self, entries: Sequence[Entry]) -> list[Row] | None:
         """Rows of a group in which all is known but the instances themselves; None if there is more to do."""
         if self._extra_values.has_instances:
             return None
         known = self._places.known
-        rows: list[_Row] = []
+        rows: list[Row] = []
         for entry in entries:
             record = entry.record
             place = known.get(record.series_key)
             if place is None or record.sop_class_uid not in place.study.sop_classes or entry.replaces or entry.unlink:
                 return None
-            rows.append(_instance_row(record, place))
+            rows.append(instance_row(record, place))
         return rows
 
-    def _insert_instances(self, rows: Sequence[_Row]) -> None:
-        """One statement, a transaction by itself if none is open: the interpreter lock is given up once, not per row.
-
-        Counts are kept by the connection's trigger.
-        """
-        for start in range(0, len(rows), _ROWS_AT_ONCE):
-            some = rows[start : start + _ROWS_AT_ONCE]
-            self._connections.writer.execute(_insert_text(len(some)), [value for row in some for value in row])
-
-    def _replace(self, record: Record, place: Place, row: _Row, counts: Counts) -> bool:
+    def _replace(self, record: Record, place: Place, row: Row, counts: Counts) -> bool:
         """Put ``row`` in the place of the one with its UID; False if there is none (deleted meanwhile)."""
-        known = _find(self._connections.writer, record.sop_instance_uid)
+        known = find_instance(self._connections.writer, record.sop_instance_uid)
         if known is None or known.series_id != place.series_id:
             return False
         self._connections.writer.execute(Statements.update_instance.text, (*row, known.id))
@@ -214,7 +207,7 @@ class IndexWriter:
 
     def _remove_elsewhere(self, sop_instance_uid: str) -> None:
         """Remove the row of an instance that comes back in another series. Alone in its transaction: places change."""
-        known = _find(self._connections.writer, sop_instance_uid)
+        known = find_instance(self._connections.writer, sop_instance_uid)
         if known is not None:
             self._connections.writer.execute(
                 Statements.insert_deleted_file.text, (f"instances/{known.path}", known.sop_instance_uid)
@@ -260,18 +253,17 @@ class IndexWriter:
 
     def look_up(self, sop_instance_uid: str) -> InstanceRow | None:
         """Find an instance by its UID, on a connection of the calling thread's own: it does not wait for a commit."""
-        return _find(self._connections.reader(), sop_instance_uid)
+        return find_instance(self._connections.reader(), sop_instance_uid)
 
     def current(self, sop_instance_uid: str) -> InstanceRow | None:
         """Find an instance by its UID, whatever is being written; for rare questions from any thread."""
         with self.lock:
-            return _find(self._connections.writer, sop_instance_uid)
+            return find_instance(self._connections.writer, sop_instance_uid)
 
     def look_up_all(self, sop_instance_uids: Sequence[str]) -> dict[str, InstanceRow | None]:
         """The same for several: mostly none of them is there, and one question says so."""
         found: dict[str, InstanceRow | None] = dict.fromkeys(sop_instance_uids)
-        text = _are_there_text(len(sop_instance_uids))
-        for (uid,) in self._connections.reader().execute(text, sop_instance_uids).fetchall():
+        for uid in those_there(self._connections.reader(), sop_instance_uids):
             found[uid] = self.look_up(uid)
         return found
 
@@ -379,38 +371,3 @@ class IndexWriter:
 def _code(error: BaseException) -> int:
     """SQLite's primary result code; 0 if it is no error of SQLite's."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
-
-
-def _instance_row(record: Record, place: Place) -> _Row:
-    return (
-        place.series_id,
-        *record.image,
-        record.transfer_syntax_uid,
-        record.data_set_offset,
-        record.data_set_length,
-        record.digest,
-        record.source_ae_title,
-        record.received_at,
-        record.attributes,
-    )
-
-
-@cache
-def _insert_text(rows: int) -> str:
-    insert, values, marks = Statements.insert_instance.text.partition(" VALUES ")
-    return insert + values + ", ".join([marks] * rows)
-
-
-@cache
-def _are_there_text(uids: int) -> str:
-    return f"SELECT sop_instance_uid FROM instance WHERE sop_instance_uid IN ({', '.join('?' * uids)})"  # noqa: S608
-
-
-def _find(connection: sqlite3.Connection, sop_instance_uid: str) -> InstanceRow | None:
-    found = connection.execute(Statements.select_instance.text, (sop_instance_uid,)).fetchone()
-    return None if found is None else InstanceRow(*found)
-
-
-_FILE = ("transfer_syntax_uid", "data_set_offset", "data_set_length", "digest", "source_ae_title", "received_at")
-if Statements.insert_instance.names != ("series_fk", *columns_of(Level.IMAGE), *_FILE, "attributes"):
-    raise AssertionError("statements.py is older than keys.py: run python -m pacslite.archive.index.definitions")
