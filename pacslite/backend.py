@@ -57,6 +57,7 @@ class Backend:
             self._archive.index_path,
             connections=settings.index.read_connections,
             read_values=self._archive.read_values,
+            catch_up=self._archive.catch_up,
         )
         query_options = _query_options(settings, self._archive.extra_keys)
         retrieve_options = _retrieve_options(settings)

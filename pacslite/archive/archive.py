@@ -245,6 +245,10 @@ class Archive:
                     raise
         return self._store.open_settled(path)
 
+    def catch_up(self) -> None:
+        """Bring what was acknowledged into the index, before it is read. For any thread; it blocks."""
+        self._index.catch_up()
+
     def read_values(self, key: ExtraKey, owners: Collection[int]) -> dict[int, str]:
         """Values of an extra key that is not complete, from the files of these patients, studies, series or instances.
 

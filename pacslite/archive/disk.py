@@ -17,12 +17,15 @@ _Item = TypeVar("_Item")
 
 log = logging.getLogger("pacslite.archive")
 
+_CALM_SECONDS = 0.005
+
 
 class GroupThreads(Generic[_Item]):
     """``count`` threads that hand what waits to ``handle``, in order and in groups.
 
     A thread takes its share of what waits, ``most`` at most, and does not wait for more: an item that comes alone is a
-    group. ``handle`` must not raise; what it raises is logged. Each thread calls ``prepare`` first.
+    group. ``handle`` must not raise; what it raises is logged. Each thread calls ``prepare`` first, and ``calm`` once
+    when nothing has come for some milliseconds.
     """
 
     def __init__(
@@ -33,10 +36,12 @@ class GroupThreads(Generic[_Item]):
         *,
         most: int = 1,
         prepare: Callable[[], None] | None = None,
+        calm: Callable[[], None] | None = None,
     ) -> None:
         self._items: SimpleQueue[_Item | None] = SimpleQueue()
         self._handle = handle
         self._prepare = prepare
+        self._calm = calm
         self._most = most
         self._count = count
         self._threads = [
@@ -57,11 +62,7 @@ class GroupThreads(Generic[_Item]):
             thread.join()
 
     def _run(self) -> None:
-        try:
-            if self._prepare is not None:
-                self._prepare()
-        except Exception:
-            log.exception("disk thread")
+        _call(self._prepare)
         while group := self._take():
             try:
                 self._handle(group)
@@ -71,7 +72,7 @@ class GroupThreads(Generic[_Item]):
 
     def _take(self) -> list[_Item]:
         """The next group; empty at the end."""
-        item = self._items.get()
+        item = self._next()
         if item is None:
             return []
         group = [item]
@@ -86,6 +87,14 @@ class GroupThreads(Generic[_Item]):
                 break
             group.append(item)
         return group
+
+    def _next(self) -> _Item | None:
+        if self._calm is not None:
+            try:
+                return self._items.get(timeout=_CALM_SECONDS)
+            except Empty:
+                _call(self._calm)
+        return self._items.get()
 
 
 class DiskThreads:
@@ -108,3 +117,11 @@ class DiskThreads:
     def _run_jobs(jobs: list[tuple[Callable[..., None], tuple[object, ...]]]) -> None:
         for job, args in jobs:
             job(*args)
+
+
+def _call(function: Callable[[], None] | None) -> None:
+    try:
+        if function is not None:
+            function()
+    except Exception:
+        log.exception("disk thread")

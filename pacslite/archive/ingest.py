@@ -50,9 +50,12 @@ class Ingest:
         self._sealer = Sealer(store, index, settler, options, self._finish)
         self._store = store
         self._syncs = options.durability == "full"
+        calm = index.catch_up if options.durability == "none" else None
         # For what one write makes durable, and where nothing is synced: one thread. A second would make the groups
         # smaller, and two would wait for the interpreter more often than for the disk
-        self._quick = GroupThreads("quick", 1, self._sealer.seal, most=_MOST_QUICK, prepare=index.open_reader)
+        self._quick = GroupThreads(
+            "quick", 1, self._sealer.seal, most=_MOST_QUICK, prepare=index.open_reader, calm=calm
+        )
         # Each with a file of its own to sync
         self._small = GroupThreads(
             "seal", options.disk_threads, self._sealer.seal, most=_MOST_AT_ONCE, prepare=index.open_reader

@@ -19,7 +19,7 @@ class StorageOptions:
     """Options of the archive.
 
     ``durability``: ``full``, an acknowledged instance survives a power cut; ``commit``, it survives the process, and
-    a power cut takes the last seconds at most; ``none``, nothing is ever synced.
+    a power cut takes the last seconds at most; ``none``, nothing is ever synced, and rows follow their answers.
     """
 
     data_dir: Path

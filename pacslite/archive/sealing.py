@@ -30,6 +30,7 @@ __all__ = ["Result", "Sealer"]
 log = logging.getLogger("pacslite.archive")
 
 _DOUBTED = 64  # groups of which each object is looked up, after one that had an instance that was there already
+_MOST_LATE = 32  # rows that are written after their answers, once nobody waits for one
 _WORTH_WAKING = 256 << 10  # bytes; for less of one object alone, waking the disk early costs more than it hides
 
 
@@ -70,6 +71,7 @@ class Sealer:
         self._options = options
         self._finish = finish
         self._syncs = options.durability == "full"
+        self._late = options.durability == "none"  # rows may follow their answers
         self._layouts = Layouts()
         self._loop = asyncio.get_running_loop()
         self._posting = threading.Lock()
@@ -147,7 +149,7 @@ class Sealer:
             self._doubted -= 1
             return {}
         for complete in group:
-            if complete.incoming.streamed or not self._store.is_quick(complete.incoming.length):
+            if complete.incoming.streamed or not (self._late or self._store.is_quick(complete.incoming.length)):
                 return {}
         return {complete.incoming.sop_instance_uid: None for complete in group}
 
@@ -264,6 +266,8 @@ class Sealer:
         while group := self._take():  # rows that arrive while we commit are the next group
             if results := self._commit(group, again):
                 self._call(self._finish, results)
+        if self._late:
+            self._index.catch_up(_MOST_LATE)
         if again:
             self._doubted = _DOUBTED
             for incoming, _ in again:
@@ -282,6 +286,7 @@ class Sealer:
         Args:
             again: Takes those that are no new instances: what becomes of them is decided by what is there.
         """
+        late = self._late and not any(written.incoming.streamed for written in group)  # there a calm moment follows
         files = [Unsettled(w.entry.record.sop_instance_uid, w.file.name, _place(w.entry.record)) for w in group]
         with self._index.lock:  # a deletion sees a file of this group with its row, or neither
             replaced = [self._settler.register(file) for file in files]
@@ -289,7 +294,7 @@ class Sealer:
                 if old is not None:
                     written.entry.unlink = (f"incoming/{old.name}",)
             try:
-                errors = self._index.commit([written.entry for written in group])
+                errors = self._index.commit([written.entry for written in group], late=late)
             except Exception as problem:
                 errors = [_told(problem)] * len(group)
             for file, error in zip(files, errors, strict=True):

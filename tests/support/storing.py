@@ -5,7 +5,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Collection
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ from pacslite.archive.reference import InstanceRef
 from tests.support.instances import Instance
 
 __all__ = [
+    "DEFAULTS",
     "EXPLICIT_LITTLE_ENDIAN",
-    "JOURNAL",
     "BrokenConnection",
     "FailingOperations",
     "archive_in",
@@ -35,20 +35,21 @@ __all__ = [
 
 
 @dataclass
-class Journal:
-    """What ``archive_in`` gives archives that were not told: a module of tests may run with both."""
+class Defaults:
+    """What ``archive_in`` gives archives that were not told: a module of tests may run with several."""
 
-    bytes: int = 0
+    journal_bytes: int = 0
+    durability: str = "full"
 
 
-JOURNAL = Journal()
+DEFAULTS = Defaults()
 EXPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 
 
 def archive_in(directory: Path, *, operations: FileOperations | None = None, **options: Any) -> Archive:
     """An archive that settles when it is told, or when it stops; without a journal unless told."""
-    defaults = {"settle_seconds": 600.0, "settle_files": 1_000_000, "min_free_bytes": 0, "journal_bytes": JOURNAL.bytes}
-    options = defaults | options
+    defaults = {"settle_seconds": 600.0, "settle_files": 1_000_000, "min_free_bytes": 0}
+    options = defaults | asdict(DEFAULTS) | options
     return _Prepared(StorageOptions(data_dir=directory, **options), operations=operations)
 
 
@@ -87,6 +88,7 @@ def rows(directory: Path, query: str, *arguments: object) -> list[tuple[Any, ...
 
 def reference(archive: Archive, sop_instance_uid: str) -> InstanceRef:
     """What a query would give; StopIteration if it would not."""
+    archive.catch_up()
     found = rows(
         archive.options.data_dir,
         "SELECT sop_class_uid, sop_instance_uid, study_instance_uid, series_instance_uid, transfer_syntax_uid, "

@@ -46,11 +46,16 @@ class Found(NamedTuple):
 
 
 class ReadPool:
-    """Used on one event loop. Statements that may take long leave one connection to others."""
+    """Used on one event loop. Statements that may take long leave one connection to others.
 
-    def __init__(self, path: Path, connections: int) -> None:
+    Args:
+        catch_up: Called in a connection's thread before it reads: what was acknowledged is in the index then.
+    """
+
+    def __init__(self, path: Path, connections: int, catch_up: Callable[[], None] | None = None) -> None:
         self._uri = f"{path.resolve().as_uri()}?mode=rw"
         self._number = connections
+        self._catch_up = catch_up
         self._all: list[_Connection] = []
         self._idle: asyncio.LifoQueue[_Connection | None] = asyncio.LifoQueue()  # None: closed
         self._long = asyncio.Semaphore(max(1, connections - 1))
@@ -64,7 +69,7 @@ class ReadPool:
         self._probe()
         try:
             for _ in range(self._number):
-                connection = _Connection(self._connect)
+                connection = _Connection(self._connect, self._catch_up)
                 self._all.append(connection)
                 await connection
                 await connection.executescript(_PRAGMAS)
@@ -120,8 +125,9 @@ class ReadPool:
 class _Connection(aiosqlite.Connection):
     """aiosqlite's, with several statements in one hop."""
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
+    def __init__(self, connect: Callable[[], sqlite3.Connection], catch_up: Callable[[], None] | None) -> None:
         super().__init__(connect, 64)
+        self._catch_up = catch_up
         self._is_left = False
 
     async def collect(self, pages: Sequence["Page"], limit: int) -> Found:
@@ -138,6 +144,8 @@ class _Connection(aiosqlite.Connection):
     def _collect(self, pages: Sequence["Page"], limit: int) -> Found:
         """In the connection's thread."""
         began = perf_counter()
+        if self._catch_up is not None:
+            self._catch_up()
         found: list[Any] = []
         for ran, page in enumerate(pages, start=1):
             rows = self._conn.execute(page.sql, page.values).fetchall()

@@ -6,7 +6,7 @@ costs 80 ms of import and more than a millisecond a statement. A page is one hop
 
 import asyncio
 import sys
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from importlib import import_module
 from pathlib import Path
@@ -52,12 +52,19 @@ class IndexReader:
         connections: Most statements that run at once, each in a thread of its own.
         page: Most rows at once.
         read_values: Reads what extra keys that are not complete still lack.
+        catch_up: Brings what was acknowledged into the index, if it is late; called in any thread.
     """
 
     def __init__(
-        self, path: Path, *, connections: int = 4, page: int = _PAGE, read_values: ReadValues | None = None
+        self,
+        path: Path,
+        *,
+        connections: int = 4,
+        page: int = _PAGE,
+        read_values: ReadValues | None = None,
+        catch_up: Callable[[], None] | None = None,
     ) -> None:
-        self._pool = ReadPool(path, connections)
+        self._pool = ReadPool(path, connections, catch_up)
         self._read_values = read_values
         self._page = page
 

@@ -1,20 +1,21 @@
 """The one writer of the index: group commits on a SQLite connection of its own.
 
 A commit is not synced (WAL, synchronous=NORMAL): the synced file in ``incoming/`` is the journal of its row, and is
-settled only after ``sync()``. Checkpoints happen when ``checkpoint()`` is called, never inside a commit. Callable from
-any thread; one lock orders all.
+settled only after ``sync()``. Checkpoints happen when ``checkpoint()`` is called, never inside a commit. Rows may be
+late (index/late.py) until somebody reads. Callable from any thread; one lock orders all.
 """
 
 import logging
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from pacslite.archive.extra import ExtraKey
+from pacslite.archive.index.checkpoints import Checkpoints
 from pacslite.archive.index.connections import IndexConnections
 from pacslite.archive.index.extra_values import ExtraState, ExtraValues, configure_extra_keys, extra_states
 from pacslite.archive.index.failures import AlreadyThere, IndexFailure, IndexFull, PatientConflict
@@ -26,6 +27,7 @@ from pacslite.archive.index.instance_rows import (
     instance_row,
     those_there,
 )
+from pacslite.archive.index.late import LateRows
 from pacslite.archive.index.placing import Counts, Place, Places, add_sop_class
 from pacslite.archive.index.removal import InstanceRow, remove_rows
 from pacslite.archive.index.statements import Statements
@@ -36,8 +38,6 @@ from pacslite.errors import DimseError
 __all__ = ["AlreadyThere", "Entry", "IndexFailure", "IndexFull", "IndexWriter", "PatientConflict", "Totals"]
 
 log = logging.getLogger("pacslite.archive")
-
-_PAGE = 4096
 
 
 class Totals(NamedTuple):
@@ -70,8 +70,9 @@ class IndexWriter:
         self._options = options
         self._extra_values = ExtraValues()
         self._places = Places(options.patient_conflict, self._extra_values)
-        self._uncheckpointed = 0  # rows since the last checkpoint
+        self._late = LateRows()
         self._connections = IndexConnections(path, options)
+        self._checkpoints = Checkpoints(self._connections, self.lock, options.checkpoint_bytes)
         self._extra_values.load(self._connections.writer)
 
     # opening
@@ -79,6 +80,7 @@ class IndexWriter:
     def close(self) -> None:
         """Take the log into the index and close it. No other thread may be in a call."""
         with self.lock:
+            self.catch_up()
             self._connections.close_readers()
             try:
                 if not self.failed:
@@ -100,26 +102,34 @@ class IndexWriter:
         with self.lock:
             self._roll_back()
             self._connections.reopen()
+            self._late.forget()
             self.failed = ""
 
     def cleanse(self) -> None:
         """Write the whole log into the index, sync that, and empty the log: nothing that failed is built upon."""
         with self.lock:
-            busy, _, _ = self._connections.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            if busy:
-                log.warning("index log kept", extra={"reason": "readers"})
+            self._checkpoints.empty_log()
 
     # storing
 
-    def commit(self, entries: Sequence[Entry]) -> list[DimseError | None]:
-        """Index a group in one transaction; what one of them does wrong is told to that one alone."""
+    def commit(self, entries: Sequence[Entry], *, late: bool = False) -> list[DimseError | None]:
+        """Index a group in one transaction; what one of them does wrong is told to that one alone.
+
+        Args:
+            late: Rows of new instances may be written later: when somebody reads, or with ``catch_up``.
+        """
         if len(entries) > 1 and any(entry.relocates for entry in entries):
             return [outcome for entry in entries for outcome in self.commit([entry])]
         with self.lock:
             try:
                 if self.failed:
                     return [IndexFailure(f"index: {self.failed}")] * len(entries)
+                if late and self._take_late(entries):
+                    return [None] * len(entries)
+                self._write_late()
                 return self._commit(entries)
+            except (IndexFull, IndexFailure) as error:  # of rows that are late, and come first
+                return [error] * len(entries)
             except sqlite3.Error as error:
                 self._roll_back()
                 if _code(error) == sqlite3.SQLITE_FULL:
@@ -140,7 +150,7 @@ class IndexWriter:
     def _commit(self, entries: Sequence[Entry]) -> list[DimseError | None]:
         if len(entries) <= ROWS_AT_ONCE and (plain := self._plain_rows(entries)) is not None:
             insert_instances(self._connections.writer, plain)
-            self._uncheckpointed += len(plain)
+            self._checkpoints.count(len(plain))
             return [None] * len(plain)
         connection = self._connections.writer
         execute = connection.execute
@@ -179,7 +189,7 @@ class IndexWriter:
         if any(counts):
             execute(Statements.add_to_totals.text, (*counts, 1))
         execute("COMMIT")
-        self._uncheckpointed += len(taken)  # replaced ones as well: their files wait for it too
+        self._checkpoints.count(len(taken))  # replaced ones as well: their files wait for it too
         return outcomes
 
     def _plain_rows(self, entries: Sequence[Entry]) -> list[Row] | None:
@@ -195,6 +205,42 @@ class IndexWriter:
                 return None
             rows.append(instance_row(record, place))
         return rows
+
+    def _take_late(self, entries: Sequence[Entry]) -> bool:
+        """Acknowledge a group before its rows are written, if nothing can be said against any of them."""
+        plain = self._plain_rows(entries)
+        if plain is None:
+            return False
+        rows = {entry.record.sop_instance_uid: row for entry, row in zip(entries, plain, strict=True)}
+        return not those_there(self._connections.writer, [*rows]) and self._late.take(rows)
+
+    def _write_late(self) -> None:
+        """With the lock held: write the rows that are late.
+
+        Raises:
+            IndexFull, IndexFailure: They stay late.
+        """
+        if not self._late:
+            return
+        if self.failed:
+            raise IndexFailure(f"index: {self.failed}")
+        try:
+            self._checkpoints.count(self._late.write(self._connections.writer))
+        except sqlite3.Error as error:
+            self._roll_back()
+            if _code(error) == sqlite3.SQLITE_FULL:
+                raise IndexFull("index: disk is full") from error
+            self.fail(str(error))
+            raise IndexFailure(f"index: {error}") from error
+
+    def catch_up(self, most: int = 0) -> None:
+        """Write the rows that are late, if there are more than ``most``.
+
+        Where that fails they stay late, and whoever wants to store next is told.
+        """
+        if len(self._late) > most:
+            with self.lock, suppress(IndexFull, IndexFailure):
+                self._write_late()
 
     def _replace(self, record: Record, place: Place, row: Row, counts: Counts) -> bool:
         """Put ``row`` in the place of the one with its UID; False if there is none (deleted meanwhile)."""
@@ -222,7 +268,7 @@ class IndexWriter:
             self._places.forget()
             with self._alone() as connection:
                 yield connection
-            self._uncheckpointed += 1
+            self._checkpoints.count(1)
 
     # extra keys
 
@@ -243,7 +289,7 @@ class IndexWriter:
         """Write extra values, alone; rows stay as they are."""
         with self.lock, self._alone() as connection:
             yield connection
-            self._uncheckpointed += 1
+            self._checkpoints.count(1)
 
     # asking
 
@@ -253,15 +299,20 @@ class IndexWriter:
 
     def look_up(self, sop_instance_uid: str) -> InstanceRow | None:
         """Find an instance by its UID, on a connection of the calling thread's own: it does not wait for a commit."""
+        if sop_instance_uid in self._late:
+            self.catch_up()
         return find_instance(self._connections.reader(), sop_instance_uid)
 
     def current(self, sop_instance_uid: str) -> InstanceRow | None:
         """Find an instance by its UID, whatever is being written; for rare questions from any thread."""
         with self.lock:
+            self.catch_up()
             return find_instance(self._connections.writer, sop_instance_uid)
 
     def look_up_all(self, sop_instance_uids: Sequence[str]) -> dict[str, InstanceRow | None]:
         """The same for several: mostly none of them is there, and one question says so."""
+        if any(uid in self._late for uid in sop_instance_uids):
+            self.catch_up()
         found: dict[str, InstanceRow | None] = dict.fromkeys(sop_instance_uids)
         for uid in those_there(self._connections.reader(), sop_instance_uids):
             found[uid] = self.look_up(uid)
@@ -270,6 +321,7 @@ class IndexWriter:
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """A connection for long reading."""
+        self.catch_up()
         connection = self._connections.connect()
         try:
             yield connection
@@ -301,6 +353,7 @@ class IndexWriter:
     def totals(self) -> Totals:
         """Give the archive's totals."""
         with self.lock:
+            self.catch_up()
             return Totals(*self._connections.writer.execute(Statements.select_totals.text).fetchone())
 
     # durability
@@ -311,8 +364,11 @@ class IndexWriter:
         Our own fdatasync of the log: a checkpoint syncs it only if no reader holds it back.
 
         Raises:
-            OSError: The index has failed.
+            OSError, IndexFailure: The index has failed.
+            IndexFull: There is no room for rows that are late.
         """
+        with self.lock:
+            self._write_late()
         try:
             self._connections.log.sync()
         except OSError as error:
@@ -324,27 +380,14 @@ class IndexWriter:
 
         Returns:
             All rows committed before the call are in the index's file. False: a reader still needs an older state.
+
+        Raises:
+            IndexFailure, sqlite3.Error: The index has failed.
+            IndexFull: There is no room for rows that are late.
         """
         with self.lock:
-            rows, self._uncheckpointed = self._uncheckpointed, 0
-        if not rows:
-            return True
-        frames, taken = 0, -1
-        try:
-            _, frames, taken = self._connections.checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        finally:
-            with self.lock:
-                if frames != taken:  # nor if it failed: the next one must not think that there is nothing to do
-                    self._uncheckpointed += rows
-                elif not self._uncheckpointed or frames * _PAGE > self._options.checkpoint_bytes:
-                    self._restart_log()
-        return bool(frames == taken)
-
-    def _restart_log(self) -> None:
-        """Let the log begin anew. Whoever writes first then syncs its header: here, and not in a commit."""
-        _, frames, taken = self._connections.checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        if frames == taken:
-            self._connections.checkpointer.execute(Statements.add_to_totals.text, (0, 0, 0, 0, 0, 1))
+            self._write_late()
+        return self._checkpoints.take()
 
     # private
 
@@ -353,6 +396,7 @@ class IndexWriter:
         """A transaction, the lock being held."""
         if self.failed:
             raise IndexFailure(f"index: {self.failed}")
+        self._write_late()
         self._connections.writer.execute("BEGIN IMMEDIATE")
         try:
             yield self._connections.writer

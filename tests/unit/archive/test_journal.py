@@ -588,9 +588,9 @@ async def test_an_unfinished_duplicate_takes_no_place(tmp_path: Path, duplicates
         await store(archive, old)
         commit = archive._index.commit
 
-        def stop_before(entries: Sequence[Entry]) -> list[DimseError | None]:
+        def stop_before(entries: Sequence[Entry], *, late: bool = False) -> list[DimseError | None]:
             image_of(data, image)
-            return commit(entries)
+            return commit(entries, late=late)
 
         archive._index.commit = stop_before  # type: ignore[method-assign]
         await asyncio.gather(store(archive, new), return_exceptions=True)
@@ -623,10 +623,10 @@ async def test_an_instance_that_is_repeated_is_not_lost(
             await archive.settle()
         commit = archive._index.commit
 
-        def stop_before(entries: Sequence[Entry]) -> list[DimseError | None]:
+        def stop_before(entries: Sequence[Entry], *, late: bool = False) -> list[DimseError | None]:
             if entries[0].replaces == (duplicates == "replace"):
                 image_of(data, image)
-            return commit(entries)
+            return commit(entries, late=late)
 
         archive._index.commit = stop_before  # type: ignore[method-assign]
         await store(archive, instance, source_ae_title=sender)
@@ -653,10 +653,10 @@ async def test_resent_while_it_is_settled(tmp_path: Path) -> None:
         commit, sync_all = archive._index.commit, archive._store.sync_all
         settling, refusing = threading.Event(), threading.Event()
 
-        def refuse(entries: Sequence[Entry]) -> list[DimseError | None]:
+        def refuse(entries: Sequence[Entry], *, late: bool = False) -> list[DimseError | None]:
             refusing.set()
             settling.wait(5)
-            return commit(entries)
+            return commit(entries, late=late)
 
         def sync_when_refusing() -> None:
             refusing.wait(5)

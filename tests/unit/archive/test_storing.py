@@ -16,14 +16,10 @@ from pacslite.archive.record import DataSetMismatch
 from pacslite.dataset.scan import DataSetError
 from pacslite.errors import DimseError
 from tests.support.instances import Instance, make_instance
-from tests.support.storing import JOURNAL, archive_in, begin, files_in, read, rows, store
+from tests.support.storing import archive_in, begin, files_in, read, rows, store
 from tests.support.wire import CT_IMAGE, encode_elements
 
-
-@pytest.fixture(params=[0, 1 << 20], ids=["", "journal"], autouse=True)
-def journal(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of it with and without."""
-    monkeypatch.setattr(JOURNAL, "bytes", request.param)
+pytestmark = pytest.mark.usefixtures("each_way")
 
 
 @pytest.mark.parametrize("size", [100, 70_000, 3_000_000])

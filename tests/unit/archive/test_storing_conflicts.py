@@ -19,13 +19,9 @@ from pacslite.archive.outcome import DuplicateInstance, Stored
 from pacslite.archive.reindex import reindex
 from pacslite.errors import DimseError
 from tests.support.instances import Instance, make_instance
-from tests.support.storing import JOURNAL, archive_in, begin, files_in, image_of, read, reference, rows, store
+from tests.support.storing import DEFAULTS, archive_in, begin, files_in, image_of, read, reference, rows, store
 
-
-@pytest.fixture(params=[0, 1 << 20], ids=["", "journal"], autouse=True)
-def journal(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of it with and without."""
-    monkeypatch.setattr(JOURNAL, "bytes", request.param)
+pytestmark = pytest.mark.usefixtures("each_way")
 
 
 async def _clean(archive: Archive) -> None:
@@ -121,13 +117,13 @@ async def test_readers_beside_a_duplicate_that_arrives(
         opened: list[InstanceFile] = []
         commit = archive._index.commit
 
-        def ask(entries: Sequence[Entry]) -> list[DimseError | None]:
+        def ask(entries: Sequence[Entry], *, late: bool = False) -> list[DimseError | None]:
             opened.append(archive.open(reference(archive, first.sop_instance_uid)))
-            return commit(entries)
+            return commit(entries, late=late)
 
         monkeypatch.setattr(archive._index, "commit", ask)
         assert (await store(archive, other, source_ae_title=sender)).outcome == "duplicate"
-        assert bool(opened) is bool(JOURNAL.bytes)  # else it was looked up, and not even written
+        assert bool(opened) is bool(DEFAULTS.journal_bytes)  # else it was looked up, and not even written
         for file in opened:
             assert os.pread(file.fd, file.data_set_length, file.data_set_offset) == first.data
             os.close(file.fd)
