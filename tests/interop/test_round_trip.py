@@ -8,9 +8,18 @@ import pytest
 
 from tests.support.corpus import CorpusFile, generations, read_file
 from tests.support.exchange import fetch, identifier, query, send, storage_contexts
+from tests.support.instances import make_instance
 from tests.support.peers import StoreScp
 from tests.support.processes import Pacslite, ServerFactory
-from tests.support.wire import STUDY_ROOT_MOVE, Answer, Context, Wire
+from tests.support.wire import (
+    CT_IMAGE,
+    STUDY_ROOT_FIND,
+    STUDY_ROOT_GET,
+    STUDY_ROOT_MOVE,
+    Answer,
+    Context,
+    Wire,
+)
 
 # Name of a file that cannot make the way, and why
 IMPOSSIBLE: Mapping[str, str] = {
@@ -101,6 +110,32 @@ async def test_instances_are_listed_under_their_series(server: Pacslite, stored:
             missing.append((file.name, found.get(file.sop_instance_uid), expected))
     assert not missing
     assert len(found) == len(FIRST)
+
+
+@pytest.mark.parametrize("durability", ["full", "commit", "none"])
+async def test_what_was_answered_is_found_and_fetched_at_once(new_server: ServerFactory, durability: str) -> None:
+    """Also where rows follow their answers: whoever asks writes them first."""
+    server = new_server(storage={"durability": durability})
+    contexts = [
+        Context(1, CT_IMAGE),
+        Context(3, STUDY_ROOT_FIND),
+        Context(5, STUDY_ROOT_GET),
+        Context(7, CT_IMAGE, scp_role=True),
+    ]
+    async with server.running(), await Wire.associate(server.port, contexts) as wire:
+        for number in range(40):
+            instance = make_instance(number)
+            answer = await wire.store(CT_IMAGE, instance.sop_instance_uid, instance.data, context_id=1)
+            assert answer.status == 0
+            keys = {"StudyInstanceUID": instance.study_uid, "SeriesInstanceUID": instance.series_uid}
+            if number % 3 == 0:
+                study = identifier("STUDY", StudyInstanceUID=instance.study_uid, NumberOfStudyRelatedInstances="")
+                (found,) = await wire.find(STUDY_ROOT_FIND, study)
+                assert int(found[0x00201208]) == number + 1
+            elif number % 3 == 1:
+                key = identifier("IMAGE", **keys, SOPInstanceUID=instance.sop_instance_uid)
+                received, final = await wire.get(STUDY_ROOT_GET, key)
+                assert (final.status, [one.data for one in received]) == (0, [instance.data])
 
 
 async def test_variants_of_one_image_replace_each_other(new_server: ServerFactory) -> None:
