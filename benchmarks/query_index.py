@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.generate_index import DAYS, FAMILIES, FIRST_DAY, GIVEN, WITH_INSTANCES, words
+from pacslite.archive.index.file import IndexFile
 from pacslite.archive.index.reader import IndexReader
 from pacslite.archive.query import QueryOptions, parse_query
 from pacslite.dataset.charset import encode_text
@@ -130,7 +131,7 @@ async def measure(path: Path, queries: int) -> list[dict[str, object]]:
     """One row a kind."""
     with closing(sqlite3.connect(path)) as connection:
         studies = connection.execute("SELECT count(*) FROM study").fetchone()[0]
-    reader = IndexReader(path)
+    reader = IndexReader(IndexFile(path))
     await reader.start()
     rows: list[dict[str, object]] = []
     try:

@@ -54,10 +54,9 @@ class Backend:
             extra_keys=parse_extra_keys(settings.query.extra_keys),
         )
         self._reader = IndexReader(
-            self._archive.index_path,
+            self._archive.index,
             connections=settings.index.read_connections,
             read_values=self._archive.read_values,
-            catch_up=self._archive.catch_up,
         )
         query_options = _query_options(settings, self._archive.extra_keys)
         retrieve_options = _retrieve_options(settings)

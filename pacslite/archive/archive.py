@@ -9,7 +9,6 @@ import os
 import sqlite3
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Self
 
 from pacslite.archive.check import Checker, CheckReport, Progress
@@ -18,6 +17,7 @@ from pacslite.archive.extending import Extender, read_value
 from pacslite.archive.extra import ExtraKey, ExtraKeys
 from pacslite.archive.incoming import Incoming, ReadFlow
 from pacslite.archive.index.extra_values import DROPPED
+from pacslite.archive.index.file import IndexFile
 from pacslite.archive.index.upgrade import upgrade_index
 from pacslite.archive.index.writer import IndexWriter, Totals
 from pacslite.archive.ingest import Ingest
@@ -75,9 +75,9 @@ class Archive:
         self._on_stored: list[Callable[[Stored], None]] = []
 
     @property
-    def index_path(self) -> Path:
-        """The SQLite file of the index."""
-        return self.options.data_dir / "index.sqlite"
+    def index(self) -> IndexFile:
+        """The index, for who reads it; there is none before ``start``."""
+        return IndexFile(self.options.data_dir / "index.sqlite", self._catch_up)
 
     @property
     def on_stored(self) -> list[Callable[[Stored], None]]:
@@ -125,8 +125,8 @@ class Archive:
                 journal_bytes=self.options.journal_bytes,
                 durability=self.options.durability,
             )
-            upgrade_index(self.index_path)
-            self._index = IndexWriter(self.index_path, self.options)
+            upgrade_index(self.index.path)
+            self._index = IndexWriter(self.index.path, self.options)
             if self._wanted_keys is not None:
                 self._index.set_extra_keys(self._wanted_keys)
             self._index.cleanse()  # a log that is lost takes nothing with it but what ``incoming`` has too
@@ -155,6 +155,9 @@ class Archive:
             self._index.close()
             self._store.close()
             self._lock.release()
+
+    def _catch_up(self) -> None:
+        self._index.catch_up()
 
     def _read_extra_keys(self) -> None:
         self.extra_keys.replace(one.key for one in self._index.extra_states() if one.state != DROPPED)
@@ -244,10 +247,6 @@ class Archive:
                 if unsettled is None and arriving is None and self._settler.locate(sop_instance_uid) is None:
                     raise
         return self._store.open_settled(path)
-
-    def catch_up(self) -> None:
-        """Bring what was acknowledged into the index, before it is read. For any thread; it blocks."""
-        self._index.catch_up()
 
     def read_values(self, key: ExtraKey, owners: Collection[int]) -> dict[int, str]:
         """Values of an extra key that is not complete, from the files of these patients, studies, series or instances.

@@ -1,17 +1,17 @@
 """What the outbox asks of the index: instances as they were stored, and where they are now.
 
-A connection of its own that only reads; synchronous, for one thread at a time. It sees what is committed.
+A connection of its own that only reads; synchronous, for one thread at a time.
 """
 
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from sqlalchemy import Column, Select, bindparam, func, select
 from sqlalchemy.dialects import sqlite
 
+from pacslite.archive.index.file import IndexFile
 from pacslite.archive.index.schema import instance, patient, series, study
 from pacslite.archive.keys import Key
 from pacslite.archive.reference import InstanceRef
@@ -39,10 +39,11 @@ class StoredRow(NamedTuple):
 
 
 class IndexLookup:
-    """Reads the index at ``path``, which exists."""
+    """Reads an index that exists."""
 
-    def __init__(self, path: Path) -> None:
-        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=20)
+    def __init__(self, index: IndexFile) -> None:
+        self._catch_up = index.catch_up
+        self._connection = sqlite3.connect(index.path, isolation_level=None, check_same_thread=False, timeout=20)
         self._connection.execute("PRAGMA query_only=ON")
         self._connection.execute("PRAGMA cache_size=-1024")
         self._statements: dict[tuple[str, tuple[Key, ...]], str] = {}
@@ -52,31 +53,35 @@ class IndexLookup:
 
     def newest(self) -> tuple[int, str] | None:
         """Row and SOP Instance UID of the last instance."""
-        row = self._connection.execute("SELECT id, sop_instance_uid FROM instance ORDER BY id DESC LIMIT 1").fetchone()
+        row = self._read("SELECT id, sop_instance_uid FROM instance ORDER BY id DESC LIMIT 1").fetchone()
         return None if row is None else (row[0], row[1])
 
     def uid_at(self, row_id: int) -> str | None:
-        row = self._connection.execute("SELECT sop_instance_uid FROM instance WHERE id = ?", (row_id,)).fetchone()
+        row = self._read("SELECT sop_instance_uid FROM instance WHERE id = ?", (row_id,)).fetchone()
         return None if row is None else str(row[0])
 
     def named(self, sop_instance_uids: Sequence[str], keys: tuple[Key, ...]) -> list[StoredRow]:
         """Those of the instances that are there, in the order in which they were stored."""
-        rows = self._connection.execute(self._statement("named", keys), (json.dumps(sop_instance_uids),))
+        rows = self._read(self._statement("named", keys), (json.dumps(sop_instance_uids),))
         return [_stored(row) for row in rows]
 
     def after(self, row_id: int, keys: tuple[Key, ...]) -> list[StoredRow]:
         """A page of what was stored after a row."""
-        return [_stored(row) for row in self._connection.execute(self._statement("after", keys), (row_id,))]
+        return [_stored(row) for row in self._read(self._statement("after", keys), (row_id,))]
 
     def recent(self, row_id: int, up_to: int, since: int, keys: tuple[Key, ...]) -> list[StoredRow]:
         """What was received ``since``, of the rows after ``row_id``."""
         parameters = (row_id, up_to, since)
-        return [_stored(row) for row in self._connection.execute(self._statement("recent", keys), parameters)]
+        return [_stored(row) for row in self._read(self._statement("recent", keys), parameters)]
 
     def references(self, sop_instance_uids: Iterable[str]) -> dict[str, InstanceRef]:
         """Where instances are, those that are there, by their UID."""
-        rows = self._connection.execute(_REFERENCES, (json.dumps(list(sop_instance_uids)),))
+        rows = self._read(_REFERENCES, (json.dumps(list(sop_instance_uids)),))
         return {reference.sop_instance_uid: reference for reference in (InstanceRef(*row) for row in rows)}
+
+    def _read(self, statement: str, parameters: Sequence[object] = ()) -> sqlite3.Cursor:
+        self._catch_up()
+        return self._connection.execute(statement, parameters)
 
     def _statement(self, kind: str, keys: tuple[Key, ...]) -> str:
         text = self._statements.get((kind, keys))

@@ -66,7 +66,7 @@ class Outbox:
         self._archive = archive
         self._offload = Offload("outbox")
         self._database = Database(outbox_path(archive.options.data_dir))
-        self._lookup = IndexLookup(archive.index_path)
+        self._lookup = IndexLookup(archive.index)
         self.queue = Queue(self._database, options.retry)
         self._forwarder = Forwarder(
             self.queue,
@@ -81,7 +81,7 @@ class Outbox:
             self.queue,
             Transactions(self.queue, options.maximum_transactions),
             self._offload,
-            verifier=Verifier(archive.index_path, archive.open),
+            verifier=Verifier(archive.index, archive.open),
             requestor=requestor,
             address_of=address_of,
             verified=self._wake,

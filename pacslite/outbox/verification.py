@@ -6,10 +6,10 @@ Files are read as a whole and compared with the digest that the index holds, in 
 import logging
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import xxhash
 
+from pacslite.archive.index.file import IndexFile
 from pacslite.archive.instances.protocol import InstanceFile
 from pacslite.archive.reference import InstanceRef
 from pacslite.dimse.status import Status
@@ -34,11 +34,10 @@ class Verifier:
     """Verifies instances of the archive.
 
     Args:
-        index: The index's file.
         open_instance: ``Archive.open``.
     """
 
-    def __init__(self, index: Path, open_instance: Callable[[InstanceRef], InstanceFile]) -> None:
+    def __init__(self, index: IndexFile, open_instance: Callable[[InstanceRef], InstanceFile]) -> None:
         self._offload = Offload("verify")
         self._lookup = IndexLookup(index)
         self._open_instance = open_instance

@@ -11,6 +11,7 @@ from typing import Any
 
 from pacslite.archive.extra import ExtraKeys, parse_extra_keys
 from pacslite.archive.index.extra_values import extra_states
+from pacslite.archive.index.file import IndexFile
 from pacslite.archive.index.reader import IndexReader
 from pacslite.archive.index.upgrade import upgrade_index
 from pacslite.archive.index.writer import Entry, IndexWriter
@@ -192,7 +193,7 @@ def parse(
 @asynccontextmanager
 async def reading(path: Path, connections: int = 1, page: int = 256) -> AsyncIterator[IndexReader]:
     """A reader, started and stopped."""
-    reader = IndexReader(path, connections=connections, page=page)
+    reader = IndexReader(IndexFile(path), connections=connections, page=page)
     await reader.start()
     try:
         yield reader

@@ -88,7 +88,7 @@ def rows(directory: Path, query: str, *arguments: object) -> list[tuple[Any, ...
 
 def reference(archive: Archive, sop_instance_uid: str) -> InstanceRef:
     """What a query would give; StopIteration if it would not."""
-    archive.catch_up()
+    archive.index.catch_up()
     found = rows(
         archive.options.data_dir,
         "SELECT sop_class_uid, sop_instance_uid, study_instance_uid, series_instance_uid, transfer_syntax_uid, "

@@ -9,12 +9,12 @@ import sqlite3
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import closing, suppress
-from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import aiosqlite
 
+from pacslite.archive.index.file import IndexFile
 from pacslite.errors import DimseError
 
 if TYPE_CHECKING:  # importing it is importing SQLAlchemy
@@ -46,16 +46,12 @@ class Found(NamedTuple):
 
 
 class ReadPool:
-    """Used on one event loop. Statements that may take long leave one connection to others.
+    """Used on one event loop. Statements that may take long leave one connection to others."""
 
-    Args:
-        catch_up: Called in a connection's thread before it reads: what was acknowledged is in the index then.
-    """
-
-    def __init__(self, path: Path, connections: int, catch_up: Callable[[], None] | None = None) -> None:
-        self._uri = f"{path.resolve().as_uri()}?mode=rw"
+    def __init__(self, index: IndexFile, connections: int) -> None:
+        self._uri = f"{index.path.resolve().as_uri()}?mode=rw"
         self._number = connections
-        self._catch_up = catch_up
+        self._catch_up = index.catch_up
         self._all: list[_Connection] = []
         self._idle: asyncio.LifoQueue[_Connection | None] = asyncio.LifoQueue()  # None: closed
         self._long = asyncio.Semaphore(max(1, connections - 1))
@@ -125,7 +121,7 @@ class ReadPool:
 class _Connection(aiosqlite.Connection):
     """aiosqlite's, with several statements in one hop."""
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection], catch_up: Callable[[], None] | None) -> None:
+    def __init__(self, connect: Callable[[], sqlite3.Connection], catch_up: Callable[[], None]) -> None:
         super().__init__(connect, 64)
         self._catch_up = catch_up
         self._is_left = False
@@ -144,8 +140,7 @@ class _Connection(aiosqlite.Connection):
     def _collect(self, pages: Sequence["Page"], limit: int) -> Found:
         """In the connection's thread."""
         began = perf_counter()
-        if self._catch_up is not None:
-            self._catch_up()
+        self._catch_up()
         found: list[Any] = []
         for ran, page in enumerate(pages, start=1):
             rows = self._conn.execute(page.sql, page.values).fetchall()

@@ -6,14 +6,14 @@ costs 80 ms of import and more than a millisecond a statement. A page is one hop
 
 import asyncio
 import sys
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from pacslite.archive.answer import AnswerEncoder
 from pacslite.archive.criteria import Query, RetrieveRequest
+from pacslite.archive.index.file import IndexFile
 from pacslite.archive.index.read_pool import Found, IndexUnreadable, ReadPool
 from pacslite.archive.keys import Level
 from pacslite.archive.pending import PendingValues, ReadValues
@@ -46,25 +46,23 @@ class TooManyMatches(DimseError):
 
 
 class IndexReader:
-    """Answers queries from an index file that exists. Used on the event loop it was started on.
+    """Answers queries from an index that exists. Used on the event loop it was started on.
 
     Args:
         connections: Most statements that run at once, each in a thread of its own.
         page: Most rows at once.
         read_values: Reads what extra keys that are not complete still lack.
-        catch_up: Brings what was acknowledged into the index, if it is late; called in any thread.
     """
 
     def __init__(
         self,
-        path: Path,
+        index: IndexFile,
         *,
         connections: int = 4,
         page: int = _PAGE,
         read_values: ReadValues | None = None,
-        catch_up: Callable[[], None] | None = None,
     ) -> None:
-        self._pool = ReadPool(path, connections, catch_up)
+        self._pool = ReadPool(index, connections)
         self._read_values = read_values
         self._page = page
 

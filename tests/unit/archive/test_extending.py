@@ -85,7 +85,7 @@ async def complete(archive: Archive, seconds: float = 30) -> None:
 
 async def ask(archive: Archive, level: str, keys: Mapping[str, str], wanted: str) -> set[str]:
     """What is found, by its UID; each once."""
-    reader = IndexReader(archive.index_path, connections=1, read_values=archive.read_values)
+    reader = IndexReader(archive.index, connections=1, read_values=archive.read_values)
     await reader.start()
     try:
         options = QueryOptions(extra_keys=archive.extra_keys)

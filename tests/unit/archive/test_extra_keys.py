@@ -12,6 +12,7 @@ import pytest
 from pacslite.archive.answer import AnswerEncoder
 from pacslite.archive.extra import ExtraKey, ExtraKeyError, ExtraKeys, parse_extra_keys
 from pacslite.archive.index.compiled import Page
+from pacslite.archive.index.file import IndexFile
 from pacslite.archive.index.reader import IndexReader
 from pacslite.archive.index.select import Selection
 from pacslite.archive.keys import Level
@@ -186,7 +187,7 @@ async def test_what_is_kept_nowhere_is_read(tmp_path: Path) -> None:
         asked.append((key, set(owners)))
         return {1: "120.0", 2: "100\\120"} if key is keys[1] else {1: "one", 2: "other"}
 
-    reader = IndexReader(path, connections=1, read_values=read)
+    reader = IndexReader(IndexFile(path), connections=1, read_values=read)
     await reader.start()
     try:
         values = {"KVP": "120", "SeriesInstanceUID": "", **stored(PRIVATE, "o*")}

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pacslite.archive.index.file import IndexFile
 from pacslite.archive.index.reader import IndexReader, IndexUnreadable, TooManyMatches
 from pacslite.archive.keys import KEYS
 from pacslite.archive.query import QueryOptions, parse_retrieve
@@ -213,7 +214,7 @@ async def test_stop_leaves_no_thread(many: Path) -> None:
 
 
 async def test_index_that_is_not_there_is_not_made(tmp_path: Path) -> None:
-    reader = IndexReader(tmp_path / "index.sqlite")
+    reader = IndexReader(IndexFile(tmp_path / "index.sqlite"))
     with pytest.raises(IndexUnreadable):
         await reader.start()
     await reader.stop()

@@ -48,7 +48,7 @@ async def _store_all(archive: Archive) -> None:
 
 
 async def _reader(archive: Archive) -> IndexReader:
-    reader = IndexReader(archive.index_path, connections=1, catch_up=archive.catch_up)
+    reader = IndexReader(archive.index, connections=1)
     await reader.start()
     return reader
 
@@ -242,7 +242,7 @@ async def test_no_room_for_what_is_late(tmp_path: Path) -> None:
                 await store(archive, EXTRA)
             with pytest.raises(IndexFull):
                 await archive.settle()
-            archive.catch_up()
+            archive.index.catch_up()
             assert _late(archive) == before
         assert not archive._index.failed
         writer.execute("PRAGMA max_page_count = 1000000")
@@ -260,7 +260,7 @@ async def test_index_fails_when_it_is_told_what_is_late(tmp_path: Path) -> None:
         broken = BrokenConnection(connections.writer, "INSERT INTO instance")
         broken.error = sqlite_error(sqlite3.SQLITE_IOERR_WRITE, "disk I/O error")
         connections.writer = broken  # type: ignore[assignment]
-        archive.catch_up()
+        archive.index.catch_up()
         assert archive._index.failed
         assert _late(archive) == 2
         await asyncio.to_thread(archive._recovery.revive)

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from pacslite.archive.index.compiled import Page
+from pacslite.archive.index.file import IndexFile
 from pacslite.archive.index.read_pool import Found, IndexUnreadable, ReadPool
 from tests.support.index import make_index
 
 
 @pytest.fixture
 async def pool(tmp_path: Path) -> AsyncIterator[ReadPool]:
-    pool = ReadPool(make_index(tmp_path, [{}]), 2)
+    pool = ReadPool(IndexFile(make_index(tmp_path, [{}])), 2)
     await pool.open()
     yield pool
     await pool.close()

@@ -27,6 +27,9 @@ ALL_TO_WS = RuleSet([make_rule("WS", {})])
 NONE = RuleSet()
 
 
+pytestmark = pytest.mark.usefixtures("each_way")
+
+
 class Clock:
     """The time, and what a test adds to it."""
 
@@ -44,7 +47,7 @@ class Following:
         path = archive.options.data_dir / "outbox.sqlite"
         self._followed = Queue(Database(path), clock=clock)  # the outbox thread's: a connection is for one thread
         self.queue = Queue(Database(path), clock=clock)
-        self._lookup = IndexLookup(archive.index_path)
+        self._lookup = IndexLookup(archive.index)
         self._offload = Offload("outbox")
         self.woken = 0
         self.follower = Follower(self._followed, self._lookup, self._offload, enqueued=self._wake)

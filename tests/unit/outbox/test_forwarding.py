@@ -47,7 +47,7 @@ class Sending:
         self.archive = archive
         self.clock = Clock()
         self.queue = Queue(Database(archive.options.data_dir / "outbox.sqlite"), Retry(10, 100, 10_000), self.clock)
-        self.lookup = IndexLookup(archive.index_path)
+        self.lookup = IndexLookup(archive.index)
         self.offload = Offload("outbox")
         options = RequestorOptions(operations=4, timeouts=Timeouts(artim_seconds=2, dimse_seconds=5, connect_seconds=2))
         self.pool = Pool(Requestor(options), 0.2)

@@ -26,7 +26,7 @@ def flip(at: int) -> Change:
 
 
 async def failures(archive: Archive, *references: Reference) -> dict[Reference, int]:
-    verifier = Verifier(archive.index_path, archive.open)
+    verifier = Verifier(archive.index, archive.open)
     try:
         return await verifier.failures(references)
     finally:
@@ -37,9 +37,13 @@ def reference(instance: Instance, sop_class: str = CT_IMAGE) -> Reference:
     return Reference(sop_class, instance.sop_instance_uid)
 
 
-async def test_many_sound_instances_and_some_that_are_not(tmp_path: Path) -> None:
+@pytest.mark.parametrize("durability", ["full", "none"])
+async def test_many_sound_instances_and_some_that_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durability: str
+) -> None:
+    monkeypatch.setattr("pacslite.archive.disk._CALM_SECONDS", 600)  # with "none" the last rows are late
     some = [make_instance(n, size=2_500_000 if n == 7 else 100) for n in range(120)]
-    async with archive_in(tmp_path) as archive:
+    async with archive_in(tmp_path, durability=durability) as archive:
         for instance in some[:110]:
             await store(archive, instance)
         wanted = [reference(one, SECONDARY_CAPTURE if n == 5 else CT_IMAGE) for n, one in enumerate(some)]
