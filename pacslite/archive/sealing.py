@@ -266,13 +266,13 @@ class Sealer:
         while group := self._take():  # rows that arrive while we commit are the next group
             if results := self._commit(group, again):
                 self._call(self._finish, results)
-        if self._late:
-            self._index.catch_up(_MOST_LATE)
         if again:
             self._doubted = _DOUBTED
             for incoming, _ in again:
                 incoming.begin_again()
             self.seal(again)
+        if self._late:
+            self._index.catch_up(_MOST_LATE)
 
     def _take(self) -> list[_Written]:
         with self._lock:  # leading ends under the lock that followers test it with: no row is left behind

@@ -39,6 +39,8 @@ __all__ = ["AlreadyThere", "Entry", "IndexFailure", "IndexFull", "IndexWriter", 
 
 log = logging.getLogger("pacslite.archive")
 
+_LARGEST_LATE = 16 << 10  # bytes of what a row keeps: those that are late are memory that no budget knows
+
 
 class Totals(NamedTuple):
     """The whole archive; ``bytes`` of the files."""
@@ -209,7 +211,7 @@ class IndexWriter:
     def _take_late(self, entries: Sequence[Entry]) -> bool:
         """Acknowledge a group before its rows are written, if nothing can be said against any of them."""
         plain = self._plain_rows(entries)
-        if plain is None:
+        if plain is None or any(len(entry.record.attributes) > _LARGEST_LATE for entry in entries):
             return False
         rows = {entry.record.sop_instance_uid: row for entry, row in zip(entries, plain, strict=True)}
         return not those_there(self._connections.writer, [*rows]) and self._late.take(rows)

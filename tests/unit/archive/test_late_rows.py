@@ -1,6 +1,8 @@
 """Rows that follow their answers: nobody can tell, whoever asks and whatever fails meanwhile."""
 
 import asyncio
+import dataclasses
+import random
 import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -16,6 +18,7 @@ from pacslite.archive.query import QueryOptions, parse_retrieve
 from tests.support.index import IMPLICIT, encode, find, parse
 from tests.support.instances import make_instance
 from tests.support.storing import BrokenConnection, archive_in, files_in, image_of, read, rows, sqlite_error, store
+from tests.support.wire import encode_elements
 
 ALL = FIRST, SECOND, THIRD = [make_instance(n, size=2000 + 400_000 * (n == 2)) for n in range(3)]
 EXTRA = make_instance(999)
@@ -269,3 +272,14 @@ async def test_index_fails_when_it_is_told_what_is_late(tmp_path: Path) -> None:
             assert read(archive, instance.sop_instance_uid) == instance.data
         assert (await store(archive, EXTRA)).outcome == "stored"
     assert _counted(tmp_path) == 4
+
+
+async def test_large_rows_are_not_late(tmp_path: Path) -> None:
+    """Their memory would be in no budget."""
+    async with _archive(tmp_path) as archive:
+        for number, (size, late) in enumerate([(10, 0), (10, 1), (60_000, 0), (10, 1)]):
+            instance = make_instance(number)
+            header, pixels, rest = instance.data.partition(b"\xe0\x7f\x10\x00OW")
+            comments = encode_elements([(0x00204000, "LT", random.Random(number).randbytes(size // 2).hex().encode())])
+            await store(archive, dataclasses.replace(instance, data=header + comments + pixels + rest))
+            assert _late(archive) == late
