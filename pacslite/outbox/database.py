@@ -8,7 +8,7 @@ and a power cut only has the same instances enqueued again. What a peer was told
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from pacslite.errors import DimseError, PacsliteError
@@ -83,15 +83,18 @@ class Database:
         is_new = not path.exists()
         if is_new:
             path.touch(0o640)
-        try:
-            self.connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=20)
-            execute = self.connection.execute
-            execute("PRAGMA journal_mode=WAL")
-            execute("PRAGMA synchronous=NORMAL")
-            execute("PRAGMA cache_size=-2048")
-            self._prepare(path)
-        except sqlite3.Error as error:
-            raise OutboxUnreadable(f"{path}: {error}") from error
+        with ExitStack() as undo:
+            try:
+                self.connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=20)
+                undo.callback(self.connection.close)
+                execute = self.connection.execute
+                execute("PRAGMA journal_mode=WAL")
+                execute("PRAGMA synchronous=NORMAL")
+                execute("PRAGMA cache_size=-2048")
+                self._prepare(path)
+            except sqlite3.Error as error:
+                raise OutboxUnreadable(f"{path}: {error}") from error
+            undo.pop_all()
         if is_new:
             _sync_directory(path.parent)
 

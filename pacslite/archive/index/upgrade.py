@@ -80,7 +80,7 @@ def _create(path: Path) -> None:
     engine = create_engine(f"sqlite:///{path}")
     try:
         with engine.connect() as connection:
-            connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+            connection.exec_driver_sql("PRAGMA journal_mode = WAL").close()  # its row, unread, would hold up the commit
             connection.exec_driver_sql("BEGIN IMMEDIATE")
             metadata.create_all(connection)
             connection.exec_driver_sql(

@@ -37,8 +37,9 @@ def clock() -> Clock:
 @pytest.fixture
 def queue(tmp_path: Path, clock: Clock) -> Iterator[Queue]:
     database = Database(tmp_path / "outbox.sqlite")
-    yield Queue(database, RETRY, clock)
-    database.close()
+    queue = Queue(database, RETRY, clock)
+    yield queue
+    queue.database.close()  # it may be another one now
 
 
 def enqueue(queue: Queue, *uids: str, to: str = "WS", digest: bytes = DIGEST, once: bool = False) -> int:

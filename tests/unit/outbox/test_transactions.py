@@ -26,8 +26,9 @@ class Clock:
 @pytest.fixture
 def queue(tmp_path: Path) -> Iterator[Queue]:
     database = Database(tmp_path / "outbox.sqlite")
-    yield Queue(database, Retry(10, 100, 1000), Clock())
-    database.close()
+    queue = Queue(database, Retry(10, 100, 1000), Clock())
+    yield queue
+    queue.database.close()  # it may be another one now
 
 
 @pytest.fixture
