@@ -1,9 +1,11 @@
 """Checkpoints: the index's log is taken into the index off the hot path, and kept short."""
 
 import logging
+import sqlite3
 import threading
+from typing import NamedTuple
 
-from pacslite.archive.index.connections import IndexConnections
+from pacslite.archive.index.connections import BUSY_SECONDS, IndexConnections
 from pacslite.archive.index.statements import Statements
 
 __all__ = ["Checkpoints"]
@@ -11,6 +13,22 @@ __all__ = ["Checkpoints"]
 log = logging.getLogger("pacslite.archive")
 
 _PAGE = 4096
+_BUSY_MILLISECONDS = 1000
+
+
+class _State(NamedTuple):
+    """What SQLite says of a checkpoint."""
+
+    is_busy: bool  # another process takes one: nothing else is known
+    frames: int  # in the log
+    taken: int  # of them into the index
+
+    @property
+    def is_complete(self) -> bool:
+        return not self.is_busy and self.frames == self.taken
+
+
+_NOTHING_TAKEN = _State(True, -1, -1)
 
 
 class Checkpoints:
@@ -44,25 +62,40 @@ class Checkpoints:
             rows, self._rows = self._rows, 0
         if not rows:
             return True
-        frames, taken = 0, -1
+        state = _NOTHING_TAKEN
         try:
-            _, frames, taken = self._connections.checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            state = _take(self._connections.checkpointer)
         finally:
             with self._lock:
-                if frames != taken:  # nor if it failed: the next one must not think that there is nothing to do
+                if not state.is_complete:  # nor if it failed: the next one must not think that there is nothing to do
                     self._rows += rows
-                elif not self._rows or frames * _PAGE > self._log_bytes:
+                elif not self._rows or state.frames * _PAGE > self._log_bytes:
                     self._restart_log()
-        return bool(frames == taken)
+        return state.is_complete
 
     def empty_log(self) -> None:
         """Take the whole log into the index, sync that, and empty the log; with the lock held."""
-        busy, _, _ = self._connections.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        writer = self._connections.writer
+        writer.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")  # somebody's backup does not hold up a start
+        try:
+            busy, _, _ = writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        finally:
+            writer.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
         if busy:
+            self._rows += 1  # what another process left there is not safe until a checkpoint says so
             log.warning("index log kept", extra={"reason": "readers"})
 
     def _restart_log(self) -> None:
         """Let the log begin anew. Whoever writes first then syncs its header: here, and not in a commit."""
-        _, frames, taken = self._connections.checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        if frames == taken:
-            self._connections.checkpointer.execute(Statements.add_to_totals.text, (0, 0, 0, 0, 0, 1))
+        checkpointer = self._connections.checkpointer
+        if not _take(checkpointer).is_complete:
+            return
+        try:
+            checkpointer.execute(Statements.add_to_totals.text, (0, 0, 0, 0, 0, 1))
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:  # else another process is at it: another time
+                raise
+
+
+def _take(connection: sqlite3.Connection) -> _State:
+    return _State(*connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone())

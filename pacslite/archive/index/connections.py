@@ -14,7 +14,9 @@ from pathlib import Path
 from pacslite.archive.index.statements import Statements
 from pacslite.archive.options import StorageOptions
 
-__all__ = ["IndexConnections"]
+__all__ = ["BUSY_SECONDS", "IndexConnections"]
+
+BUSY_SECONDS = 30  # that a statement waits for other processes
 
 # Of the writing connection only: a transaction of one statement keeps the counts too.
 _COUNT_STORED = """
@@ -72,7 +74,7 @@ class IndexConnections:
     def connect(self) -> sqlite3.Connection:
         """Another one; the caller closes it."""
         connection = sqlite3.connect(
-            self._path, isolation_level=None, check_same_thread=False, cached_statements=128, timeout=30
+            self._path, isolation_level=None, check_same_thread=False, cached_statements=128, timeout=BUSY_SECONDS
         )
         synchronous = "OFF" if self._options.durability == "none" else "NORMAL"
         try:

@@ -86,7 +86,7 @@ class IndexWriter:
             self._connections.close_readers()
             try:
                 if not self.failed:
-                    self._connections.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                    self._checkpoints.empty_log()
             except sqlite3.Error as error:  # the log stays: it is read at the next start
                 log.warning("index log kept", extra={"error": str(error)})
             finally:

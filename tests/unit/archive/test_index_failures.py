@@ -5,7 +5,10 @@ import errno
 import os
 import resource
 import sqlite3
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -206,6 +209,59 @@ async def test_failed_checkpoint_settles_nothing(tmp_path: Path) -> None:
         broken.error = None
         await archive.settle()
         assert [name.partition("/")[0] for name in files_in(tmp_path)] == ["instances"]
+
+
+# Byte 121 is what SQLite locks for a checkpoint: as sqlite3's shell does, or a backup that follows the log
+_CHECKPOINT_OF_ANOTHER = """
+import fcntl, sys
+with open(sys.argv[1], "r+b") as shared:
+    fcntl.lockf(shared, fcntl.LOCK_EX, 1, 121)
+    print("ready", flush=True)
+    sys.stdin.readline()
+"""
+
+
+async def test_checkpoint_of_another_process_is_not_ours(tmp_path: Path) -> None:
+    """What is in the log alone is not settled, or a power cut would leave files that nobody finds."""
+    async with archive_in(tmp_path) as archive:
+        await store(archive, make_instance(1))
+        await archive.settle()
+        index_shm = archive.index.path.with_name("index.sqlite-shm")
+        with subprocess.Popen(
+            [sys.executable, "-c", _CHECKPOINT_OF_ANOTHER, str(index_shm)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as other:
+            assert other.stdout is not None
+            assert other.stdout.readline() == "ready\n"
+            await store(archive, make_instance(2))
+            assert not archive._index.checkpoint()
+            assert not archive._index.checkpoint(), "nor the next time"
+            other.communicate("\n")
+        assert archive._index.checkpoint()
+
+
+def test_reader_at_the_start_keeps_what_a_killed_process_left_in_the_log(tmp_path: Path) -> None:
+    """A backup has the index open since before the last store: nothing of that is settled, and the start goes on."""
+    path = make_index(tmp_path, [])
+    options = StorageOptions(data_dir=tmp_path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        killed = IndexWriter(path, options)
+        reader.execute("BEGIN")
+        assert reader.execute("SELECT count(*) FROM instance").fetchone() == (0,)
+        assert killed.commit([_entry(make_instance(1))]) == [None]
+        killed._connections.close()  # and takes nothing into the index, since there is a reader
+        began = time.monotonic()
+        writer = IndexWriter(path, options)
+        try:
+            writer.cleanse()
+            assert time.monotonic() - began < 10
+            assert not writer.checkpoint(), "rows of the log count as safe"
+            reader.execute("ROLLBACK")
+            assert writer.checkpoint()
+        finally:
+            writer.close()
 
 
 @pytest.mark.parametrize("settled", [False, True])
