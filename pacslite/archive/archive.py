@@ -261,8 +261,10 @@ class Archive:
 
     async def delete(self, level: Level, uid: str) -> Deleted:
         """Delete a study, series, instance or patient by its unique key."""
-        deleted = await asyncio.get_running_loop().run_in_executor(None, self._deleter.delete, level, uid)
-        self._space.stored_bytes -= deleted.bytes
+        deleted = Deleted()
+        removal = asyncio.get_running_loop().run_in_executor(None, self._deleter.delete, level, uid, deleted)
+        removal.add_done_callback(lambda _: self._space.removed(deleted.bytes))  # also if it fails midway
+        await asyncio.shield(removal)
         return deleted
 
     async def check(self, *, deep: bool = False, repair: bool = False, progress: Progress | None = None) -> CheckReport:

@@ -56,9 +56,13 @@ class Deleter:
         self._index = index
         self._settler = settler
 
-    def delete(self, level: Level, uid: str) -> Deleted:
-        """Delete everything below a unique key; what is stored meanwhile stays or goes, whole."""
-        deleted = Deleted()
+    def delete(self, level: Level, uid: str, deleted: Deleted | None = None) -> Deleted:
+        """Delete everything below a unique key; what is stored meanwhile stays or goes, whole.
+
+        Args:
+            deleted: Is told what goes, also where the rest then fails; else a new one is.
+        """
+        deleted = Deleted() if deleted is None else deleted
         while True:
             with self._settler.lock:  # nothing is settled to a path between its note and its removal
                 try:
@@ -84,7 +88,8 @@ class Deleter:
                 notes = [(f"instances/{row.path}", row.sop_instance_uid) for row in rows]
                 notes += [(f"incoming/{file.name}", file.sop_instance_uid) for _, file in files if file is not None]
                 connection.executemany(Statements.insert_deleted_file.text, notes)
-                deleted.add(remove_rows(connection, rows))
+                removed = remove_rows(connection, rows)
+            deleted.add(removed)
             if rows:
                 self._index.sync()
         return files

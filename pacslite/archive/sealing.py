@@ -47,7 +47,6 @@ class _Written(NamedTuple):
     complete: Complete
     file: IncomingFile
     entry: Entry
-    replaced_bytes: int  # of the file that it takes the place of
 
     @property
     def incoming(self) -> Incoming:
@@ -211,8 +210,7 @@ class Sealer:
         record.data_set_offset = file.size - incoming.stored_length
         record.data_set_length = incoming.stored_length
         record.digest = digest
-        replaced_bytes = 0 if known is None else known.size
-        return _Written(complete, file, Entry(record, replaces=file.replaces, relocates=relocates), replaced_bytes)
+        return _Written(complete, file, Entry(record, replaces=file.replaces, relocates=relocates))
 
     def _record(self, incoming: Incoming, pieces: Pieces) -> Record:
         if incoming.record is not None:
@@ -333,8 +331,9 @@ def _conclude(written: _Written, error: DimseError | None) -> Result:
         written.file.close()
     except OSError as problem:  # it is synced and stored nevertheless
         log.error("close", extra={"error": str(problem)})
-    outcome: Literal["stored", "replaced"] = "replaced" if written.entry.replaces else "stored"
-    growth = written.file.size - written.replaced_bytes
+    replaced_bytes = written.entry.replaced_bytes  # 0: what was to be replaced has been deleted meanwhile
+    outcome: Literal["stored", "replaced"] = "replaced" if replaced_bytes else "stored"
+    growth = written.file.size - replaced_bytes
     return Result(written.incoming, _stored(outcome, written.incoming, written.entry.record, growth))
 
 

@@ -29,6 +29,10 @@ class SpaceGuard:
         """Count bytes that are going to disk."""
         self._free -= size
 
+    def removed(self, size: int) -> None:
+        """Count bytes of files that are gone."""
+        self.stored_bytes -= size
+
     def check(self, arrived: int = 0) -> None:
         """Let an object begin, or go on of which so many bytes have arrived.
 

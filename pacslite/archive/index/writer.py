@@ -61,6 +61,7 @@ class Entry:
     relocates: bool = False  # the same, from another series or study
     unlink: tuple[str, ...] = ()  # files that its row makes obsolete, below the data directory
     is_kept: bool = False  # by an earlier process or index: what is refused today may have been acknowledged then
+    replaced_bytes: int = 0  # of the file whose row it took; its commit says so
 
 
 class IndexWriter:
@@ -164,7 +165,7 @@ class IndexWriter:
         for entry in entries:
             record = entry.record
             if entry.relocates:
-                self._remove_elsewhere(record.sop_instance_uid)
+                self._remove_elsewhere(entry)
             try:
                 place = self._places.known.get(record.series_key)
                 if place is None:
@@ -181,7 +182,7 @@ class IndexWriter:
             row = instance_row(record, place)
             for name in entry.unlink:
                 execute(Statements.insert_deleted_file.text, (name, record.sop_instance_uid))
-            if entry.replaces and self._replace(record, place, row, counts):
+            if entry.replaces and self._replace(entry, place, row, counts):
                 continue
             rows.append(row)
         if rows:
@@ -244,19 +245,22 @@ class IndexWriter:
             with self.lock, suppress(IndexFull, IndexFailure):
                 self._write_late()
 
-    def _replace(self, record: Record, place: Place, row: Row, counts: Counts) -> bool:
+    def _replace(self, entry: Entry, place: Place, row: Row, counts: Counts) -> bool:
         """Put ``row`` in the place of the one with its UID; False if there is none (deleted meanwhile)."""
+        record = entry.record
         known = find_instance(self._connections.writer, record.sop_instance_uid)
         if known is None or known.series_id != place.series_id:
             return False
         self._connections.writer.execute(Statements.update_instance.text, (*row, known.id))
+        entry.replaced_bytes = known.size
         counts.bytes += record.data_set_offset + record.data_set_length - known.size
         return True
 
-    def _remove_elsewhere(self, sop_instance_uid: str) -> None:
+    def _remove_elsewhere(self, entry: Entry) -> None:
         """Remove the row of an instance that comes back in another series. Alone in its transaction: places change."""
-        known = find_instance(self._connections.writer, sop_instance_uid)
+        known = find_instance(self._connections.writer, entry.record.sop_instance_uid)
         if known is not None:
+            entry.replaced_bytes = known.size
             self._connections.writer.execute(
                 Statements.insert_deleted_file.text, (f"instances/{known.path}", known.sop_instance_uid)
             )

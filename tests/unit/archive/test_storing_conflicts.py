@@ -2,8 +2,10 @@
 
 import asyncio
 import dataclasses
+import itertools
 import os
 import random
+import sqlite3
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -11,15 +13,29 @@ from pathlib import Path
 import pytest
 
 from pacslite.archive.archive import Archive
+from pacslite.archive.delete import Deleted
 from pacslite.archive.index.writer import Entry, PatientConflict
 from pacslite.archive.instances.journaled import JOURNALED_BYTES
+from pacslite.archive.instances.layout import InstancePath
 from pacslite.archive.instances.protocol import InstanceFile
 from pacslite.archive.keys import Level
 from pacslite.archive.outcome import DuplicateInstance, Stored
 from pacslite.archive.reindex import reindex
+from pacslite.archive.settle import Unsettled
 from pacslite.errors import DimseError
 from tests.support.instances import Instance, make_instance
-from tests.support.storing import DEFAULTS, archive_in, begin, files_in, image_of, read, reference, rows, store
+from tests.support.storing import (
+    DEFAULTS,
+    archive_in,
+    begin,
+    files_in,
+    image_of,
+    read,
+    reference,
+    rows,
+    sqlite_error,
+    store,
+)
 
 pytestmark = pytest.mark.usefixtures("each_way")
 
@@ -387,4 +403,44 @@ async def test_kept_instance_is_read_while_others_come_under_its_uid(tmp_path: P
         ended = True
         await looking
         assert not others
+        await _clean(archive)
+
+
+async def test_quota_counts_what_a_deletion_took_that_then_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with archive_in(tmp_path) as archive:
+        await _store_all(archive, [make_instance(n, size=100) for n in range(300)])
+        remove_rows, calls = archive._deleter._remove_rows, itertools.count()
+
+        def fail_once(level: Level, uid: str, deleted: Deleted) -> list[tuple[InstancePath, Unsettled | None]]:
+            if next(calls) == 1:
+                raise sqlite_error(sqlite3.SQLITE_FULL, "database or disk is full")
+            return remove_rows(level, uid, deleted)
+
+        monkeypatch.setattr(archive._deleter, "_remove_rows", fail_once)
+        with pytest.raises(sqlite3.OperationalError):
+            await archive.delete(Level.STUDY, make_instance(0).study_uid)
+        totals = await archive.totals()
+        assert totals.instances == 44
+        assert archive._space.stored_bytes == totals.bytes
+
+
+async def test_quota_of_a_replacement_whose_predecessor_is_deleted_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = (make_instance(1, size=size) for size in (5000, 9000))
+    async with archive_in(tmp_path, duplicates="replace") as archive:
+        await store(archive, old)
+        archive._ingest._sealer._doubted = 1  # it is looked up
+        commit = archive._index.commit
+
+        def delete_before(entries: Sequence[Entry], *, late: bool = False) -> list[DimseError | None]:
+            archive._space.removed(archive._deleter.delete(Level.IMAGE, old.sop_instance_uid).bytes)
+            return commit(entries, late=late)
+
+        monkeypatch.setattr(archive._index, "commit", delete_before)
+        assert (await store(archive, new)).outcome == "stored"
+        assert archive._space.stored_bytes == (await archive.totals()).bytes
+        assert read(archive, new.sop_instance_uid) == new.data
         await _clean(archive)
