@@ -378,8 +378,8 @@ class Connection(asyncio.BufferedProtocol):
 
     @property
     def waits_for(self) -> Waiting:
-        if self._read_pauses:
-            return Waiting.NOTHING
+        if self._read_pauses:  # what we wait for may stand behind requests that wait for us
+            return Waiting.RESPONSE if self._awaiting and self._inbox.has_backlog else Waiting.NOTHING
         if self._inbox.in_message:
             return Waiting.REST_OF_MESSAGE
         if self._awaiting:

@@ -98,6 +98,11 @@ class Inbox:
         """A message has begun and not ended."""
         return self._reader is not None and not self._reader.idle
 
+    @property
+    def has_backlog(self) -> bool:
+        """More requests wait than we let wait: the peer is not read."""
+        return self._backlogged
+
     def release(self) -> None:
         """The peer will ask nothing more."""
         self._released = True
@@ -137,7 +142,7 @@ class Inbox:
     def put(self, request: Request) -> None:
         """Let a request wait for its turn."""
         self._requests.append(request)
-        if not self._backlogged and self._has_backlog():
+        if not self._backlogged and self._is_too_much():
             self._backlogged = True
             self._pause()
         self._wake()
@@ -150,7 +155,7 @@ class Inbox:
             self._waiter = self._loop.create_future()
             await self._waiter
         request = self._requests.popleft()
-        if self._backlogged and not self._has_backlog():
+        if self._backlogged and not self._is_too_much():
             self._backlogged = False
             self._resume()
         return request
@@ -182,6 +187,8 @@ class Inbox:
                 return Discard()  # nobody asked; told when it is complete
             self._response_data = BoundedBuffer(_RESPONSE_LIMIT)
             return self._response_data
+        if message.command_field == CommandField.C_CANCEL_RQ:  # has none (PS3.7 §9.3.2.3), whatever it says
+            return Discard()
         assert self._connection is not None
         self._arriving = request = self._user.begin(self._connection, message)
         self.active.setdefault(message.message_id, request)
@@ -210,7 +217,7 @@ class Inbox:
         if exchange.done:
             self.exchanges.forget(message_id)
 
-    def _has_backlog(self) -> bool:
+    def _is_too_much(self) -> bool:
         requests = self._requests
         if len(requests) < 2:  # as good as always, of a peer that waits for its answers
             return False

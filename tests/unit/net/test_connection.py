@@ -693,7 +693,10 @@ async def test_a_peer_that_should_close_and_goes_on(site: Site, beginning: bytes
     writer.close()
 
 
-async def test_a_cancel_of_what_never_was_is_ignored(site: Site) -> None:
+@pytest.mark.parametrize("data", [b"", b"\x08\0\x52\0\x06\0\0\0STUDY "])
+async def test_a_cancel_of_what_never_was_is_ignored(site: Site, data: bytes) -> None:
+    """And with it a data set, which none has (PS3.7 §9.3.2.3)."""
     async with await Wire.associate(site.port, CONTEXTS) as wire:
-        await wire.cancel(STUDY_ROOT_FIND, 77)
-        assert await wire.echo() == 0
+        cancel = command(0x0FFF, message_id=None, responded_to=77, has_data=bool(data))
+        wire.writer.write(p_data(pdv(5, 3, cancel), *([pdv(5, 2, data)] if data else [])))
+        assert [await wire.echo() for _ in range(3)] == [0, 0, 0]

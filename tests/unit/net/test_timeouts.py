@@ -28,11 +28,12 @@ from tests.support.raw import (
     read_pdu,
     read_to_end,
 )
-from tests.support.site import Finder, MakeSite, Sink, Site
+from tests.support.site import Finder, Getter, MakeSite, Sink, Site
 from tests.support.wire import (
     CT_IMAGE,
     EXPLICIT_LITTLE,
     STUDY_ROOT_FIND,
+    STUDY_ROOT_GET,
     VERIFICATION,
     AbortedError,
     Context,
@@ -215,6 +216,27 @@ async def test_time_in_which_we_do_not_read_is_not_the_peers(make_site: MakeSite
 
 
 # writing
+
+
+async def test_responses_behind_too_many_requests_are_not_waited_for(make_site: MakeSite) -> None:
+    """We read no more requests, the request that is performed waits for a response, and that stands behind them."""
+    site = await started(make_site, only(dimse_seconds=SHORT), services=[Getter()])
+    contexts = [*CONTEXTS, Context(7, STUDY_ROOT_GET), Context(9, CT_IMAGE, scp_role=True)]
+    async with await Wire.associate(site.port, contexts) as wire:
+        wire.writer.write(_get_request())
+        sub_operation = await wire.receive()
+        assert sub_operation.number(0x0100) == 0x0001
+        for number in range(100):
+            find = command(0x0020, message_id=number + 2, sop_class=STUDY_ROOT_FIND, has_data=True)
+            wire.writer.write(p_data(pdv(5, 3, find), pdv(5, 2, bytes(16_000))))
+        await wire.answer_store(sub_operation, 0)
+        with takes(SHORT), pytest.raises(AbortedError):
+            await wire.receive()
+
+
+def _get_request() -> bytes:
+    get = command(0x0010, message_id=1, sop_class=STUDY_ROOT_GET, has_data=True)
+    return p_data(pdv(7, 3, get), pdv(7, 2, bytes(16)))
 
 
 async def test_a_peer_that_takes_nothing_is_dropped(make_site: MakeSite) -> None:
