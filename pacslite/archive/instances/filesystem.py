@@ -3,12 +3,9 @@
 A small object costs one write to the journal, and its file is made when it is settled. A large one, and any while the
 journal has no room, costs one create, one write and one fdatasync in ``incoming/``. No rename stands between a peer and
 its answer: the file proves itself by the length and digest in its header (dataset/meta.py), so a torn one is known at
-the next start, and on ext4, xfs and btrfs the fdatasync of a new file makes its name durable too. Names are opened
-component by component below a directory descriptor, without following symbolic links: what is planted in the tree is an
-error, not a way out.
+the next start, and on ext4, xfs and btrfs the fdatasync of a new file makes its name durable too.
 """
 
-import errno
 import logging
 import os
 import threading
@@ -25,6 +22,7 @@ from pacslite.archive.instances.journal import Journal
 from pacslite.archive.instances.journaled import JOURNALED_BYTES, JournaledFiles
 from pacslite.archive.instances.layout import InstancePath, incoming_name, incoming_number, is_incoming_name
 from pacslite.archive.instances.protocol import IncomingFile
+from pacslite.archive.instances.tree import InstanceTree, names_in
 from pacslite.archive.options import Durability
 
 __all__ = ["FilesystemStore"]
@@ -58,8 +56,9 @@ class FilesystemStore:
         self._data = os.open(data_dir, flags)
         self._incoming = self._make_root("incoming")
         self._instances = self._make_root("instances")
+        self._tree = InstanceTree(self.operations, self._instances)
         self.sync_names()
-        for name in _names(self._incoming):
+        for name in names_in(self._incoming):
             if name.endswith(_PARTIAL):
                 self.operations.unlink(self._incoming, name)
         journal = Journal.open(self.operations, self._data)
@@ -69,7 +68,6 @@ class FilesystemStore:
         # Numbers are not used again, whatever became of the files: a note of a removal must not fit a later file
         last = max(map(incoming_number, self.incoming()), default=0)
         self._numbers = count(max(last + 1, time_ns() // 1000))
-        self._lock = threading.Lock()  # makes directories against the removal of empty ones
         self._syncing = threading.Lock()
         self._takes_more = self._journal_bytes != 0  # into the journal; not while a file of it cannot be placed
         self._distrusted = False  # a sync failed: files that are not retired may be on the disk only in part
@@ -113,7 +111,7 @@ class FilesystemStore:
 
     def incoming(self) -> list[str]:
         """Ours only: anything else is not touched."""
-        names = {name for name in _names(self._incoming) if is_incoming_name(name)}
+        names = {name for name in names_in(self._incoming) if is_incoming_name(name)}
         journaled = self._journaled
         if journaled is not None:
             names.update(map(incoming_name, journaled.pending()))
@@ -138,7 +136,7 @@ class FilesystemStore:
 
     def settle(self, files: Sequence[tuple[str, InstancePath]]) -> list[OSError | None]:
         outcomes: list[OSError | None] = []
-        with self._lock:  # no directory is removed as empty before its first file comes
+        with self._tree.lock:  # no directory is removed as empty before its first file comes
             for _, group in groupby(files, key=lambda file: file[1][:3]):
                 outcomes += self._settle_series(list(group))
         self._takes_more = self._journal_bytes != 0 and not any(outcomes)
@@ -146,7 +144,7 @@ class FilesystemStore:
 
     def _settle_series(self, files: list[tuple[str, InstancePath]]) -> list[OSError | None]:
         try:
-            directory = self._open_directory(files[0][1], make=True)
+            directory = self._tree.open_directory(files[0][1], make=True)
         except OSError as error:
             return [error] * len(files)
         outcomes: list[OSError | None] = []
@@ -189,7 +187,7 @@ class FilesystemStore:
             self.operations.close(fd)
 
     def open_settled(self, path: InstancePath) -> int:
-        directory = self._open_directory(path)
+        directory = self._tree.open_directory(path)
         try:
             return self.operations.open_file(directory, path.name)
         finally:
@@ -197,7 +195,7 @@ class FilesystemStore:
 
     def remove_settled(self, path: InstancePath) -> None:
         try:
-            directory = self._open_directory(path)
+            directory = self._tree.open_directory(path)
         except FileNotFoundError:
             return
         try:
@@ -206,23 +204,23 @@ class FilesystemStore:
             pass
         finally:
             os.close(directory)
-        self._remove_empty(path)
+        self._tree.remove_empty(path)
 
     def set_aside(self, path: InstancePath) -> None:
         damaged = self._make_root("damaged")
         try:
-            directory = self._open_directory(path)
+            directory = self._tree.open_directory(path)
             try:
                 self.operations.rename(directory, path.name, damaged, f"{next(self._numbers)}-{path.name}")
             finally:
                 os.close(directory)
         finally:
             os.close(damaged)
-        self._remove_empty(path)
+        self._tree.remove_empty(path)
 
     def take_back(self, path: InstancePath) -> str:
         name = incoming_name(next(self._numbers))
-        directory = self._open_directory(path)
+        directory = self._tree.open_directory(path)
         try:
             self.operations.rename(directory, path.name, self._incoming, name)
         finally:
@@ -230,11 +228,7 @@ class FilesystemStore:
         return name
 
     def settled(self) -> Iterator[InstancePath]:
-        for prefix in _listed(self._instances, None):
-            for study in _listed(self._instances, prefix):
-                for series in _listed(self._instances, f"{prefix}/{study}"):
-                    for name in _listed(self._instances, f"{prefix}/{study}/{series}"):
-                        yield InstancePath(prefix, study, series, name)
+        return self._tree.paths()
 
     def sync_names(self) -> None:
         for fd in (self._incoming, self._instances, self._data):
@@ -332,7 +326,7 @@ class FilesystemStore:
         """Write files once more from their records, in place: readers see the same bytes, what is gone stays gone."""
         for record, path in journaled.placed_before(mark):
             with suppress(FileNotFoundError):
-                directory = self._open_directory(path)
+                directory = self._tree.open_directory(path)
                 try:
                     fd = self.operations.open_to_write(directory, path.name)
                 finally:
@@ -347,60 +341,3 @@ class FilesystemStore:
         with suppress(FileExistsError):
             os.mkdir(name, 0o750, dir_fd=self._data)
         return self.operations.open_directory(self._data, name)
-
-    def _open_directory(self, path: InstancePath, *, make: bool = False) -> int:
-        """Open the series directory, one component after the other, following no link."""
-        directory = self._instances
-        for name in path[:3]:
-            try:
-                try:
-                    below = self.operations.open_directory(directory, name)
-                except FileNotFoundError:
-                    if not make:
-                        raise
-                    self.operations.make_directory(directory, name)
-                    below = self.operations.open_directory(directory, name)
-            finally:
-                if directory != self._instances:
-                    os.close(directory)
-            directory = below
-        return directory
-
-    def _remove_empty(self, path: InstancePath) -> None:
-        with self._lock:
-            for depth in (2, 1, 0):
-                try:
-                    directory = self._instances
-                    for name in path[:depth]:
-                        below = self.operations.open_directory(directory, name)
-                        if directory != self._instances:
-                            os.close(directory)
-                        directory = below
-                    try:
-                        self.operations.remove_directory(directory, path[depth])
-                    finally:
-                        if directory != self._instances:
-                            os.close(directory)
-                except OSError:
-                    return  # not empty, or gone: both are well
-
-
-def _names(directory: int) -> list[str]:
-    with os.scandir(directory) as entries:
-        return [entry.name for entry in entries]
-
-
-def _listed(root: int, below: str | None) -> list[str]:
-    """Names in a directory below ``root``, sorted; links are not entered."""
-    try:
-        fd = os.open(below or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=root)
-    except (NotADirectoryError, FileNotFoundError, PermissionError):
-        return []
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            return []
-        raise
-    try:
-        return sorted(_names(fd))
-    finally:
-        os.close(fd)

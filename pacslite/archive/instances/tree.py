@@ -1,0 +1,94 @@
+"""The directories below ``instances/``: opened, made, emptied and listed.
+
+Names are opened component by component below a directory descriptor, without following symbolic links: what is planted
+in the tree is an error, not a way out.
+"""
+
+import errno
+import os
+import threading
+from collections.abc import Iterator
+
+from pacslite.archive.instances.fileops import FileOperations
+from pacslite.archive.instances.layout import InstancePath
+
+__all__ = ["InstanceTree", "names_in"]
+
+
+class InstanceTree:
+    """Directories of studies and series below ``root``, a descriptor that stays the caller's.
+
+    Who makes directories holds ``lock`` until there is a file in them: none is removed as empty before.
+    """
+
+    def __init__(self, operations: FileOperations, root: int) -> None:
+        self.lock = threading.Lock()
+        self._operations = operations
+        self._root = root
+
+    def open_directory(self, path: InstancePath, *, make: bool = False) -> int:
+        """Open the directory of a series."""
+        directory = self._root
+        for name in path[:3]:
+            try:
+                try:
+                    below = self._operations.open_directory(directory, name)
+                except FileNotFoundError:
+                    if not make:
+                        raise
+                    self._operations.make_directory(directory, name)
+                    below = self._operations.open_directory(directory, name)
+            finally:
+                if directory != self._root:
+                    os.close(directory)
+            directory = below
+        return directory
+
+    def remove_empty(self, path: InstancePath) -> None:
+        """Remove the directories that held the file at ``path``, up to the first that holds something else."""
+        with self.lock:
+            for depth in (2, 1, 0):
+                try:
+                    directory = self._root
+                    for name in path[:depth]:
+                        below = self._operations.open_directory(directory, name)
+                        if directory != self._root:
+                            os.close(directory)
+                        directory = below
+                    try:
+                        self._operations.remove_directory(directory, path[depth])
+                    finally:
+                        if directory != self._root:
+                            os.close(directory)
+                except OSError:
+                    return  # not empty, or gone: both are well
+
+    def paths(self) -> Iterator[InstancePath]:
+        """List the files, directory by directory."""
+        for prefix in self._listed(None):
+            for study in self._listed(prefix):
+                for series in self._listed(f"{prefix}/{study}"):
+                    for name in self._listed(f"{prefix}/{study}/{series}"):
+                        yield InstancePath(prefix, study, series, name)
+
+    def _listed(self, below: str | None) -> list[str]:
+        """Names in a directory, sorted; links are not entered."""
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            fd = os.open(below or ".", flags, dir_fd=self._root)
+        except (NotADirectoryError, FileNotFoundError, PermissionError):
+            return []
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                return []
+            raise
+        try:
+            return sorted(names_in(fd))
+        finally:
+            os.close(fd)
+
+
+def names_in(directory: int) -> list[str]:
+    """List a directory, in no order."""
+    with os.scandir(directory) as entries:
+        return [entry.name for entry in entries]
