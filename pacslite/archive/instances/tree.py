@@ -7,7 +7,7 @@ in the tree is an error, not a way out.
 import errno
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pacslite.archive.instances.fileops import FileOperations
 from pacslite.archive.instances.layout import InstancePath
@@ -28,38 +28,18 @@ class InstanceTree:
 
     def open_directory(self, path: InstancePath, *, make: bool = False) -> int:
         """Open the directory of a series."""
-        directory = self._root
-        for name in path[:3]:
-            try:
-                try:
-                    below = self._operations.open_directory(directory, name)
-                except FileNotFoundError:
-                    if not make:
-                        raise
-                    self._operations.make_directory(directory, name)
-                    below = self._operations.open_directory(directory, name)
-            finally:
-                if directory != self._root:
-                    os.close(directory)
-            directory = below
-        return directory
+        return self._open(path[:3], make=make)
 
     def remove_empty(self, path: InstancePath) -> None:
         """Remove the directories that held the file at ``path``, up to the first that holds something else."""
         with self.lock:
             for depth in (2, 1, 0):
                 try:
-                    directory = self._root
-                    for name in path[:depth]:
-                        below = self._operations.open_directory(directory, name)
-                        if directory != self._root:
-                            os.close(directory)
-                        directory = below
+                    directory = self._open(path[:depth])
                     try:
                         self._operations.remove_directory(directory, path[depth])
                     finally:
-                        if directory != self._root:
-                            os.close(directory)
+                        os.close(directory)
                 except OSError:
                     return  # not empty, or gone: both are well
 
@@ -70,6 +50,25 @@ class InstanceTree:
                 for series in self._listed(f"{prefix}/{study}"):
                     for name in self._listed(f"{prefix}/{study}/{series}"):
                         yield InstancePath(prefix, study, series, name)
+
+    def _open(self, names: Sequence[str], *, make: bool = False) -> int:
+        directory = os.dup(self._root)  # to be closed like those below it
+        for name in names:
+            try:
+                below = self._open_below(directory, name, make=make)
+            finally:
+                os.close(directory)
+            directory = below
+        return directory
+
+    def _open_below(self, directory: int, name: str, *, make: bool) -> int:
+        try:
+            return self._operations.open_directory(directory, name)
+        except FileNotFoundError:
+            if not make:
+                raise
+        self._operations.make_directory(directory, name)
+        return self._operations.open_directory(directory, name)
 
     def _listed(self, below: str | None) -> list[str]:
         """Names in a directory, sorted; links are not entered."""
