@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import count, groupby
 from pathlib import Path
@@ -18,7 +18,7 @@ from time import time_ns
 
 from pacslite.archive.instances.fileops import FileOperations
 from pacslite.archive.instances.incoming_file import FilesystemIncoming
-from pacslite.archive.instances.journal import Journal
+from pacslite.archive.instances.journal import Journal, JournalRecord
 from pacslite.archive.instances.journaled import JOURNALED_BYTES, JournaledFiles
 from pacslite.archive.instances.layout import InstancePath, incoming_name, incoming_number, is_incoming_name
 from pacslite.archive.instances.protocol import IncomingFile
@@ -161,6 +161,8 @@ class FilesystemStore:
         journaled = self._journaled
         if journaled is None or not journaled.holds(incoming_number(name)):
             self.operations.rename(self._incoming, name, directory, path.name)
+            if journaled is not None:
+                journaled.vacate(path)
         elif journaled.place_of(incoming_number(name)) is None:
             try:
                 self._make_file(journaled, incoming_number(name), path, directory, path.name)
@@ -199,9 +201,8 @@ class FilesystemStore:
         except FileNotFoundError:
             return
         try:
-            self.operations.unlink(directory, path.name)
-        except FileNotFoundError:
-            pass
+            with suppress(FileNotFoundError), self._leaving(path):
+                self.operations.unlink(directory, path.name)
         finally:
             os.close(directory)
         self._tree.remove_empty(path)
@@ -211,7 +212,8 @@ class FilesystemStore:
         try:
             directory = self._tree.open_directory(path)
             try:
-                self.operations.rename(directory, path.name, damaged, f"{next(self._numbers)}-{path.name}")
+                with self._leaving(path):
+                    self.operations.rename(directory, path.name, damaged, f"{next(self._numbers)}-{path.name}")
             finally:
                 os.close(directory)
         finally:
@@ -222,7 +224,8 @@ class FilesystemStore:
         name = incoming_name(next(self._numbers))
         directory = self._tree.open_directory(path)
         try:
-            self.operations.rename(directory, path.name, self._incoming, name)
+            with self._leaving(path):
+                self.operations.rename(directory, path.name, self._incoming, name)
         finally:
             os.close(directory)
         return name
@@ -322,20 +325,35 @@ class FilesystemStore:
 
     # private
 
+    @contextmanager
+    def _leaving(self, path: InstancePath) -> Iterator[None]:
+        """A file goes from ``path``, and nothing comes there meanwhile."""
+        with self._tree.lock:
+            yield
+            if self._journaled is not None:
+                self._journaled.vacate(path)
+
     def _write_again(self, journaled: JournaledFiles, mark: int) -> None:
         """Write files once more from their records, in place: readers see the same bytes, what is gone stays gone."""
         for record, path in journaled.placed_before(mark):
-            with suppress(FileNotFoundError):
-                directory = self._tree.open_directory(path)
-                try:
-                    fd = self.operations.open_to_write(directory, path.name)
-                finally:
-                    os.close(directory)
+            fd = self._open_placed(journaled, record, path)
+            if fd is not None:
                 try:
                     self.operations.write_at(fd, journaled.journal.read(record), 0)
                     self.operations.sync(fd)
                 finally:
                     self.operations.close(fd)
+
+    def _open_placed(self, journaled: JournaledFiles, record: JournalRecord, path: InstancePath) -> int | None:
+        """Open a placed file to write to it; None if it is gone, whatever came in its place."""
+        with self._tree.lock, suppress(FileNotFoundError):
+            if journaled.is_at(record.number, path):
+                directory = self._tree.open_directory(path)
+                try:
+                    return self.operations.open_to_write(directory, path.name)
+                finally:
+                    os.close(directory)
+        return None
 
     def _make_root(self, name: str) -> int:
         with suppress(FileExistsError):

@@ -23,7 +23,7 @@ class JournaledFiles:
         self._lock = threading.Lock()
         self._pending = {record.number: record for record in journal.records()}
         self._placed: dict[int, tuple[JournalRecord, InstancePath]] = {}
-        self._at: dict[InstancePath, int] = {}  # which of the placed is at a path: the last
+        self._at: dict[InstancePath, int] = {}  # which of the placed is at a path, if one is
 
     def append(self, files: Sequence[JournalEntry], *, durably: bool) -> bool:
         """Make files durable, or just write them. False if there is no room for them.
@@ -109,6 +109,15 @@ class JournaledFiles:
         with self._lock:
             self._placed = {number: placed for number, placed in self._placed.items() if placed[0].position >= mark}
             self._at = {path: number for path, number in self._at.items() if number in self._placed}
+
+    def vacate(self, path: InstancePath) -> None:
+        """What was placed at ``path`` is gone from there."""
+        with self._lock:
+            self._at.pop(path, None)
+
+    def is_at(self, number: int, path: InstancePath) -> bool:
+        """It was placed at ``path``, and is there still."""
+        return self._at.get(path) == number
 
     def placed_before(self, mark: int) -> list[tuple[JournalRecord, InstancePath]]:
         """Records before ``mark`` and where their files are now."""
