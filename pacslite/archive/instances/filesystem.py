@@ -291,7 +291,7 @@ class FilesystemStore:
             if journaled is None:
                 return
             if self._distrusted:
-                self._write_again(journaled, mark)
+                self._write_again(journaled)
                 self._distrusted = False
             if at_rest:  # every file is synced
                 self._journaled = None
@@ -333,9 +333,9 @@ class FilesystemStore:
             if self._journaled is not None:
                 self._journaled.vacate(path)
 
-    def _write_again(self, journaled: JournaledFiles, mark: int) -> None:
+    def _write_again(self, journaled: JournaledFiles) -> None:
         """Write files once more from their records, in place: readers see the same bytes, what is gone stays gone."""
-        for record, path in journaled.placed_before(mark):
+        for record, path in journaled.placed():
             fd = self._open_placed(journaled, record, path)
             if fd is not None:
                 try:

@@ -119,11 +119,10 @@ class JournaledFiles:
         """It was placed at ``path``, and is there still."""
         return self._at.get(path) == number
 
-    def placed_before(self, mark: int) -> list[tuple[JournalRecord, InstancePath]]:
-        """Records before ``mark`` and where their files are now."""
+    def placed(self) -> list[tuple[JournalRecord, InstancePath]]:
+        """Records that are not retired, and where their files are now."""
         with self._lock:
-            placed = self._placed.items()
-            return [each for number, each in placed if each[0].position < mark and self._at.get(each[1]) == number]
+            return [each for number, each in self._placed.items() if self._at.get(each[1]) == number]
 
 
 def _memory_file() -> int:

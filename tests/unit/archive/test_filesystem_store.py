@@ -14,6 +14,7 @@ from tests.support.instances import Instance, make_instance
 from tests.support.storing import FailingOperations, archive_in, read, store
 
 PLACE = instance_path("1.2", "1.2.3", "1.2.3.4")
+NEIGHBOUR = instance_path("1.2", "1.2.3", "1.2.3.5")
 LARGE = 600_000  # no record of the journal
 
 
@@ -125,6 +126,21 @@ def test_what_could_not_be_removed_is_written_again(files: FilesystemStore, disk
     disk.failing = set()
     (tmp_path / "instances" / str(PLACE)).write_bytes(b"???????")
     files.sync_all()
+    assert _content(files, PLACE) == b"content"
+
+
+def test_what_lies_behind_a_record_that_waits_is_written_again(
+    files: FilesystemStore, disk: Disk, tmp_path: Path
+) -> None:
+    """Its record is given up later, by a sync that knows no more that one has failed."""
+    waits = _put(files, b"waits")
+    _settle(files, b"content", PLACE)
+    _fail_to_sync(files, disk)
+    (tmp_path / "instances" / str(PLACE)).write_bytes(b"???????")
+    files.sync_all()
+    assert files.settle([(waits, NEIGHBOUR)]) == [None]
+    files.sync_all()
+    assert not files.must_sync
     assert _content(files, PLACE) == b"content"
 
 
