@@ -6,6 +6,7 @@ its answer: the file proves itself by the length and digest in its header (datas
 the next start, and on ext4, xfs and btrfs the fdatasync of a new file makes its name durable too.
 """
 
+import errno
 import logging
 import os
 import threading
@@ -160,6 +161,9 @@ class FilesystemStore:
     def _settle_one(self, name: str, directory: int, path: InstancePath) -> None:
         journaled = self._journaled
         if journaled is None or not journaled.holds(incoming_number(name)):
+            # A start would find what was refused, and take it for the newer one
+            if journaled is not None and journaled.journal.holds_refused:
+                raise OSError(errno.EBUSY, "waits until the journal that failed is removed")
             self.operations.rename(self._incoming, name, directory, path.name)
             if journaled is not None:
                 journaled.vacate(path)
@@ -294,8 +298,8 @@ class FilesystemStore:
                 self._write_again(journaled)
                 self._distrusted = False
             if at_rest:  # every file is synced
-                self._journaled = None
                 journaled.journal.remove()
+                self._journaled = None
                 log.warning("journal failed: from now on each file is synced by itself")
             else:
                 journaled.retire(mark)

@@ -76,7 +76,8 @@ class Journal:
         self._syncing = threading.Lock()
         self._held: set[int] = set()  # positions of records that are being written, or whose files are not
         self._clean = False  # its start says that it is empty
-        self.broken = False  # a write failed: nothing more is written to it
+        self.broken = False  # a write failed: it takes no more records
+        self.holds_refused = False  # records that were refused, or removed, may still be found in it after a stop
 
     # making and opening
 
@@ -151,8 +152,13 @@ class Journal:
             return True
 
     def remove(self) -> None:
-        """Remove the file for good; nothing in it may be needed."""
-        self._operations.unlink(self._directory, JOURNAL)
+        """Remove the file for good; nothing in it may be needed.
+
+        Raises:
+            OSError: It is there still, or may be after a stop: try again.
+        """
+        with suppress(FileNotFoundError):
+            self._operations.unlink(self._directory, JOURNAL)
         self._operations.sync_directory(self._directory)
         with self._lock:  # the number may be another file's a moment later
             fd, self._fd = self._fd, -1
@@ -204,13 +210,12 @@ class Journal:
             if padding := -(_HEADER + record.size) % _BLOCK:
                 buffers.append(_ZEROS[:padding])
         try:
-            if durably:
-                self._write_durably(buffers, _RING + begin % self.capacity)
-            else:
-                self._operations.write_pieces(self._fd, buffers, _RING + begin % self.capacity)
+            self._write(buffers, _RING + begin % self.capacity, durably=durably)
         except OSError:
-            self.broken = True
-            with self._lock:
+            for record in records:  # the disk may have them for all that, and their senders are told that they failed
+                with suppress(OSError):
+                    self._void(record)
+            with self._lock:  # only now: what is held keeps the journal, and its descriptor
                 self._held.difference_update(record.position for record in records)
             raise
         return records
@@ -237,7 +242,7 @@ class Journal:
         with self._lock:  # nobody takes the block for another record meanwhile
             self._held.discard(record.position)
             if record.position >= self._live and self._fd >= 0:
-                self._write_durably([bytes(_HEADER)], _RING + record.position % self.capacity)
+                self._void(record)
 
     # retiring
 
@@ -336,16 +341,26 @@ class Journal:
         self._turn += 1  # the other block: the last start survives a torn write
         self._clean = clean
         start = _sealed(_START.pack(_START_MAGIC, self._secret, self._turn, self.capacity, live, clean))
-        self._write_durably([start], self._turn % 2 * _BLOCK)
+        self._write([start], self._turn % 2 * _BLOCK)
 
-    def _write_durably(self, buffers: Sequence[bytes | bytearray], offset: int) -> None:
-        """One at a time: of what a disk could not write, the system tells who waits for it first, and nobody else."""
-        with self._syncing:
-            try:
-                self._operations.write_durably(self._fd, buffers, offset)
-            except OSError:
-                self.broken = True
-                raise
+    def _void(self, record: JournalRecord) -> None:
+        """Write over what makes it a record."""
+        try:
+            self._write([bytes(_HEADER)], _RING + record.position % self.capacity)
+        except OSError:
+            self.holds_refused = True
+            raise
+
+    def _write(self, buffers: Sequence[bytes | bytearray], offset: int, *, durably: bool = True) -> None:
+        try:
+            if durably:
+                with self._syncing:  # of what it could not write, the system tells who waits for it first, nobody else
+                    self._operations.write_durably(self._fd, buffers, offset)
+            else:
+                self._operations.write_pieces(self._fd, buffers, offset)
+        except OSError:
+            self.broken = True
+            raise
 
 
 def _padded(size: int) -> int:

@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +10,9 @@ import pytest
 
 from pacslite.archive.instances.filesystem import FilesystemStore
 from pacslite.archive.instances.layout import InstancePath, instance_path
+from pacslite.archive.outcome import StorageFailed
 from tests.support.instances import Instance, make_instance
-from tests.support.storing import FailingOperations, archive_in, read, store
+from tests.support.storing import FailingOperations, archive_in, image_of, read, store
 
 PLACE = instance_path("1.2", "1.2.3", "1.2.3.4")
 NEIGHBOUR = instance_path("1.2", "1.2.3", "1.2.3.5")
@@ -19,11 +20,24 @@ LARGE = 600_000  # no record of the journal
 
 
 class Disk(FailingOperations):
-    """Real calls; those named in ``failing`` fail."""
+    """Real calls; those named in ``failing`` fail.
+
+    Of one that ``lies`` the next durable write is made and said to have failed; ``failing_then`` fail from then on.
+    """
 
     def __init__(self) -> None:
         self.failing: set[str] = set()
-        super().__init__(lambda name, _: errno.EIO if name in self.failing else 0, ["sync_filesystem", "unlink"])
+        self.lies = False
+        self.failing_then: set[str] = set()
+        calls = ["sync_filesystem", "unlink", "write_durably"]
+        super().__init__(lambda name, _: errno.EIO if name in self.failing else 0, calls)
+
+    def write_durably(self, fd: int, pieces: Sequence[bytes | bytearray], offset: int) -> None:
+        super().write_durably(fd, pieces, offset)
+        if self.lies:
+            self.lies = False
+            self.failing |= self.failing_then
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 @pytest.fixture
@@ -155,4 +169,75 @@ async def test_a_large_replacement_stays_whole_after_a_failed_sync(tmp_path: Pat
         assert (await store(archive, new)).outcome == "replaced"
         await archive.settle()
         assert read(archive, new.sop_instance_uid) == new.data
+        assert (await archive.check(deep=True)).differences == []
+
+
+# refused, and in the journal for all that
+
+
+def _refuse(files: FilesystemStore, disk: Disk, content: bytes) -> None:
+    """The journal has it, its sender is told that it failed, and nothing can be written over it."""
+    file = files.create(0)
+    file.append([content])
+    disk.lies, disk.failing_then = True, {"write_durably"}
+    (error,) = files.sync([file])
+    assert error is not None
+    file.discard()
+    disk.failing = set()
+
+
+def test_nothing_is_settled_over_what_may_come_back(files: FilesystemStore, disk: Disk, tmp_path: Path) -> None:
+    _settle(files, b"old", PLACE)
+    pending = _put(files, b"pending")
+    _refuse(files, disk, b"refused")
+    new = _put(files, b"new")
+    (error,) = files.settle([(new, PLACE)])
+    assert error is not None, "a start would find the refused one beside it, and take that for the newer"
+    assert files.settle([(pending, NEIGHBOUR)]) == [None]
+    files.sync_all()
+    assert not (tmp_path / "journal").exists()
+    assert files.settle([(new, PLACE)]) == [None]
+    assert [_content(files, path) for path in (PLACE, NEIGHBOUR)] == [b"new", b"pending"]
+
+
+def test_a_failed_journal_is_left_only_when_it_is_gone(files: FilesystemStore, disk: Disk, tmp_path: Path) -> None:
+    _settle(files, b"old", PLACE)
+    _refuse(files, disk, b"refused")
+    disk.failing = {"unlink"}
+    with pytest.raises(OSError, match="Input/output"):
+        files.sync_all()
+    assert files.must_sync
+    disk.failing = set()
+    files.sync_all()
+    assert not files.must_sync
+    assert not (tmp_path / "journal").exists()
+
+
+@pytest.mark.parametrize("stop", ["when it is refused", "when another has replaced it"])
+async def test_a_refused_replacement_does_not_come_back(tmp_path: Path, disk: Disk, stop: str) -> None:
+    old = make_instance(1)
+    refused, new = _anew(old, 2), _anew(old, 3)
+    data, image = tmp_path / "data", tmp_path / "image"
+    async with archive_in(data, operations=disk, journal_bytes=1 << 20, duplicates="replace") as archive:
+        await store(archive, old)
+        await store(archive, old)  # what was replaced once is looked up: the next one's record says that it replaces
+        await archive.settle()
+        disk.lies = True
+        with pytest.raises(StorageFailed):
+            await store(archive, refused)
+        if stop == "when it is refused":
+            image_of(data, image)
+        assert (await store(archive, new)).outcome == "replaced"
+        sync_all = archive._store.sync_all
+
+        def stop_before() -> None:
+            if not image.exists():
+                image_of(data, image)
+            sync_all()
+
+        archive._store.sync_all = stop_before  # type: ignore[method-assign]
+        await archive.settle()
+    async with archive_in(image, duplicates="replace") as archive:
+        kept = old if stop == "when it is refused" else new
+        assert read(archive, old.sop_instance_uid) == kept.data
         assert (await archive.check(deep=True)).differences == []

@@ -251,6 +251,38 @@ def test_one_that_is_read_in_part_only_is_an_error(directory: int, kept: int) ->
         journal.read(records[2])
 
 
+@pytest.mark.parametrize("durably", [True, False])
+def test_what_a_failed_write_left_is_no_record(directory: int, durably: bool) -> None:
+    """The disk says that it failed, and has all of it: the sender was told that it failed."""
+
+    class Lying(FileOperations):
+        lies = False
+
+        def write_durably(self, fd: int, pieces: Sequence[bytes | bytearray], offset: int) -> None:
+            super().write_durably(fd, pieces, offset)
+            self._fail()
+
+        def write_pieces(self, fd: int, pieces: Sequence[bytes | bytearray], offset: int) -> None:
+            super().write_pieces(fd, pieces, offset)
+            self._fail()
+
+        def _fail(self) -> None:
+            if self.lies:
+                self.lies = False
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    operations = Lying()
+    journal = _make(directory, operations)
+    assert journal.append([JournalEntry(1, 3, [b"abc"])], durably=durably)
+    operations.lies = True
+    with pytest.raises(OSError, match="Input/output"):
+        journal.append([JournalEntry(2, 3, [b"def"]), JournalEntry(3, 3, [b"ghi"])], durably=durably)
+    assert not journal.holds_refused
+    journal = _reopen(journal, directory)
+    assert _contents(journal) == [(1, b"abc")]
+    journal.close()
+
+
 def test_one_that_cannot_be_made_leaves_nothing(directory: int) -> None:
     operations = FailingOperations(
         lambda name, count: errno.ENOSPC if name == "append" and count == 1 else 0, ["append"]
