@@ -28,6 +28,7 @@ __all__ = ["JOURNAL", "Journal", "JournalEntry", "JournalRecord"]
 log = logging.getLogger("pacslite.archive")
 
 JOURNAL = "journal"
+_TEMPORARY = f"{JOURNAL}.new"  # until it is whole
 _BLOCK = 4096
 _RING = 2 * _BLOCK  # offset of the ring
 _PIECE = 256 * _BLOCK  # read at once
@@ -94,10 +95,7 @@ class Journal:
             OSError: There is none.
         """
         capacity = size // _BLOCK * _BLOCK - _RING
-        temporary = f"{JOURNAL}.new"
-        with suppress(FileNotFoundError):
-            operations.unlink(directory, temporary)
-        fd = operations.create(directory, temporary)
+        fd = operations.create(directory, _TEMPORARY)
         try:
             piece = bytes(_PIECE)
             for at in range(0, size, len(piece)):
@@ -105,18 +103,20 @@ class Journal:
             journal = cls(operations, directory, fd, os.urandom(16), capacity, 0, 0)
             journal._write_start(0, clean=True)
             operations.sync(fd)
-            operations.rename(directory, temporary, directory, JOURNAL)
+            operations.rename(directory, _TEMPORARY, directory, JOURNAL)
             operations.sync_directory(directory)
         except BaseException:
             operations.close(fd)
             with suppress(OSError):
-                operations.unlink(directory, temporary)
+                operations.unlink(directory, _TEMPORARY)
             raise
         return journal
 
     @classmethod
     def open(cls, operations: FileOperations, directory: int) -> Self | None:
         """Open the journal that is there; None if there is none, or none that is whole: what there is is set aside."""
+        with suppress(FileNotFoundError):  # who was making it was killed
+            operations.unlink(directory, _TEMPORARY)
         try:
             fd = operations.open_to_write(directory, JOURNAL)
         except FileNotFoundError:

@@ -292,6 +292,14 @@ def test_one_that_cannot_be_made_leaves_nothing(directory: int) -> None:
     assert os.listdir(directory) == []
 
 
+def test_one_that_was_not_finished_is_removed(directory: int) -> None:
+    """Whether another is made or not: there may be no room, and none wanted any more."""
+    path = Path(f"/proc/self/fd/{directory}/journal.new")
+    path.write_bytes(bytes(SIZE))
+    assert Journal.open(FileOperations(), directory) is None
+    assert os.listdir(directory) == []
+
+
 # in the store
 
 
