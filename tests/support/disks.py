@@ -1,6 +1,7 @@
 """Disks for one test: a small real file system on a loop device, and one that forgets what was not synced.
 
-Both need root (mount, /dev/loop-control, /dev/fuse); where that is not granted the test fails and says so.
+They and other mounts need root (mount, /dev/loop-control, /dev/fuse); where that is not granted the test fails and says
+so.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ import pytest
 
 from tests.support.processes import ROOT, need
 
-__all__ = ["ForgetfulDisk", "loop_disk"]
+__all__ = ["ForgetfulDisk", "loop_disk", "mounted"]
 
 
 def _command(*words: str | Path) -> str:
@@ -57,6 +58,16 @@ def loop_disk(base: Path, *, megabytes: int, kind: str = "ext4", inodes: int = 0
     finally:
         _unmount(mounted)
         image.unlink()
+
+
+@contextlib.contextmanager
+def mounted(at: Path, *words: str | Path) -> Iterator[None]:
+    """``mount`` with ``words`` at a directory."""
+    _command("mount", *words, at)
+    try:
+        yield
+    finally:
+        _unmount(at)
 
 
 def _unmount(mounted: Path) -> None:

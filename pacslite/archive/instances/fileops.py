@@ -23,6 +23,7 @@ _IOV_MAX = 1024
 _WRITTEN_AT_ONCE = 128 << 10
 # From one file system to another, or with an old kernel
 _CANNOT_COPY = frozenset({errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP})
+_NOWHERE = ".nowhere"  # no file of anybody
 _DSYNC = getattr(os, "RWF_DSYNC", 0)  # Linux: the sync of this range only, in the same call
 
 
@@ -134,6 +135,16 @@ class FileOperations:
 
     def remove_directory(self, directory: int, name: str) -> None:
         os.rmdir(name, dir_fd=directory)
+
+    def is_same_mount(self, directory: int, other: int) -> bool:
+        """A file can be moved from one to the other, and ``sync_filesystem`` of one is for both."""
+        if os.fstat(directory).st_dev != os.fstat(other).st_dev:
+            return False
+        try:  # Linux compares mounts before it looks for the name; two of one file system have the same device
+            os.rename(_NOWHERE, _NOWHERE, src_dir_fd=directory, dst_dir_fd=other)
+        except OSError as error:
+            return error.errno != errno.EXDEV
+        return True
 
     def free_bytes(self, fd: int) -> int:
         """What an unprivileged writer may still use."""

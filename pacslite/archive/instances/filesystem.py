@@ -41,6 +41,8 @@ class FilesystemStore:
         journal_bytes: Size of the journal that ``prepare`` makes; 0: use none, None: use the one that is there. What a
             stop left in one counts as ``incoming``, whatever this says.
         durability: Short of ``full``, ``sync`` leaves files to the system; with ``none``, ``sync_all`` too.
+    Raises:
+        OSError: The disk refuses, or a directory is a mount of its own.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class FilesystemStore:
         self._incoming = self._make_root("incoming")
         self._instances = self._make_root("instances")
         self._tree = InstanceTree(self.operations, self._instances)
+        self._refuse_mounts()
         self.sync_names()
         for name in names_in(self._incoming):
             if name.endswith(_PARTIAL):
@@ -77,8 +80,7 @@ class FilesystemStore:
         """Give the descriptors back."""
         if self._journaled is not None:
             self._journaled.journal.close()
-        for fd in (self._incoming, self._instances, self._data):
-            os.close(fd)
+        self._close_roots()
 
     # incoming
 
@@ -358,6 +360,17 @@ class FilesystemStore:
                 finally:
                     os.close(directory)
         return None
+
+    def _refuse_mounts(self) -> None:
+        """Files are moved from one directory to the other, and one sync is for both."""
+        for name, fd in (("incoming", self._incoming), ("instances", self._instances)):
+            if not self.operations.is_same_mount(self._data, fd):
+                self._close_roots()
+                raise OSError(f"{name} is a mount of its own: no file can be moved there; mount the whole directory")
+
+    def _close_roots(self) -> None:
+        for fd in (self._incoming, self._instances, self._data):
+            os.close(fd)
 
     def _make_root(self, name: str) -> int:
         with suppress(FileExistsError):

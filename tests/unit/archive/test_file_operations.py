@@ -52,3 +52,13 @@ def test_append_hands_the_system_no_more_than_it_takes_well(tmp_path: Path, monk
     FileOperations().append(fd, [b"h" * 400, bytes(131_060), bytes(300_000)])
     os.close(fd)
     assert sizes == [131_072, 131_072, 131_072, 431_460 - 3 * 131_072]
+
+
+def test_another_file_system_is_no_part_of_this_one(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    here, below, elsewhere = (os.open(path, os.O_RDONLY) for path in (tmp_path, tmp_path / "below", "/proc"))
+    operations = FileOperations()
+    assert operations.is_same_mount(here, below)
+    assert not operations.is_same_mount(here, elsewhere)
+    for fd in (here, below, elsewhere):
+        os.close(fd)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pacslite.archive.archive import ArchiveUnusable
 from pacslite.archive.instances.filesystem import FilesystemStore
 from pacslite.archive.instances.layout import InstancePath, instance_path
 from pacslite.archive.outcome import StorageFailed
@@ -85,6 +86,22 @@ def _fail_to_sync(files: FilesystemStore, disk: Disk) -> None:
     with pytest.raises(OSError, match="Input/output"):
         files.sync_all()
     disk.failing = set()
+
+
+@pytest.mark.parametrize("name", ["incoming", "instances"])
+async def test_a_part_that_is_a_mount_of_its_own_is_refused(tmp_path: Path, disk: Disk, name: str) -> None:
+    """With a real one: tests/faults/test_mounts.py."""
+
+    def is_same_mount(directory: int, other: int) -> bool:
+        return Path(f"/proc/self/fd/{other}").readlink() != tmp_path / name
+
+    disk.is_same_mount = is_same_mount  # type: ignore[method-assign]
+    with pytest.raises(ArchiveUnusable, match=f"{tmp_path}: {name} is a mount of its own"):
+        await archive_in(tmp_path, operations=disk).start()
+    links = [str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    assert not [link for link in links if link.startswith(str(tmp_path))]
+    async with archive_in(tmp_path) as archive:
+        await store(archive, make_instance(1))
 
 
 # written again after a failed sync
