@@ -338,10 +338,11 @@ class Journal:
         return _sealed(_RECORD.pack(_RECORD_MAGIC, self._secret, *record)).ljust(_HEADER, b"\0")
 
     def _write_start(self, live: int, *, clean: bool) -> None:
-        self._turn += 1  # the other block: the last start survives a torn write
+        turn = self._turn + 1  # the other block: the last start survives a torn write, however often it is tried
         self._clean = clean
-        start = _sealed(_START.pack(_START_MAGIC, self._secret, self._turn, self.capacity, live, clean))
-        self._write([start], self._turn % 2 * _BLOCK)
+        start = _sealed(_START.pack(_START_MAGIC, self._secret, turn, self.capacity, live, clean))
+        self._write([start], turn % 2 * _BLOCK)
+        self._turn = turn
 
     def _void(self, record: JournalRecord) -> None:
         """Write over what makes it a record."""

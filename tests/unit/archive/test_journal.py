@@ -227,6 +227,30 @@ def test_a_torn_start_leaves_the_one_before(directory: int, torn: int) -> None:
     journal.close()
 
 
+def test_starts_that_were_torn_again_and_again_leave_the_last_whole_one(directory: int) -> None:
+    class Tearing(FileOperations):
+        tears = False
+
+        def write_durably(self, fd: int, pieces: Sequence[bytes | bytearray], offset: int) -> None:
+            if self.tears:
+                super().write_durably(fd, [b"torn"], offset)
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            super().write_durably(fd, pieces, offset)
+
+    operations = Tearing()
+    journal = _make(directory, operations)
+    for number in range(2):
+        journal.append([JournalEntry(number, 3, [b"abc"])])
+    journal.release(journal.records()[0])
+    operations.tears = True
+    for _ in range(3):
+        with pytest.raises(OSError, match="Input/output"):
+            journal.retire(journal.mark())
+    journal = _reopen(journal, directory)
+    assert _contents(journal) == [(0, b"abc"), (1, b"abc")]
+    journal.close()
+
+
 def test_no_journal_where_none_is_whole(directory: int) -> None:
     assert Journal.open(FileOperations(), directory) is None
     fd = os.open("journal", os.O_CREAT | os.O_WRONLY, dir_fd=directory)
