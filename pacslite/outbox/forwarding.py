@@ -228,6 +228,9 @@ class Forwarder:
                     batch.refusals_in_a_row += _is_of_the_destination(status)
             except PacsliteError as problem:
                 error = str(problem)
+            except Exception as problem:  # a fault of ours: the others are not to wait for it
+                log.exception("not forwarded", extra={"instance": instance.sop_instance_uid})
+                error = str(problem) or type(problem).__name__
             if error:
                 batch.errors[error] += 1
                 batch.last_error = error

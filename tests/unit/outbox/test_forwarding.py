@@ -11,6 +11,9 @@ import pytest
 
 from pacslite.archive.archive import Archive
 from pacslite.archive.keys import Level
+from pacslite.archive.reference import InstanceRef
+from pacslite.dataset.source import ReadBuffer
+from pacslite.dimse.service import Invoker
 from pacslite.net.timeouts import Timeouts
 from pacslite.outbox.admin import drop, entries
 from pacslite.outbox.database import Database
@@ -19,6 +22,7 @@ from pacslite.outbox.lookup import IndexLookup
 from pacslite.outbox.offload import Offload
 from pacslite.outbox.queue import Arrival, Entry, Queue
 from pacslite.outbox.retry import Retry
+from pacslite.scu.contexts import ContextMap
 from pacslite.scu.pool import Pool
 from pacslite.scu.requestor import Address, Requestor, RequestorOptions
 from pacslite.services.sending import InstanceSender
@@ -139,6 +143,28 @@ async def test_the_receiver_has_it(tmp_path: Path, status: int) -> None:
     ):
         assert await one.forwarder.serve("WS")
         assert len(one.listed("sent")) == 3
+
+
+class Faulty:
+    """A sender with a fault that one instance shows."""
+
+    def __init__(self, sender: InstanceSender, poison: str) -> None:
+        self._sender, self._poison = sender, poison
+
+    async def send(self, invoker: Invoker, contexts: ContextMap, instance: InstanceRef, buffer: ReadBuffer) -> int:
+        if instance.sop_instance_uid == self._poison:
+            raise RuntimeError("a fault of ours")
+        return await self._sender.send(invoker, contexts, instance, buffer)
+
+
+async def test_fault_of_ours_fails_one_instance(tmp_path: Path) -> None:
+    some = instances(9)
+    async with StorageScp(free_port()) as scp, sending(tmp_path, some, scp.port) as one:
+        one.forwarder._sender = Faulty(InstanceSender(one.archive, 0, None, {}, None), some[2].sop_instance_uid)
+        assert await one.forwarder.serve("WS")
+        assert received(scp) == uids(some[:2] + some[3:])
+        (entry,) = one.listed("waiting")
+        assert (entry.subject, entry.attempts, entry.error) == (some[2].sop_instance_uid, 1, "a fault of ours")
 
 
 async def test_destination_that_is_not_there_waits_as_a_whole(tmp_path: Path) -> None:
