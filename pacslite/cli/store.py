@@ -9,7 +9,7 @@ from pacslite.cli.options import Json, command, run
 from pacslite.cli.output import complain, print_json, print_line, progress_bar, size
 from pacslite.cli.paths import Paths, files_below
 from pacslite.cli.peers import Calling, PeerArgument, Tls, client_of
-from pacslite.dimse.status import is_failure
+from pacslite.dimse.status import is_done
 from pacslite.scu.client import Client, StoreResult
 from pacslite.scu.requestor import Address
 
@@ -49,7 +49,7 @@ async def _store(client: Client, peer: Address, files: list[Path], json_: bool) 
 
 
 def _is_stored(result: StoreResult) -> bool:
-    return result.status is not None and not is_failure(result.status)
+    return result.status is not None and is_done(result.status)
 
 
 def _status(result: StoreResult) -> str | None:

@@ -2,7 +2,7 @@
 
 from enum import IntEnum
 
-__all__ = ["Status", "is_failure", "is_pending", "is_warning"]
+__all__ = ["Status", "is_done", "is_failure", "is_pending", "is_warning"]
 
 
 class Status(IntEnum):
@@ -44,6 +44,11 @@ def is_pending(status: int) -> bool:
 def is_warning(status: int) -> bool:
     """PS3.7 §C.3: 0001, Bxxx, 0107 and 0116."""
     return status in (0x0001, 0x0107, 0x0116) or status >> 12 == 0xB
+
+
+def is_done(status: int) -> bool:
+    """Success or a warning: what was asked for was done. Neither is a cancel, nor an answer that is not the last."""
+    return status == Status.SUCCESS or is_warning(status)
 
 
 def is_failure(status: int) -> bool:

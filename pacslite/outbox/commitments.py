@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pacslite.dimse.service import Invoker
-from pacslite.dimse.status import Status, is_failure
+from pacslite.dimse.status import Status, is_done
 from pacslite.dimse.uids import STORAGE_COMMITMENT_PUSH_MODEL
 from pacslite.net.connection import Connection
 from pacslite.net.ended import AssociationEnded, ConnectFailed
@@ -224,7 +224,7 @@ class Commitments:
     ) -> bool:
         response = await send_report(invoker, context, report, self._options.retrieve_ae_title)
         facts: dict[str, object] = {"peer": ae_title, "transaction": report.transaction_uid, "status": response.status}
-        if is_failure(response.status):
+        if not is_done(response.status):
             error = f"status {response.status:04X} {response.error_comment}".rstrip()
             await self._offload.run(self._queue.finish, (), [(number, error)])
             log.warning("N-EVENT-REPORT refused", extra=facts | {"comment": response.error_comment})

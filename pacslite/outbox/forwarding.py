@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 from pacslite.archive.reference import InstanceRef
 from pacslite.dataset.source import ReadBuffer
 from pacslite.dimse.service import Invoker
-from pacslite.dimse.status import Status, is_failure
+from pacslite.dimse.status import Status, is_done
 from pacslite.errors import PacsliteError
 from pacslite.net.connection import Connection
 from pacslite.net.ended import AssociationEnded
@@ -223,7 +223,7 @@ class Forwarder:
             error = ""
             try:
                 status = await self._sender.send(connection, accepted, instance, buffer)
-                if is_failure(status) and status != Status.DUPLICATE_SOP_INSTANCE:  # it has it: that is all we want
+                if not is_done(status) and status != Status.DUPLICATE_SOP_INSTANCE:  # it has it: that is all we want
                     error = f"status {status:04X}"
                     batch.refusals_in_a_row += _is_of_the_destination(status)
             except PacsliteError as problem:

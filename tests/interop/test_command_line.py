@@ -13,7 +13,8 @@ from pydicom.uid import UID
 
 from tests.support.corpus import CorpusFile
 from tests.support.peers import Dcmtk, QrScp, StoreScp
-from tests.support.processes import Pacslite, RunResult, run
+from tests.support.processes import Pacslite, RunResult, free_port, run
+from tests.support.storage_scp import StorageScp
 
 CT_STUDY = "1.3.6.1.4.1.5962.1.2.1.20040119072730.12322"
 CT_SERIES = "1.3.6.1.4.1.5962.1.3.1.1.20040119072730.12322"
@@ -97,6 +98,15 @@ async def test_what_the_peer_refuses_is_told_with_its_status(server: Pacslite, c
     assert re.fullmatch(r"pacslite: 127\.0\.0\.1:1: .*refused\n", done.output)
     done = await server.tool("get", peer, "--out", tmp_path / "none", "StudyInstanceUID=1.2.3", expect=0)
     assert "0 completed" in done
+
+
+@pytest.mark.parametrize(("status", "stored"), [(0xB007, True), (0x0111, False), (0xFE00, False), (0xFF00, False)])
+async def test_only_success_and_warnings_say_that_a_file_is_stored(ct_slice: Path, status: int, stored: bool) -> None:
+    async with StorageScp(free_port(), status=lambda _: status) as scp:
+        words = ("store", f"ANY@127.0.0.1:{scp.port}", ct_slice, "--json")
+        done = await run(sys.executable, "-m", "pacslite", *words, expect=0 if stored else 1)
+    (told,) = objects(done)
+    assert (told["status"], told["stored"]) == (f"{status:04X}", stored)
 
 
 async def test_a_name_cannot_command_the_terminal(server: Pacslite, tmp_path: Path, ct_slice: Path) -> None:

@@ -184,7 +184,7 @@ def test_on_a_new_association_with_role_selection(
 
 def test_refused_report_is_sent_again(server: Pacslite, scu: CommitmentScu, destinations: Mapping[str, int]) -> None:
     instances = stored(server, 104)
-    scu.statuses = [0x0110, 0x0213]
+    scu.statuses = [0x0110, 0xFE00]
     with scu.listening(destinations[SCU]):
         association = scu.ask(references(instances))
         here, second, third = (scu.report() for _ in range(3))

@@ -14,7 +14,7 @@ from pacslite.dimse.messages import (
     request_command,
     response_to,
 )
-from pacslite.dimse.status import Status, is_failure, is_pending, is_warning
+from pacslite.dimse.status import Status, is_done, is_failure, is_pending, is_warning
 from pacslite.upper_layer.negotiation import AcceptedContext
 
 CONTEXT = AcceptedContext(1, "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1")
@@ -126,3 +126,4 @@ def test_what_is_absent_has_a_harmless_value() -> None:
 )
 def test_kinds_of_statuses(status: int, pending: bool, warning: bool, failure: bool) -> None:
     assert (is_pending(status), is_warning(status), is_failure(status)) == (pending, warning, failure)
+    assert is_done(status) == (warning or status == 0)

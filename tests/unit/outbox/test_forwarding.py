@@ -145,6 +145,16 @@ async def test_the_receiver_has_it(tmp_path: Path, status: int) -> None:
         assert len(one.listed("sent")) == 3
 
 
+@pytest.mark.parametrize("status", [0xFE00, 0xFF00, 0xFF01])
+async def test_no_answer_to_a_store_is_no_success(tmp_path: Path, status: int) -> None:
+    """PS3.4 §B.2.3 knows neither Cancel nor Pending: who says so may not have it."""
+    some = instances(3)
+    async with StorageScp(free_port(), status=lambda _: status) as scp, sending(tmp_path, some, scp.port) as one:
+        assert not await one.forwarder.serve("WS")
+        assert {entry.subject for entry in one.listed("waiting")} == set(uids(some))
+        assert {entry.error for entry in one.listed("waiting")} == {f"status {status:04X}"}
+
+
 class Faulty:
     """A sender with a fault that one instance shows."""
 
