@@ -14,6 +14,7 @@ from pacslite.archive.index.reader import IndexReader
 from pacslite.archive.query import QueryOptions
 from pacslite.budget import Budget
 from pacslite.config import Settings
+from pacslite.dataset.transcode import SOURCES
 from pacslite.dimse.messages import Priority
 from pacslite.dimse.service import Service
 from pacslite.options import storage_options
@@ -70,7 +71,11 @@ class Backend:
                 self._archive, self._reader, query_options, retrieve_options, self._transcoder, access=access, pool=pool
             ),
             GetService(self._archive, self._reader, query_options, retrieve_options, self._transcoder),
-            StorageService(self._archive, unknown_sop_classes=settings.storage.unknown_sop_classes),
+            StorageService(
+                self._archive,
+                unknown_sop_classes=settings.storage.unknown_sop_classes,
+                decoded=SOURCES if settings.retrieve.transcode else frozenset(),
+            ),
         )
 
     async def start(self) -> None:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pacslite.dataset.element import (
+    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
     EXPLICIT_VR_BIG_ENDIAN,
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
@@ -21,8 +22,26 @@ from pacslite.errors import PacsliteError
 if TYPE_CHECKING:  # imported where it is used, in the worker
     from pydicom import Dataset
 
-__all__ = ["TARGETS", "CannotTranscode", "limit_worker", "transcode"]
+__all__ = ["SOURCES", "TARGETS", "CannotTranscode", "limit_worker", "transcode"]
 
+# Compressed ones that pydicom has decoders for, given their libraries: no video, say
+SOURCES = frozenset(
+    {
+        DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
+        "1.2.840.10008.1.2.4.50",  # JPEG
+        "1.2.840.10008.1.2.4.51",
+        "1.2.840.10008.1.2.4.57",
+        "1.2.840.10008.1.2.4.70",
+        "1.2.840.10008.1.2.4.80",  # JPEG-LS
+        "1.2.840.10008.1.2.4.81",
+        "1.2.840.10008.1.2.4.90",  # JPEG 2000
+        "1.2.840.10008.1.2.4.91",
+        "1.2.840.10008.1.2.4.201",  # high-throughput JPEG 2000
+        "1.2.840.10008.1.2.4.202",
+        "1.2.840.10008.1.2.4.203",
+        "1.2.840.10008.1.2.5",  # RLE
+    }
+)
 TARGETS = frozenset({EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN})
 
 # Words of other VRs are swapped by pydicom as numbers; these it hands through as bytes

@@ -26,14 +26,18 @@ class StorageService:
         archive: Where instances go.
         unknown_sop_classes: Accept SOP classes that the standard does not know; otherwise only those whose proposer
             says by a SOP Class Common Extended Negotiation item that they are storage (PS3.7 §D.3.3.6).
+        decoded: Transfer syntaxes that are decompressed for a C-GET where needed.
     """
 
     permission = "store"
     commands = frozenset({CommandField.C_STORE_RQ})
 
-    def __init__(self, archive: Archive, *, unknown_sop_classes: bool = True) -> None:
+    def __init__(
+        self, archive: Archive, *, unknown_sop_classes: bool = True, decoded: frozenset[str] = frozenset()
+    ) -> None:
         self._archive = archive
         self._unknown_sop_classes = unknown_sop_classes
+        self._decoded = decoded
 
     def offer(self, abstract_syntax: str, service_class: str | None) -> AbstractSyntaxOffer | None:
         if (
@@ -42,7 +46,9 @@ class StorageService:
             or (self._unknown_sop_classes and is_unknown_to_the_standard(abstract_syntax))
         ):
             # any transfer syntax: nothing is decoded to be stored. The requestor may be SCP, for C-GET
-            return AbstractSyntaxOffer(transfer_syntaxes=None, scu=True, scp=True, extended=_extended)
+            return AbstractSyntaxOffer(
+                transfer_syntaxes=None, scu=True, scp=True, decoded=self._decoded, extended=_extended
+            )
         return None
 
     def begin(self, request: Request) -> DataSetSink:

@@ -3,7 +3,7 @@
 Who may associate is not decided here: AE titles, hosts and user identities are looked at before ``negotiate``.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from sys import intern
 from typing import Self
@@ -32,7 +32,11 @@ __all__ = [
 ]
 
 IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
+EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 EXPLICIT_VR_BIG_ENDIAN = "1.2.840.10008.1.2.2"
+
+_CONVERTED_TO = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)  # Explicit VR keeps more (PS3.5 §6.2.2)
+_UNCOMPRESSED = {*_CONVERTED_TO, EXPLICIT_VR_BIG_ENDIAN, ""}
 
 _SCU_ONLY = (True, False)  # roles of the requestor where none are negotiated
 
@@ -89,12 +93,15 @@ class AbstractSyntaxOffer:
         transfer_syntaxes: In order of our preference; None is any.
         scu: The requestor may be SCU.
         scp: The requestor may be SCP (storage for C-GET, commitment reports on an association of their own).
+        decoded: What we can send uncompressed although it is stored in one of these, to a requestor that is SCP.
+            Empty: everything is sent as it is stored.
         extended: Answer to its SOP Class Extended Negotiation information; None, also as the result, is no answer.
     """
 
     transfer_syntaxes: tuple[str, ...] | None
     scu: bool = True
     scp: bool = False
+    decoded: frozenset[str] = frozenset()
     extended: Callable[[bytes], bytes | None] | None = None
 
 
@@ -146,12 +153,14 @@ def negotiate(
     proposed = request.user_information
     service_classes = {item.sop_class_uid: item.service_class_uid or None for item in proposed.common_extended}
     role_proposals = {role.sop_class_uid: role for role in proposed.roles}
+    for_conversions = _contexts_for_conversions(request.presentation_contexts)
     results: list[PresentationContextResult] = []
     accepted: dict[str, AbstractSyntaxOffer] = {}
     for context in request.presentation_contexts:
         abstract_syntax = context.abstract_syntax
         offer = policy.offer(abstract_syntax, service_classes.get(abstract_syntax)) if abstract_syntax else None
-        result = _answer_context(context, offer, role_proposals.get(abstract_syntax))
+        may_convert = for_conversions.get(abstract_syntax) == context.context_id
+        result = _answer_context(context, offer, role_proposals.get(abstract_syntax), may_convert)
         results.append(result)
         if offer is not None and result.result == ContextResult.ACCEPTANCE:
             accepted[abstract_syntax] = offer
@@ -211,14 +220,17 @@ def negotiated_from(request: AAssociateRQ, answer: AAssociateAC, *, is_requestor
 
 
 def _answer_context(
-    context: PresentationContext, offer: AbstractSyntaxOffer | None, role: RoleSelection | None
+    context: PresentationContext, offer: AbstractSyntaxOffer | None, role: RoleSelection | None, may_convert: bool
 ) -> PresentationContextResult:
     transfer_syntax = None
+    preferred = offer.transfer_syntaxes if offer is not None else None
+    if offer is not None and may_convert and _is_to_take_all(context, offer, role):
+        preferred = _CONVERTED_TO
     if offer is None:
         result = ContextResult.ABSTRACT_SYNTAX_NOT_SUPPORTED
     elif not _has_a_role(offer, role):
         result = ContextResult.USER_REJECTION
-    elif (transfer_syntax := _choose_transfer_syntax(context.transfer_syntaxes, offer.transfer_syntaxes)) is None:
+    elif (transfer_syntax := _choose_transfer_syntax(context.transfer_syntaxes, preferred)) is None:
         result = ContextResult.TRANSFER_SYNTAXES_NOT_SUPPORTED
     else:
         result = ContextResult.ACCEPTANCE
@@ -234,6 +246,31 @@ def _choose_transfer_syntax(proposed: tuple[str, ...], preferred: tuple[str, ...
     last_resort = (IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_BIG_ENDIAN)
     chosen = next((uid for uid in proposed if uid and uid not in last_resort), None)
     return chosen or next((uid for uid in last_resort if uid in proposed), None)
+
+
+def _contexts_for_conversions(contexts: Sequence[PresentationContext]) -> dict[str, int]:
+    """The one of each abstract syntax that can be uncompressed and leaves most others for what goes as it is stored."""
+    best: dict[str, tuple[int, int]] = {}
+    for context in contexts:
+        if any(uid in context.transfer_syntaxes for uid in _CONVERTED_TO):
+            rank = (len(_compressed(context)), -context.context_id)
+            best[context.abstract_syntax] = min(rank, best.get(context.abstract_syntax, rank))
+    return {abstract_syntax: -rank[1] for abstract_syntax, rank in best.items()}
+
+
+def _is_to_take_all(context: PresentationContext, offer: AbstractSyntaxOffer, role: RoleSelection | None) -> bool:
+    """A requestor that takes the SCP role is to get whatever we have (PS3.4 §C.4.3), and nothing can be compressed.
+
+    Who proposes only what we cannot decode beside the uncompressed ones, a video say, wants that.
+    """
+    if not (offer.decoded and offer.scp and role is not None and role.scp):
+        return False
+    compressed = _compressed(context)
+    return not compressed or not compressed.isdisjoint(offer.decoded)
+
+
+def _compressed(context: PresentationContext) -> set[str]:
+    return set(context.transfer_syntaxes) - _UNCOMPRESSED
 
 
 def _has_a_role(offer: AbstractSyntaxOffer, role: RoleSelection | None) -> bool:

@@ -13,10 +13,10 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from pynetdicom import AE, build_role, evt
 
 from tests.support.corpus import CorpusFile
-from tests.support.exchange import send
+from tests.support.exchange import fetch, identifier, send
 from tests.support.peers import Dcmtk, Orthanc, QrScp, StoreScp
 from tests.support.processes import Pacslite
-from tests.support.wire import STUDY_ROOT_GET, STUDY_ROOT_MOVE
+from tests.support.wire import EXPLICIT_LITTLE, IMPLICIT_LITTLE, STUDY_ROOT_GET, STUDY_ROOT_MOVE, Context
 
 SAMPLES = ("CT_small.dcm", "MR_small_implicit.dcm", "JPGLosslessP14SV1_1s_1f_8b.dcm", "JPEG2000.dcm", "693_J2KR.dcm")
 
@@ -104,18 +104,33 @@ async def test_to_orthanc_as_destination_and_as_requestor(
     assert_same_pixels(received, file)
 
 
-@pytest.mark.parametrize(
-    ("number", "option"),
-    [(0, "+x="), (1, "+xi"), (2, "+xs"), (2, "+xi"), (3, "+xw"), (3, "+xi"), (4, "+xv"), (4, "+xi")],
-)
-async def test_by_getscu_as_stored_and_decompressed(
+@pytest.mark.parametrize("option", ["+x=", "+xi", "+xs", "+xv", "+xw", "+xd"])
+@pytest.mark.parametrize("number", range(len(SAMPLES)), ids=SAMPLES)
+async def test_by_getscu_whatever_it_prefers(
     server: Pacslite, dcmtk: Dcmtk, samples: Sequence[CorpusFile], tmp_path: Path, number: int, option: str
 ) -> None:
+    """It proposes one context for a SOP class, of a compressed syntax and the uncompressed ones, whatever is stored."""
     file = samples[number]
     called = ("-aec", server.ae_title, "127.0.0.1", server.port)
     await dcmtk("getscu", "-S", option, "+B", "-od", tmp_path, *called, *move_words(file))
     (path,) = tmp_path.iterdir()
     assert_same_pixels(path, file)
+
+
+@pytest.mark.parametrize("number", range(len(SAMPLES)), ids=SAMPLES)
+async def test_as_stored_where_a_second_context_takes_the_rest(
+    server: Pacslite, samples: Sequence[CorpusFile], number: int
+) -> None:
+    file = samples[number]
+    compressed = ("1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.90")
+    syntaxes = [(syntax, EXPLICIT_LITTLE) for syntax in compressed] + [(EXPLICIT_LITTLE, IMPLICIT_LITTLE)]
+    (received,), final = await fetch(
+        server.port,
+        identifier("STUDY", StudyInstanceUID=str(file.header().StudyInstanceUID)),
+        [Context(2 * at + 3, file.sop_class_uid, some, True) for at, some in enumerate(syntaxes)],
+    )
+    assert final.status == 0
+    assert received.transfer_syntax_uid == (file.transfer_syntax_uid if number >= 2 else EXPLICIT_LITTLE)
 
 
 @pytest.mark.parametrize("as_stored", [True, False])

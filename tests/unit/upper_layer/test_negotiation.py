@@ -155,6 +155,45 @@ def test_offer_is_asked_with_the_service_class_or_none() -> None:
     assert asked == [(PRIVATE, STORAGE_SERVICE_CLASS), (CT, None), (FIND, None)]
 
 
+# what a requestor that is SCP can be sent, PS3.4 §C.4.3
+
+VIDEO = "1.2.840.10008.1.2.4.102"
+
+
+@pytest.mark.parametrize(
+    ("proposed", "chosen"),
+    [
+        ([(JPEG, EXPLICIT, BIG_ENDIAN, IMPLICIT)], [EXPLICIT]),  # getscu +xy: what is stored uncompressed must go, too
+        ([(DEFLATED, IMPLICIT)], [IMPLICIT]),
+        ([(IMPLICIT, JPEG, EXPLICIT)], [EXPLICIT]),
+        ([(VIDEO, JPEG, EXPLICIT)], [EXPLICIT]),
+        ([(VIDEO, EXPLICIT)], [VIDEO]),  # who asks so has videos in mind, and they cannot be decoded
+        ([(JPEG,)], [JPEG]),
+        ([(JPEG, BIG_ENDIAN)], [JPEG]),  # nothing is converted to it
+        ([(JPEG,), (EXPLICIT,), (IMPLICIT,)], [JPEG, EXPLICIT, IMPLICIT]),
+        ([(JPEG, EXPLICIT), (EXPLICIT, IMPLICIT)], [JPEG, EXPLICIT]),  # as it is stored, while one takes the rest
+        ([(EXPLICIT, IMPLICIT), (JPEG, EXPLICIT)], [EXPLICIT, JPEG]),
+        ([(JPEG, EXPLICIT), (J2K, EXPLICIT)], [JPEG, EXPLICIT]),
+        ([(JPEG, J2K, EXPLICIT), (J2K, EXPLICIT)], [JPEG, EXPLICIT]),
+    ],
+)
+def test_requestor_that_is_scp_can_be_sent_everything(proposed: list[tuple[str, ...]], chosen: list[str]) -> None:
+    contexts = [context(2 * at + 1, CT, *syntaxes) for at, syntaxes in enumerate(proposed)]
+    storage = replace(STORAGE, decoded=frozenset({JPEG, J2K, DEFLATED}))
+    roles = UserInformation(roles=(RoleSelection(CT, scu=False, scp=True),))
+    answer = negotiate(request(*contexts, information=roles), replace(POLICY, offer=lambda *_: storage))
+    assert [each.transfer_syntax for each in answer.presentation_contexts] == chosen
+
+
+@pytest.mark.parametrize(("decodes", "is_scp"), [(True, False), (False, True)])
+def test_as_stored_where_the_requestor_sends_or_nothing_is_decoded(decodes: bool, is_scp: bool) -> None:
+    storage = replace(STORAGE, decoded=frozenset({JPEG} if decodes else ()))
+    roles = UserInformation(roles=(RoleSelection(CT, scu=not is_scp, scp=is_scp),))
+    asked = request(context(1, CT, JPEG, EXPLICIT), information=roles)
+    answer = negotiate(asked, replace(POLICY, offer=lambda *_: storage))
+    assert [each.transfer_syntax for each in answer.presentation_contexts] == [JPEG]
+
+
 # roles, PS3.7 §D.3.3.4
 
 
