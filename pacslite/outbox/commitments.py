@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pacslite.dimse.service import Invoker
 from pacslite.dimse.status import Status, is_done
@@ -46,6 +47,14 @@ class CommitmentOptions:
     grace_seconds: float = 10.0
 
 
+class _Live(NamedTuple):
+    """An association on which a request came; ``turn`` is of all requests of it."""
+
+    invoker: Invoker
+    context: AcceptedContext
+    turn: asyncio.Lock
+
+
 class Commitments:
     """All requests that are not finished.
 
@@ -74,7 +83,7 @@ class Commitments:
         self._address_of = address_of
         self._verified = verified
         self._options = options
-        self._live: dict[int, tuple[Invoker, AcceptedContext]] = {}  # associations on which requests came
+        self._live: dict[int, _Live] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._slots = asyncio.Semaphore(_AT_ONCE)
 
@@ -86,7 +95,8 @@ class Commitments:
 
     def begin(self, number: int, invoker: Invoker, context: AcceptedContext) -> None:
         """See a request through that was answered."""
-        self._live[number] = (invoker, context)
+        turns = (live.turn for live in self._live.values() if live.invoker is invoker)
+        self._live[number] = _Live(invoker, context, next(turns, None) or asyncio.Lock())
         self._start(number)
 
     # the scheduler's side
@@ -192,9 +202,16 @@ class Commitments:
 
     async def _report_here(self, number: int) -> None:
         """Report on the association of the request, if it is still there."""
-        live = self._live.pop(number, None)
+        live = self._live.get(number)
         if live is None:
             return
+        try:
+            async with live.turn:  # whatever was negotiated, one at a time is allowed (PS3.7 §D.3.3.3)
+                await self._report_on(live, number)
+        finally:
+            self._live.pop(number, None)
+
+    async def _report_on(self, live: _Live, number: int) -> None:
         found = await self._offload.run(self._transactions.get, number)
         if found is None:
             return
@@ -202,7 +219,7 @@ class Commitments:
         if report is None:
             return
         try:
-            await self._send(*live, number, transaction.ae_title, report)
+            await self._send(live.invoker, live.context, number, transaction.ae_title, report)
         except AssociationEnded as ended:
             facts = {"peer": transaction.ae_title, "transaction": transaction.request.transaction_uid}
             log.info("association of the request has ended", extra=facts | {"why": str(ended)})

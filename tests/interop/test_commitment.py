@@ -1,6 +1,7 @@
 """Storage commitment with pynetdicom on the other side, as SCU and as SCP: over restarts, kills and refusals."""
 
 import asyncio
+import contextlib
 import queue
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ import pytest
 from pydicom import Dataset
 from pydicom.uid import UID, generate_uid
 from pynetdicom import AE, build_role, evt
+from pynetdicom.dsutils import encode
 
 from pacslite.scu.client import Client, OperationFailed
 from pacslite.scu.commitment import FailedReference, Reference
@@ -21,7 +23,7 @@ from tests.faults.strace import tracing
 from tests.support.exchange import send_instances
 from tests.support.instances import Instance, make_instance
 from tests.support.processes import Pacslite, ServerFactory, free_port
-from tests.support.wire import CT_IMAGE, SECONDARY_CAPTURE
+from tests.support.wire import CT_IMAGE, SECONDARY_CAPTURE, Context, Message, Wire
 
 SCU = "PYNETDICOM"
 PUSH_MODEL, WELL_KNOWN = UID("1.2.840.10008.1.20.1"), UID("1.2.840.10008.1.20.1.1")
@@ -193,6 +195,39 @@ def test_refused_report_is_sent_again(server: Pacslite, scu: CommitmentScu, dest
     assert [one.requestor for one in (here, second, third)] == [SCU, "PACSLITE", "PACSLITE"]
     assert here.committed == second.committed == third.committed == references(instances)
     assert scu.reports.empty()
+
+
+async def test_reports_of_one_association_come_one_after_the_other(server: Pacslite) -> None:
+    """No window was negotiated: one operation may be outstanding (PS3.7 §D.3.3.3)."""
+    instance = make_instance(0, seed=108)
+    await send_instances(server.port, [instance])
+    reports: list[Message] = []
+    async with await Wire.associate(server.port, [Context(1, PUSH_MODEL)]) as wire:
+
+        async def next_response() -> int | None:
+            while (message := await wire.receive()).number(0x0100) == 0x0100:
+                reports.append(message)
+            return message.number(0x0900)
+
+        async def another_report() -> bool:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1):
+                    reports.append(await wire.receive())
+                    return True
+            return False
+
+        names = {0x0003: PUSH_MODEL.encode(), 0x1001: WELL_KNOWN.encode(), 0x1008: b"\1\0"}
+        for number in range(1, 4):
+            action = encode(_action(references([instance]), f"1.2.840.108.{number}"), False, True)
+            await wire.send(1, names | {0x0100: b"\x30\x01", 0x0110: bytes((number, 0))}, action)
+            assert await next_response() == 0
+        for count in range(1, 4):
+            if len(reports) < count:
+                assert await another_report()
+            assert not await another_report()
+            assert len(reports) == count
+            invocation = (reports[-1].number(0x0110) or 0).to_bytes(2, "little")
+            await wire.send(1, {0x0100: b"\0\x81", 0x0120: invocation, 0x0900: b"\0\0", 0x1002: b"\1\0"})
 
 
 def test_same_request_again_is_the_same_transaction(
