@@ -118,6 +118,8 @@ class Server:
         self._access = await _access(settings, self.settings.server.ae_title)
         self._identity = IdentityVerifier(_identity_options(settings))
         logging.getLogger().setLevel(settings.log.level.upper())
+        if self._backend is not None:
+            await self._backend.undefer()  # when it can ask for the new addresses
         log.info("configuration reloaded", extra={"remotes": len(settings.remote)})
         left = [key for key in changed_keys(self.settings, settings) if not key.startswith(_TAKEN_OVER)]
         if left:

@@ -120,6 +120,15 @@ class Backend:
         if self._outbox is not None:
             await self._outbox.follow(rules)
 
+    async def undefer(self) -> None:
+        """Remotes may have moved: try those that could not be reached.
+
+        Raises:
+            OutboxUnwritable: They are left alone until their time comes.
+        """
+        if self._outbox is not None:
+            await self._outbox.undefer()
+
     async def stop(self) -> None:
         if self._outbox is not None:
             await self._outbox.stop()

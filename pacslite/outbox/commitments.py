@@ -131,7 +131,7 @@ class Commitments:
             finally:
                 connection.abort("given up")
         except AssociationEnded as ended:
-            if not reported:
+            if not reported and self._address_of(ae_title) == address:  # else it is to be tried at another one
                 await self._defer(ae_title, str(ended))
         if reported:
             await self._offload.run(self._queue.reached, "commitment", ae_title)

@@ -134,7 +134,8 @@ class Forwarder:
             if batch.hopeless or losses >= _LOSSES_IN_A_ROW:
                 error = error or batch.last_error
             if error:
-                await self._defer(destination, error)
+                if self._address_of(destination) == address:  # else it is to be tried at another one
+                    await self._defer(destination, error)
                 break
         return progress
 

@@ -104,7 +104,7 @@ class Outbox:
         self._tasks = [asyncio.create_task(self._follower.run()), asyncio.create_task(self._scheduler.run())]
 
     async def follow(self, rules: RuleSet) -> None:
-        """Take other rules for what is stored from now on; destinations may have changed too.
+        """Take other rules for what is stored from now on.
 
         Raises:
             OutboxUnwritable: The rules stay as they were.
@@ -112,7 +112,18 @@ class Outbox:
         try:
             await self._follower.follow(rules)
         except sqlite3.Error as error:
-            raise OutboxUnwritable(f"{outbox_path(self._archive.options.data_dir)}: {error}") from error
+            raise self._unwritable(error) from error
+
+    async def undefer(self) -> None:
+        """Try all destinations now: they may be elsewhere than when they could not be reached.
+
+        Raises:
+            OutboxUnwritable: They are left alone until their time comes.
+        """
+        try:
+            await self._offload.run(self.queue.undefer)
+        except sqlite3.Error as error:
+            raise self._unwritable(error) from error
         self._wake()
 
     async def stop(self) -> None:
@@ -132,6 +143,9 @@ class Outbox:
         self._database.close()
 
     # private
+
+    def _unwritable(self, error: sqlite3.Error) -> OutboxUnwritable:
+        return OutboxUnwritable(f"{outbox_path(self._archive.options.data_dir)}: {error}")
 
     def _wake(self) -> None:
         self._scheduler.wake()

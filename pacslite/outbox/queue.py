@@ -184,6 +184,11 @@ class Queue:
                 (kind, destination),
             )
 
+    def undefer(self) -> None:
+        """Leave no destination alone any longer; what fails alone goes on waiting."""
+        with self.database.transaction() as connection:
+            connection.execute("UPDATE destination SET due = 0 WHERE due > 0")
+
     # keeping house
 
     def expire(self) -> list[Entry]:

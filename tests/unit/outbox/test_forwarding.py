@@ -185,6 +185,18 @@ async def test_destination_that_is_not_there_waits_as_a_whole(tmp_path: Path) ->
         assert all("refused" in str(entry.error) for entry in one.listed("waiting"))
 
 
+async def test_destination_that_moves_while_it_is_tried_is_not_left_alone(tmp_path: Path) -> None:
+    some, elsewhere = instances(3), free_port()
+    async with sending(tmp_path, some, free_port()) as one, StorageScp(elsewhere) as scp:
+        addresses = [Address("WS", "127.0.0.1", free_port())]
+        one.forwarder._address_of = lambda _: addresses.pop() if len(addresses) > 1 else addresses[0]
+        addresses.insert(0, Address("WS", "127.0.0.1", elsewhere))
+        assert not await one.forwarder.serve("WS")
+        assert [at for *_, at in one.queue.destinations()] == [one.clock.now]
+        assert await one.forwarder.serve("WS")
+        assert sorted(received(scp)) == uids(some)
+
+
 async def test_destination_that_is_not_configured(tmp_path: Path) -> None:
     some = instances(2)
     async with sending(tmp_path, some, free_port()) as one:

@@ -219,6 +219,20 @@ def test_retry_makes_a_deferred_destination_due(queue: Queue, clock: Clock) -> N
     assert queue.destinations()[0].due <= clock.now
 
 
+def test_undeferred_destinations_are_due_and_what_failed_alone_is_not(queue: Queue, clock: Clock) -> None:
+    enqueue(queue, "1.1", "1.2")
+    enqueue(queue, "1.1", to="OTHER")
+    (first, _) = queue.take("forward", "WS", 2)
+    queue.finish(failed=[(first.id, "refused")])
+    for destination in ("WS", "OTHER"):
+        queue.defer("forward", destination, "unreachable")
+    assert {at for *_, at in queue.destinations()} == {clock.now + 10}
+    queue.undefer()
+    assert {at for *_, at in queue.destinations()} == {clock.now}
+    assert due(queue) == ["1.2"]
+    assert queue.defer("forward", "WS", "unreachable") == 20  # it has failed before
+
+
 def test_list_shows_what_holds_an_entry_up(queue: Queue, clock: Clock) -> None:
     enqueue(queue, "1", "2")
     queue.finish(failed=[(numbers(queue)[0], "status A700")])
