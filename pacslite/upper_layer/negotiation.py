@@ -153,7 +153,7 @@ def negotiate(
     proposed = request.user_information
     service_classes = {item.sop_class_uid: item.service_class_uid or None for item in proposed.common_extended}
     role_proposals = {role.sop_class_uid: role for role in proposed.roles}
-    for_conversions = _contexts_for_conversions(request.presentation_contexts)
+    for_conversions = _contexts_for_conversions(request.presentation_contexts) if role_proposals else {}
     results: list[PresentationContextResult] = []
     accepted: dict[str, AbstractSyntaxOffer] = {}
     for context in request.presentation_contexts:
