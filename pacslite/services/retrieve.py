@@ -29,9 +29,10 @@ from pacslite.errors import DimseError
 from pacslite.scu.contexts import ContextMap, storage_contexts
 from pacslite.scu.pool import Pool
 from pacslite.scu.requestor import Address
+from pacslite.services.destination import Destination
 from pacslite.services.identifiers import extended_of, identifier_offer
 from pacslite.services.query import identifier_of
-from pacslite.services.sending import Destination, InstanceSender
+from pacslite.services.sending import InstanceSender
 from pacslite.services.sub_operations import PendingPolicy, SubOperations
 from pacslite.services.transcoding import Transcoder
 from pacslite.upper_layer.negotiation import AbstractSyntaxOffer

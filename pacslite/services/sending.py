@@ -1,4 +1,4 @@
-"""Sends stored instances: one C-STORE sub-operation, and a destination that may fail at any moment."""
+"""Sends stored instances: one C-STORE sub-operation."""
 
 import logging
 import os
@@ -13,21 +13,14 @@ from pacslite.dimse.messages import CommandField, Message, request_command
 from pacslite.dimse.service import Invoker
 from pacslite.dimse.status import Status
 from pacslite.errors import PacsliteError
-from pacslite.net.connection import Connection
-from pacslite.net.ended import AssociationEnded, ConnectFailed
 from pacslite.scu.contexts import ContextMap
-from pacslite.scu.pool import Pool
-from pacslite.scu.requestor import Address
 from pacslite.services.sub_operations import SubOperationFailed
 from pacslite.services.transcoding import Transcoder
-from pacslite.upper_layer.items import PresentationContext
 from pacslite.upper_layer.negotiation import AcceptedContext
 
-__all__ = ["Destination", "InstanceSender"]
+__all__ = ["InstanceSender"]
 
 log = logging.getLogger("pacslite.retrieve")
-
-_REOPENINGS = 3  # associations that a destination may lose during one retrieve before we give it up
 
 
 class InstanceSender:
@@ -119,65 +112,3 @@ class InstanceSender:
             priority=self._priority,
             extra=self._originator,
         )
-
-
-class Destination:
-    """A C-MOVE destination: opens an association when the first instance needs it, and another when it is lost.
-
-    A destination that cannot be reached fails the rest at once: waiting for every instance anew would hold the
-    requestor for hours.
-    """
-
-    def __init__(
-        self, pool: Pool, address: Address, contexts: tuple[PresentationContext, ...], sender: InstanceSender
-    ) -> None:
-        self._pool = pool
-        self._address = address
-        self._contexts = contexts
-        self._sender = sender
-        self._connection: Connection | None = None
-        self._map = ContextMap({})
-        self._buffer = ReadBuffer()
-        self._openings = 0
-        self._hopeless: str | None = None
-
-    async def send(self, instance: InstanceRef) -> int:
-        """Status of the C-STORE-RSP (raises SubOperationFailed)."""
-        connection = await self._open()
-        try:
-            return await self._sender.send(connection, self._map, instance, self._buffer)
-        except AssociationEnded as ended:
-            raise SubOperationFailed(f"{self._address.ae_title}: {ended}") from ended
-
-    async def open(self) -> int:
-        """Be connected, if it can be; gives the number of C-STOREs that may be outstanding (0: no limit)."""
-        try:
-            return (await self._open()).negotiated.operations_invoked
-        except SubOperationFailed:
-            return 1
-
-    def abort(self) -> None:
-        """Give up what is being sent."""
-        self._hopeless = "cancelled"
-        if self._connection is not None:
-            self._connection.abort("cancelled")
-
-    def close(self) -> None:
-        if self._connection is not None:
-            self._pool.release(self._address, self._contexts, self._connection)
-
-    async def _open(self) -> Connection:
-        if self._connection is not None and self._connection.over is None:
-            return self._connection
-        if self._hopeless is not None:
-            raise SubOperationFailed(self._hopeless)
-        if self._openings > _REOPENINGS:
-            raise SubOperationFailed(f"{self._address.ae_title}: association lost {self._openings} times")
-        self._openings += 1
-        try:
-            self._connection = await self._pool.acquire(self._address, self._contexts)
-        except ConnectFailed as error:
-            self._hopeless = f"{self._address.ae_title}: {error}"
-            raise SubOperationFailed(self._hopeless) from error
-        self._map = ContextMap(self._connection.negotiated.contexts)
-        return self._connection

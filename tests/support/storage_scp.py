@@ -26,7 +26,12 @@ class Arrival:
 
 
 class StorageScp:
-    """``async with StorageScp(port) as scp``: ``scp.received`` in order of arrival."""
+    """``async with StorageScp(port) as scp``: ``scp.received`` in order of arrival.
+
+    Args:
+        window: Operations that the requestor may have outstanding (PS3.7 §D.3.3.3); 0: not negotiated.
+        at_once: Associations at a time; more are rejected transiently, 2/3/2 (PS3.8 §9.3.4). 0: any number.
+    """
 
     def __init__(
         self,
@@ -35,11 +40,14 @@ class StorageScp:
         delay: float = 0.0,
         status: Callable[[Arrival], int] = lambda _: 0,
         ignore_release: bool = False,
+        window: int = 0,
+        at_once: int = 0,
     ) -> None:
         self.port, self._delay, self._status, self._ignore_release = port, delay, status, ignore_release
+        self._window, self._at_once = window, at_once
         self._writers: list[asyncio.StreamWriter] = []
         self.received: list[Arrival] = []
-        self.associations = 0
+        self.associations = self.open = self.rejected = 0
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> Self:
@@ -60,11 +68,22 @@ class StorageScp:
         self._writers.append(writer)
         with contextlib.suppress(Exception):
             kind, body = await wire.read_pdu()
-            if kind == 0x01:
-                self.associations += 1
-                writer.write(_accept(body, wire))
-                await self._serve(wire)
+            if kind == 0x01 and self._at_once and self.open >= self._at_once:
+                self.rejected += 1
+                writer.write(b"\x03\0\0\0\0\x04\0\2\3\2")
+                await reader.read()
+            elif kind == 0x01:
+                await self._associated(wire, _accept(body, wire, self._window))
         writer.close()
+
+    async def _associated(self, wire: Wire, answer: bytes) -> None:
+        self.associations += 1
+        self.open += 1
+        try:
+            wire.writer.write(answer)
+            await self._serve(wire)
+        finally:
+            self.open -= 1
 
     async def _serve(self, wire: Wire) -> None:
         while True:
@@ -73,12 +92,16 @@ class StorageScp:
                 await asyncio.sleep(60)
             if message is None:
                 return
-            arrival = _arrival(wire, message)
-            await asyncio.sleep(self._delay)
-            status = self._status(arrival)
-            if status == 0:
-                self.received.append(arrival)
-            await wire.answer_store(message, status)
+            await self.take(wire, message)
+
+    async def take(self, wire: Wire, message: Message) -> None:
+        """Answer one C-STORE request."""
+        arrival = _arrival(wire, message)
+        await asyncio.sleep(self._delay)
+        status = self._status(arrival)
+        if status == 0:
+            self.received.append(arrival)
+        await wire.answer_store(message, status)
 
 
 def _arrival(wire: Wire, message: Message) -> Arrival:
@@ -93,7 +116,7 @@ def _arrival(wire: Wire, message: Message) -> Arrival:
     )
 
 
-def _accept(request: bytes, wire: Wire) -> bytes:
+def _accept(request: bytes, wire: Wire, window: int = 0) -> bytes:
     """Accept every context with its first transfer syntax (PS3.8 §9.3.3)."""
     at, items = 68, b""
     while at < len(request):
@@ -113,6 +136,8 @@ def _accept(request: bytes, wire: Wire) -> bytes:
         elif kind == 0x50:
             wire.peer_maximum_length = int.from_bytes(item[4:8], "big")
     user = struct.pack(">BxHI", 0x51, 4, 1 << 20) + struct.pack(">BxH", 0x52, 7) + b"1.2.3.4"
+    if window:
+        user += struct.pack(">BxHHH", 0x53, 4, window, 1)
     items += struct.pack(">BxH", 0x50, len(user)) + user
     body = request[:68] + items
     return struct.pack(">BxI", 0x02, len(body)) + body

@@ -1,0 +1,102 @@
+"""A C-MOVE destination, which may fail at any moment: its association, and another when that is lost."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from pacslite.archive.reference import InstanceRef
+from pacslite.dataset.source import ReadBuffer
+from pacslite.net.connection import Connection
+from pacslite.net.ended import AssociationEnded, ConnectFailed
+from pacslite.scu.contexts import ContextMap
+from pacslite.scu.pool import Pool
+from pacslite.scu.requestor import Address
+from pacslite.services.sending import InstanceSender
+from pacslite.services.sub_operations import SubOperationFailed
+from pacslite.upper_layer.items import PresentationContext
+
+__all__ = ["Destination"]
+
+_REOPENINGS = 3  # after associations lost in a row; then the destination is given up
+
+
+@dataclass(slots=True)
+class _Association:
+    """What belongs to one association: after its end the transport may still hold views of the buffer."""
+
+    connection: Connection
+    contexts: ContextMap
+    buffer: ReadBuffer = field(default_factory=ReadBuffer)
+
+
+class Destination:
+    """A C-MOVE destination: opens an association when the first instance needs it, and another when it is lost.
+
+    A destination that cannot be reached fails the rest at once: waiting for every instance anew would hold the
+    requestor for hours.
+    """
+
+    def __init__(
+        self, pool: Pool, address: Address, contexts: tuple[PresentationContext, ...], sender: InstanceSender
+    ) -> None:
+        self._pool = pool
+        self._address = address
+        self._contexts = contexts
+        self._sender = sender
+        self._association: _Association | None = None
+        self._opening: asyncio.Task[None] | None = None  # all who need an association wait for this one
+        self._openings = 0  # since the last answer
+        self._hopeless = ""  # why no association will be opened any more
+
+    async def send(self, instance: InstanceRef) -> int:
+        """Status of the C-STORE-RSP (raises SubOperationFailed)."""
+        one = await self._connected()
+        try:
+            status = await self._sender.send(one.connection, one.contexts, instance, one.buffer)
+        except AssociationEnded as ended:
+            raise SubOperationFailed(f"{self._address.ae_title}: {ended}") from ended
+        self._openings = 0
+        return status
+
+    async def open(self) -> int:
+        """Be connected, if it can be; gives the number of C-STOREs that may be outstanding (0: no limit)."""
+        try:
+            return (await self._connected()).connection.negotiated.operations_invoked
+        except SubOperationFailed:
+            return 1
+
+    def abort(self) -> None:
+        """Give up what is being sent."""
+        self._hopeless = "cancelled"
+        if self._association is not None:
+            self._association.connection.abort("cancelled")
+
+    def close(self) -> None:
+        if self._opening is not None:
+            self._opening.cancel()
+        if self._association is not None:
+            self._pool.release(self._address, self._contexts, self._association.connection)
+
+    # private
+
+    async def _connected(self) -> _Association:
+        while (one := self._association) is None or one.connection.over is not None:
+            if self._hopeless:
+                raise SubOperationFailed(self._hopeless)
+            if self._opening is None or self._opening.done():
+                self._opening = asyncio.create_task(self._open())
+            opening = self._opening
+            await asyncio.wait([opening])
+            opening.result()
+        return one
+
+    async def _open(self) -> None:
+        if self._openings > _REOPENINGS:
+            self._hopeless = f"{self._address.ae_title}: association lost {self._openings} times in a row"
+            return
+        self._openings += 1
+        try:
+            connection = await self._pool.acquire(self._address, self._contexts)
+        except ConnectFailed as error:
+            self._hopeless = f"{self._address.ae_title}: {error}"
+        else:
+            self._association = _Association(connection, ContextMap(connection.negotiated.contexts))

@@ -1,0 +1,69 @@
+"""C-MOVE to destinations that lose associations: what was under way fails, the rest arrives as it is stored."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+from tests.support.exchange import identifier, send_instances
+from tests.support.instances import Instance, digest_of, make_instance
+from tests.support.processes import Pacslite
+from tests.support.storage_scp import StorageScp
+from tests.support.wire import STUDY_ROOT_MOVE, Answer, Context, Wire
+
+DESTINATION = "PYNETDICOM"  # a configured title and port; who listens there is the test's own
+WINDOW = 8
+COUNT = 30
+
+
+@pytest.fixture(scope="module")
+def settings() -> Mapping[str, Mapping[str, object]]:
+    return {"retrieve": {"reuse_seconds": 0.2, "operations": WINDOW}}
+
+
+@pytest.fixture(scope="module")
+def series(server: Pacslite) -> Sequence[Instance]:
+    """Slices of more than one piece of what is read at once."""
+    instances = [make_instance(number, seed=41, size=5 << 20) for number in range(COUNT)]
+    asyncio.run(send_instances(server.port, instances))
+    return instances
+
+
+async def move(server: Pacslite, series: Sequence[Instance]) -> Answer:
+    async with await Wire.associate(server.port, [Context(1, STUDY_ROOT_MOVE)]) as wire:
+        keys = identifier("STUDY", StudyInstanceUID=series[0].study_uid)
+        return (await wire.move(STUDY_ROOT_MOVE, keys, DESTINATION))[-1]
+
+
+class Losing(StorageScp):
+    """Aborts an association instead of answering another instance after ``after`` of them, if ``times`` are left."""
+
+    def __init__(self, port: int, *, after: int, times: int, window: int = 0) -> None:
+        super().__init__(port, window=window)
+        self._after, self._times = after, times
+
+    async def _serve(self, wire: Wire) -> None:
+        for _ in range(self._after if self._times else 1 << 30):
+            message = await wire.receive_or_release()
+            if message is None:
+                return
+            await self.take(wire, message)
+        self._times -= 1
+        await wire.receive()
+        await wire.abort()
+
+
+async def test_several_that_lose_an_association_open_one_and_send_what_is_stored(
+    server: Pacslite, series: Sequence[Instance], destinations: Mapping[str, int]
+) -> None:
+    async with Losing(destinations[DESTINATION], after=2, times=1, window=WINDOW) as scp:
+        final = await move(server, series)
+        stored = {one.sop_instance_uid: one.digest for one in series}
+        for one in scp.received:
+            assert digest_of(one.data) == stored[one.sop_instance_uid]
+        assert scp.associations == 2
+        assert final.failed is not None
+        assert 1 <= final.failed <= WINDOW, "what was outstanding, and nothing else"
+        assert final.completed == COUNT - final.failed
+        await asyncio.sleep(0.5)
+        assert scp.open == 0, "an association was opened and forgotten"
