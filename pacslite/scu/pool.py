@@ -10,7 +10,7 @@ from pacslite.upper_layer.items import PresentationContext
 
 __all__ = ["Pool"]
 
-_CLOSE_SECONDS = 1.0  # for the answers to our A-RELEASE-RQs when the server stops
+_CLOSE_SECONDS = 1.0  # for the answers to our A-RELEASE-RQs, when the server stops or another association is opened
 
 _Key = tuple[Address, tuple[PresentationContext, ...]]
 
@@ -28,7 +28,7 @@ class Pool:
         self._reuse_seconds = reuse_seconds
         self._idle: dict[_Key, list[Connection]] = {}
         self._timers: dict[Connection, asyncio.TimerHandle] = {}
-        self._closing: dict[asyncio.Task[None], Connection] = {}
+        self._closing: dict[asyncio.Task[None], tuple[Address, Connection]] = {}
 
     @property
     def requestor(self) -> Requestor:
@@ -37,6 +37,11 @@ class Pool:
 
     async def acquire(self, address: Address, contexts: Sequence[PresentationContext]) -> Connection:
         """An association on which ``contexts`` were proposed; nobody else uses it until it is given back."""
+        idle = self.take_idle(address, contexts)
+        return idle if idle is not None else await self.open(address, contexts)
+
+    def take_idle(self, address: Address, contexts: Sequence[PresentationContext]) -> Connection | None:
+        """One that was given back, if there is any; its peer may be about to end it."""
         key = (address, tuple(contexts))
         while idle := self._idle.get(key):
             connection = idle[-1]
@@ -44,6 +49,18 @@ class Pool:
             self._forget(key, connection)
             if connection.over is None:
                 return connection
+        return None
+
+    async def open(self, address: Address, contexts: Sequence[PresentationContext]) -> Connection:
+        """A new one. What is idle with its peer ends first: there are receivers that take one association at a time."""
+        for key, connections in list(self._idle.items()):
+            if key[0] == address:
+                self._expire_all(key, connections)
+        ending = {task: one for task, (where, one) in self._closing.items() if where == address and one.over is None}
+        if ending:
+            await asyncio.wait(ending, timeout=_CLOSE_SECONDS)
+            for connection in ending.values():
+                connection.abort("no answer to our A-RELEASE-RQ", close_within=_CLOSE_SECONDS)
         return await self._requestor.associate(address, contexts)
 
     def release(self, address: Address, contexts: Sequence[PresentationContext], connection: Connection) -> None:
@@ -58,20 +75,23 @@ class Pool:
     async def close(self) -> None:
         """Release all idle associations; those whose peer does not answer soon are dropped."""
         for key, connections in list(self._idle.items()):
-            for connection in list(connections):
-                self._timers[connection].cancel()
-                self._expire(key, connection)
+            self._expire_all(key, connections)
         if self._closing:
             await asyncio.wait(self._closing, timeout=_CLOSE_SECONDS)
-        for connection in self._closing.values():
+        for _, connection in self._closing.values():
             connection.drop()
         if self._closing:
             await asyncio.wait(self._closing)
 
+    def _expire_all(self, key: _Key, connections: Sequence[Connection]) -> None:
+        for connection in list(connections):
+            self._timers[connection].cancel()
+            self._expire(key, connection)
+
     def _expire(self, key: _Key, connection: Connection) -> None:
         self._forget(key, connection)
         task = asyncio.create_task(_release(connection))
-        self._closing[task] = connection
+        self._closing[task] = (key[0], connection)
         task.add_done_callback(self._closing.pop)
 
     def _forget(self, key: _Key, connection: Connection) -> None:
