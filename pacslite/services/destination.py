@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pacslite.archive.reference import InstanceRef
 from pacslite.dataset.source import ReadBuffer
 from pacslite.net.connection import Connection
-from pacslite.net.ended import AssociationEnded, ConnectFailed
+from pacslite.net.ended import AssociationEnded, AssociationRejectedError, ConnectFailed
 from pacslite.scu.contexts import ContextMap
 from pacslite.scu.pool import Pool
 from pacslite.scu.requestor import Address
@@ -17,6 +17,8 @@ from pacslite.upper_layer.items import PresentationContext
 __all__ = ["Destination"]
 
 _REOPENINGS = 3  # after associations lost in a row; then the destination is given up
+_TRANSIENT = 2  # Result of an A-ASSOCIATE-RJ: the same request may be accepted later (PS3.8 §9.3.4)
+_PAUSES = (0.25, 0.5, 1.0, 2.0, 4.0)  # seconds before we ask again after each
 
 
 @dataclass(slots=True)
@@ -31,8 +33,8 @@ class _Association:
 class Destination:
     """A C-MOVE destination: opens an association when the first instance needs it, and another when it is lost.
 
-    A destination that cannot be reached fails the rest at once: waiting for every instance anew would hold the
-    requestor for hours.
+    A destination that cannot be reached, or rejects us again and again, fails the rest at once: waiting for every
+    instance anew would hold the requestor for hours.
     """
 
     def __init__(
@@ -95,8 +97,19 @@ class Destination:
             return
         self._openings += 1
         try:
-            connection = await self._pool.acquire(self._address, self._contexts)
+            connection = await self._associate()
         except ConnectFailed as error:
             self._hopeless = f"{self._address.ae_title}: {error}"
         else:
             self._association = _Association(connection, ContextMap(connection.negotiated.contexts))
+
+    async def _associate(self) -> Connection:
+        """An association; a receiver whose places are all taken gets the time to free one."""
+        for pause in _PAUSES:
+            try:
+                return await self._pool.acquire(self._address, self._contexts)
+            except AssociationRejectedError as rejected:
+                if rejected.result != _TRANSIENT:
+                    raise
+            await asyncio.sleep(pause)
+        return await self._pool.acquire(self._address, self._contexts)

@@ -9,7 +9,7 @@ from tests.support.exchange import identifier, send_instances
 from tests.support.instances import Instance, digest_of, make_instance
 from tests.support.processes import Pacslite
 from tests.support.storage_scp import StorageScp
-from tests.support.wire import STUDY_ROOT_MOVE, Answer, Context, Wire
+from tests.support.wire import CT_IMAGE, STUDY_ROOT_MOVE, Answer, Context, Wire
 
 DESTINATION = "PYNETDICOM"  # a configured title and port; who listens there is the test's own
 WINDOW = 8
@@ -38,8 +38,8 @@ async def move(server: Pacslite, series: Sequence[Instance]) -> Answer:
 class Losing(StorageScp):
     """Aborts an association instead of answering another instance after ``after`` of them, if ``times`` are left."""
 
-    def __init__(self, port: int, *, after: int, times: int, window: int = 0) -> None:
-        super().__init__(port, window=window)
+    def __init__(self, port: int, *, after: int, times: int, window: int = 0, at_once: int = 0) -> None:
+        super().__init__(port, window=window, at_once=at_once)
         self._after, self._times = after, times
 
     async def _serve(self, wire: Wire) -> None:
@@ -51,6 +51,7 @@ class Losing(StorageScp):
         self._times -= 1
         await wire.receive()
         await wire.abort()
+        await asyncio.sleep(0.3 if self._at_once else 0)  # until the place is free again
 
 
 async def test_several_that_lose_an_association_open_one_and_send_what_is_stored(
@@ -67,3 +68,46 @@ async def test_several_that_lose_an_association_open_one_and_send_what_is_stored
         assert final.completed == COUNT - final.failed
         await asyncio.sleep(0.5)
         assert scp.open == 0, "an association was opened and forgotten"
+
+
+async def test_losses_are_counted_in_a_row(
+    server: Pacslite, series: Sequence[Instance], destinations: Mapping[str, int]
+) -> None:
+    """A receiver that ends each association after some instances takes all others."""
+    async with Losing(destinations[DESTINATION], after=4, times=99) as scp:
+        final = await move(server, series)
+    lost = COUNT // 5
+    assert (final.status, final.completed, final.failed) == (0xB000, COUNT - lost, lost)
+    assert scp.associations == COUNT // 5
+
+
+async def test_a_destination_that_loses_every_association_is_given_up(
+    server: Pacslite, series: Sequence[Instance], destinations: Mapping[str, int]
+) -> None:
+    async with Losing(destinations[DESTINATION], after=0, times=99) as scp:
+        final = await move(server, series)
+    assert (final.status, final.failed, scp.associations) == (0xA702, COUNT, 4)
+    assert "lost 4 times" in final.comment
+
+
+async def test_a_transient_rejection_is_waited_out(
+    server: Pacslite, series: Sequence[Instance], destinations: Mapping[str, int]
+) -> None:
+    """Its one place is free again a moment after it has lost the association (2/3/2 until then, PS3.8 §9.3.4)."""
+    async with Losing(destinations[DESTINATION], after=4, times=1, at_once=1) as scp:
+        final = await move(server, series)
+    assert (final.status, final.completed, final.failed) == (0xB000, COUNT - 1, 1)
+    assert scp.rejected
+
+
+async def test_a_destination_that_is_busy_for_long_is_given_up(
+    server: Pacslite, series: Sequence[Instance], destinations: Mapping[str, int]
+) -> None:
+    async with (
+        StorageScp(destinations[DESTINATION], at_once=1) as scp,
+        await Wire.associate(scp.port, [Context(1, CT_IMAGE)]),
+    ):
+        final = await move(server, series)
+    assert (final.status, final.failed) == (0xA702, COUNT)
+    assert "local limit exceeded" in server.text()
+    assert scp.rejected > 1
