@@ -46,25 +46,45 @@ class Destination:
         self._sender = sender
         self._association: _Association | None = None
         self._opening: asyncio.Task[None] | None = None  # all who need an association wait for this one
+        self._in_hand = 0  # instances
         self._openings = 0  # since the last answer
         self._hopeless = ""  # why no association will be opened any more
 
     async def send(self, instance: InstanceRef) -> int:
         """Status of the C-STORE-RSP (raises SubOperationFailed)."""
-        one = await self._connected()
+        self._in_hand += 1
         try:
+            one = await self._connected()
             status = await self._sender.send(one.connection, one.contexts, instance, one.buffer)
         except AssociationEnded as ended:
             raise SubOperationFailed(f"{self._address.ae_title}: {ended}") from ended
+        finally:
+            self._in_hand -= 1
         self._openings = 0
         return status
 
-    async def open(self) -> int:
-        """Be connected, if it can be; gives the number of C-STOREs that may be outstanding (0: no limit)."""
+    async def open(self) -> bool:
+        """Be connected, if it can be."""
         try:
-            return (await self._connected()).connection.negotiated.operations_invoked
+            await self._connected()
         except SubOperationFailed:
-            return 1
+            return False
+        return True
+
+    @property
+    def operations(self) -> int:
+        """C-STOREs that may be outstanding (0: no limit)."""
+        return 1 if self._association is None else self._association.connection.negotiated.operations_invoked
+
+    @property
+    def hopeless(self) -> bool:
+        """No association will be opened any more."""
+        return bool(self._hopeless)
+
+    def need_no_more(self) -> None:
+        """Nothing is left to be sent: an association is waited for only if an instance in hand needs it."""
+        if self._opening is not None and not self._in_hand:
+            self._opening.cancel()
 
     def abort(self) -> None:
         """Give up what is being sent."""
@@ -88,6 +108,8 @@ class Destination:
                 self._opening = asyncio.create_task(self._open())
             opening = self._opening
             await asyncio.wait([opening])
+            if opening.cancelled():
+                raise SubOperationFailed("given up")
             opening.result()
         return one
 

@@ -1,6 +1,7 @@
 """Retrieve service class: C-MOVE and C-GET (PS3.4 §C.4.2, §C.4.3; whole instances of Annex Y)."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -128,9 +129,8 @@ class GetService(_RetrieveService):
 
         operations = SubOperations(request, reply, len(instances), self._options.pending)
         async with operations.reporting():
-            await operations.perform(
-                instances, send, _outstanding(negotiated.operations_performed, self._options.operations)
-            )
+            outstanding = _outstanding(negotiated.operations_performed, self._options.operations)
+            await operations.perform(deque(instances), send, outstanding)
         await operations.finish()
 
 
@@ -200,14 +200,22 @@ class MoveService(_RetrieveService):
                 timers.extend(loop.call_later(_CANCEL_SECONDS, destination.abort) for destination in destinations)
 
         request.when_cancelled(give_up_soon)
-        waiting = iter(instances)
+        waiting = deque(instances)
 
         async def work(destination: Destination) -> None:
-            outstanding = _outstanding(await destination.open(), self._options.operations)
+            async def ready() -> bool:
+                """Who has no association leaves the rest to those that have; it fails when nobody will have one."""
+                return await destination.open() or all(one.hopeless for one in destinations)
+
             try:
-                await operations.perform(waiting, destination.send, outstanding)
+                await destination.open()
+                outstanding = _outstanding(destination.operations, self._options.operations)
+                await operations.perform(waiting, destination.send, outstanding, ready)
             finally:
                 destination.close()
+            if not waiting:
+                for other in destinations:
+                    other.need_no_more()
 
         try:
             await asyncio.gather(*(work(destination) for destination in destinations))

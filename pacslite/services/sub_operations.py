@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 from pacslite.archive.reference import InstanceRef
@@ -75,27 +75,31 @@ class SubOperations:
                 await reporter
 
     async def perform(
-        self, instances: Iterable[InstanceRef], send: Callable[[InstanceRef], Awaitable[int]], outstanding: int = 1
+        self,
+        waiting: deque[InstanceRef],
+        send: Callable[[InstanceRef], Awaitable[int]],
+        outstanding: int = 1,
+        ready: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
-        """Send ``instances``, ``outstanding`` at a time; stops early when the request is cancelled.
+        """Send what is ``waiting``, ``outstanding`` at a time; stops early when the request is cancelled.
 
-        ``send`` gives the status of the C-STORE-RSP, or raises SubOperationFailed.
+        Args:
+            waiting: Taken from its front; may be shared with other calls.
+            send: Gives the status of the C-STORE-RSP, or raises SubOperationFailed.
+            ready: Asked before one is taken; False: the others take the rest.
         """
-        waiting = iter(instances)
 
         async def work() -> None:
-            for instance in waiting:
-                if self.cancelled:
+            while waiting and not self.cancelled:
+                if ready is not None and not await ready():
                     return
-                try:
-                    self.count(instance, await send(instance))
-                except SubOperationFailed as error:
-                    self.fail(instance, str(error))
+                if waiting and not self.cancelled:  # still
+                    await self._perform_one(waiting.popleft(), send)
 
         if outstanding == 1:
             await work()
         else:
-            await asyncio.gather(*(work() for _ in range(min(outstanding, max(self.remaining, 1)))))
+            await asyncio.gather(*(work() for _ in range(min(outstanding, max(len(waiting), 1)))))
 
     def count(self, instance: InstanceRef, status: int) -> None:
         """Book the answer to one C-STORE sub-operation."""
@@ -132,6 +136,12 @@ class SubOperations:
         return await self._reply(status, identifier, comment=comment, extra=self._counters())
 
     # private
+
+    async def _perform_one(self, instance: InstanceRef, send: Callable[[InstanceRef], Awaitable[int]]) -> None:
+        try:
+            self.count(instance, await send(instance))
+        except SubOperationFailed as error:
+            self.fail(instance, str(error))
 
     def _booked(self) -> None:
         self.remaining -= 1

@@ -1,6 +1,7 @@
 """How many associations a C-MOVE opens with a destination, and that the next one uses them again."""
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 
 import pytest
@@ -9,7 +10,7 @@ from tests.support.exchange import identifier, send_instances
 from tests.support.instances import Instance, make_instance
 from tests.support.processes import Pacslite
 from tests.support.storage_scp import StorageScp
-from tests.support.wire import STUDY_ROOT_MOVE, Answer, Context, Wire
+from tests.support.wire import STUDY_ROOT_MOVE, Answer, Context, Message, Wire
 
 PARALLEL = 3
 REUSE_SECONDS = 1.0
@@ -47,3 +48,42 @@ async def test_a_move_shares_its_instances_out_and_the_next_needs_no_new_associa
         await asyncio.sleep(REUSE_SECONDS + 0.5)
         await move(server, series)
         assert scp.associations == 2 * PARALLEL, "what was idle for so long has been released"
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+async def test_a_destination_of_fewer_associations_takes_all_on_those(
+    server: Pacslite, series: Sequence[Instance], destinations: Mapping[str, int], at_once: int
+) -> None:
+    async with StorageScp(destinations["STORESCP"], delay=0.02, at_once=at_once) as scp:
+        started = time.monotonic()
+        final = (await move(server, series))[-1]
+        assert (final.status, final.completed) == (0, len(series))
+        assert (scp.associations, len(scp.received)) == (at_once, len(series))
+        assert scp.rejected
+        assert time.monotonic() - started < 3, "nobody waits for a place that is not needed any more"
+
+
+async def test_an_association_that_is_lost_and_refused_leaves_the_rest_to_the_others(
+    server: Pacslite, series: Sequence[Instance], destinations: Mapping[str, int]
+) -> None:
+    class Shrinking(StorageScp):
+        """Takes three associations, aborts the last one, and then takes two only."""
+
+        async def take(self, wire: Wire, message: Message) -> None:
+            if self.associations == PARALLEL and not self._at_once:
+                self._at_once = PARALLEL - 1
+                await wire.abort()
+            else:
+                await super().take(wire, message)
+
+    async with Shrinking(destinations["STORESCP"], delay=0.02) as scp:
+        final = (await move(server, series))[-1]
+        assert (final.completed, final.failed) == (len(series) - 1, 1)
+        assert scp.rejected
+
+
+async def test_a_destination_that_takes_no_association_fails_everything(
+    server: Pacslite, series: Sequence[Instance], destinations: Mapping[str, int]
+) -> None:
+    final = (await move(server, series))[-1]
+    assert (final.status, final.completed, final.failed) == (0xA702, 0, len(series))

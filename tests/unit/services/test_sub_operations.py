@@ -1,6 +1,7 @@
 """Counting C-STORE sub-operations (PS3.4 §C.4.2.1.4, Tables C.4-2 and C.4-3)."""
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -79,7 +80,7 @@ async def perform(
         return status
 
     async with operations.reporting():
-        await operations.perform([instance(number) for number in range(len(outcomes))], send, outstanding)
+        await operations.perform(deque(instance(number) for number in range(len(outcomes))), send, outstanding)
     await operations.finish()
     return responses.sent
 
@@ -143,7 +144,7 @@ async def test_what_remains_is_told_after_a_cancel() -> None:
             request.cancel()
         return 0
 
-    await operations.perform([instance(number) for number in range(5)], send)
+    await operations.perform(deque(instance(number) for number in range(5)), send)
     await operations.finish()
     status, identifier, _, counters = responses.sent[-1]
     assert (status, identifier) == (0xFE00, None)
@@ -159,5 +160,5 @@ async def test_a_requestor_that_vanishes_ends_the_move_unless_configured(go_on: 
         request.abandon()
         return 0
 
-    await operations.perform([instance(number) for number in range(4)], send)
+    await operations.perform(deque(instance(number) for number in range(4)), send)
     assert operations.completed == sent
