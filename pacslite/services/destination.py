@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pacslite.archive.reference import InstanceRef
 from pacslite.dataset.source import ReadBuffer
 from pacslite.net.connection import Connection
-from pacslite.net.ended import AssociationEnded, AssociationRejectedError, ConnectFailed
+from pacslite.net.ended import AssociationEnded, AssociationRejectedError, ConnectFailed, DimseTimeout, TimedOut
 from pacslite.scu.contexts import ContextMap
 from pacslite.scu.pool import Pool
 from pacslite.scu.requestor import Address
@@ -26,8 +26,12 @@ class _Association:
     """What belongs to one association: after its end the transport may still hold views of the buffer."""
 
     connection: Connection
-    contexts: ContextMap
-    buffer: ReadBuffer = field(default_factory=ReadBuffer)
+    was_idle: bool = False  # and nothing has been answered since
+    contexts: ContextMap = field(init=False)
+    buffer: ReadBuffer = field(init=False, default_factory=ReadBuffer)
+
+    def __post_init__(self) -> None:
+        self.contexts = ContextMap(self.connection.negotiated.contexts)
 
 
 class Destination:
@@ -54,14 +58,11 @@ class Destination:
         """Status of the C-STORE-RSP (raises SubOperationFailed)."""
         self._in_hand += 1
         try:
-            one = await self._connected()
-            status = await self._sender.send(one.connection, one.contexts, instance, one.buffer)
+            return await self._send(instance)
         except AssociationEnded as ended:
             raise SubOperationFailed(f"{self._address.ae_title}: {ended}") from ended
         finally:
             self._in_hand -= 1
-        self._openings = 0
-        return status
 
     async def open(self) -> bool:
         """Be connected, if it can be."""
@@ -100,6 +101,24 @@ class Destination:
 
     # private
 
+    async def _send(self, instance: InstanceRef) -> int:
+        one = await self._connected()
+        try:
+            return await self._send_on(one, instance)
+        except (DimseTimeout, TimedOut):
+            raise
+        except AssociationEnded:
+            if not one.was_idle:
+                raise
+        # The peer ended what was idle while our request was on its way: that says nothing of the instance
+        return await self._send_on(await self._connected(), instance)
+
+    async def _send_on(self, one: _Association, instance: InstanceRef) -> int:
+        status = await self._sender.send(one.connection, one.contexts, instance, one.buffer)
+        one.was_idle = False
+        self._openings = 0
+        return status
+
     async def _connected(self) -> _Association:
         while (one := self._association) is None or one.connection.over is not None:
             if self._hopeless:
@@ -119,19 +138,22 @@ class Destination:
             return
         self._openings += 1
         try:
-            connection = await self._associate()
+            self._association = self._take_idle() or _Association(await self._associate())
         except ConnectFailed as error:
             self._hopeless = f"{self._address.ae_title}: {error}"
-        else:
-            self._association = _Association(connection, ContextMap(connection.negotiated.contexts))
+
+    def _take_idle(self) -> _Association | None:
+        """One of the pool's; only at first, since what ended one that was idle may have ended the others too."""
+        idle = self._pool.take_idle(self._address, self._contexts) if self._association is None else None
+        return None if idle is None else _Association(idle, was_idle=True)
 
     async def _associate(self) -> Connection:
-        """An association; a receiver whose places are all taken gets the time to free one."""
+        """A new association; a receiver whose places are all taken gets the time to free one."""
         for pause in _PAUSES:
             try:
-                return await self._pool.acquire(self._address, self._contexts)
+                return await self._pool.open(self._address, self._contexts)
             except AssociationRejectedError as rejected:
                 if rejected.result != _TRANSIENT:
                     raise
             await asyncio.sleep(pause)
-        return await self._pool.acquire(self._address, self._contexts)
+        return await self._pool.open(self._address, self._contexts)

@@ -111,3 +111,15 @@ async def test_a_destination_that_is_busy_for_long_is_given_up(
     assert (final.status, final.failed) == (0xA702, COUNT)
     assert "local limit exceeded" in server.text()
     assert scp.rejected > 1
+
+
+@pytest.mark.parametrize("window", [0, WINDOW])
+async def test_an_idle_association_that_ends_as_it_is_used_again_costs_nothing(
+    server: Pacslite, series: Sequence[Instance], destinations: Mapping[str, int], window: int
+) -> None:
+    """Its end, and the first C-STORE of the next C-MOVE, cross on the way."""
+    async with Losing(destinations[DESTINATION], after=COUNT, times=1, window=window) as scp:
+        for _ in range(2):
+            final = await move(server, series)
+            assert (final.status, final.completed) == (0, COUNT)
+    assert scp.associations == 2
