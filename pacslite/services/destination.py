@@ -94,10 +94,12 @@ class Destination:
             self._association.connection.abort("cancelled")
 
     def close(self) -> None:
+        """Give the association back; it may be somebody else's from now on."""
         if self._opening is not None:
             self._opening.cancel()
-        if self._association is not None:
-            self._pool.release(self._address, self._contexts, self._association.connection)
+        one, self._association = self._association, None
+        if one is not None:
+            self._pool.release(self._address, self._contexts, one.connection)
 
     # private
 

@@ -87,3 +87,33 @@ async def test_a_destination_that_takes_no_association_fails_everything(
 ) -> None:
     final = (await move(server, series))[-1]
     assert (final.status, final.completed, final.failed) == (0xA702, 0, len(series))
+
+
+class OneHangs(StorageScp):
+    """The second association never answers."""
+
+    async def _serve(self, wire: Wire) -> None:
+        if self.associations == 2:
+            await asyncio.sleep(60)
+        await super()._serve(wire)
+
+
+async def test_a_cancelled_move_does_not_abort_what_another_has_taken(
+    server: Pacslite, series: Sequence[Instance], destinations: Mapping[str, int]
+) -> None:
+    """What it has given back is aborted with what hangs no more, two seconds after the C-CANCEL."""
+    async with (
+        OneHangs(destinations["STORESCP"], delay=0.15) as scp,
+        await Wire.associate(server.port, [Context(1, STUDY_ROOT_MOVE)]) as wire,
+    ):
+        key = identifier("STUDY", StudyInstanceUID=series[0].study_uid)
+        message_id = await wire.start_query(STUDY_ROOT_MOVE, key, destination="STORESCP")
+        await asyncio.sleep(0.5)
+        await wire.cancel(STUDY_ROOT_MOVE, message_id)
+        await asyncio.sleep(0.5)
+        second = asyncio.create_task(move(server, series))  # takes longer than until then
+        cancelled = [answer async for answer in wire.answers()][-1]
+        assert (cancelled.status, cancelled.failed) == (0xFE00, 1)
+        final = (await second)[-1]
+        assert (final.status, final.completed) == (0, len(series))
+        assert scp.associations == PARALLEL + 1, "it has taken the two that were given back"
