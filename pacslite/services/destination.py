@@ -87,9 +87,15 @@ class Destination:
         if self._opening is not None and not self._in_hand:
             self._opening.cancel()
 
+    def cancel(self) -> None:
+        """What is being sent may end; no association is opened for it, or waited for."""
+        self._hopeless = self._hopeless or "cancelled"
+        if self._opening is not None:
+            self._opening.cancel()
+
     def abort(self) -> None:
         """Give up what is being sent."""
-        self._hopeless = "cancelled"
+        self.cancel()
         if self._association is not None:
             self._association.connection.abort("cancelled")
 
@@ -130,7 +136,7 @@ class Destination:
             opening = self._opening
             await asyncio.wait([opening])
             if opening.cancelled():
-                raise SubOperationFailed("given up")
+                raise SubOperationFailed("cancelled")
             opening.result()
         return one
 

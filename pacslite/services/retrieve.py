@@ -197,7 +197,9 @@ class MoveService(_RetrieveService):
 
         def give_up_soon() -> None:
             if operations.cancelled:
-                timers.extend(loop.call_later(_CANCEL_SECONDS, destination.abort) for destination in destinations)
+                for destination in destinations:
+                    destination.cancel()
+                    timers.append(loop.call_later(_CANCEL_SECONDS, destination.abort))
 
         request.when_cancelled(give_up_soon)
         waiting = deque(instances)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -213,6 +214,55 @@ async def test_cancel_does_not_wait_for_a_destination_that_hangs(
         await wire.cancel(STUDY_ROOT_MOVE, message_id)
         final = [answer async for answer in wire.answers()][-1]
     assert (final.status, final.failed, final.remaining) == (0xFE00, 1, COUNT - 1)
+
+
+async def test_cancel_does_not_wait_for_a_destination_that_is_still_asked_for_an_association(
+    server: Pacslite, series: Sequence[Instance], destinations: Mapping[str, int]
+) -> None:
+    """It is busy, and we pause before we ask again."""
+    async with (
+        StorageScp(destinations[DESTINATION], at_once=1) as scp,
+        await Wire.associate(scp.port, [Context(1, CT_IMAGE)]),
+        await Wire.associate(server.port, [Context(1, STUDY_ROOT_MOVE)]) as wire,
+    ):
+        keys = identifier("STUDY", StudyInstanceUID=series[0].study_uid)
+        message_id = await wire.start_query(STUDY_ROOT_MOVE, keys, destination=DESTINATION)
+        while not scp.rejected:
+            await asyncio.sleep(0.02)
+        started = time.monotonic()
+        await wire.cancel(STUDY_ROOT_MOVE, message_id)
+        final = [answer async for answer in wire.answers()][-1]
+        assert time.monotonic() - started < 0.5
+        rejected = scp.rejected
+        await asyncio.sleep(1)
+        assert scp.rejected == rejected, "it is asked no more"
+    assert (final.status, final.failed, final.remaining) == (0xFE00, 0, COUNT)
+
+
+async def test_cancel_does_not_wait_for_a_destination_that_does_not_answer_our_request_for_an_association(
+    server: Pacslite, series: Sequence[Instance], destinations: Mapping[str, int]
+) -> None:
+    ended = asyncio.Event()
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+        ended.set()
+        writer.close()
+
+    async with (
+        await asyncio.start_server(listen, "127.0.0.1", destinations[DESTINATION]),
+        await Wire.associate(server.port, [Context(1, STUDY_ROOT_MOVE)]) as wire,
+    ):
+        keys = identifier("STUDY", StudyInstanceUID=series[0].study_uid)
+        message_id = await wire.start_query(STUDY_ROOT_MOVE, keys, destination=DESTINATION)
+        await asyncio.sleep(0.2)
+        started = time.monotonic()
+        await wire.cancel(STUDY_ROOT_MOVE, message_id)
+        final = [answer async for answer in wire.answers()][-1]
+        assert time.monotonic() - started < 0.5  # our ARTIM, of a second here, does not matter
+        await asyncio.wait_for(ended.wait(), 0.5)
+    assert (final.status, final.failed, final.remaining) == (0xFE00, 0, COUNT)
 
 
 async def test_the_move_originator_is_named(
