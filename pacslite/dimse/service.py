@@ -123,8 +123,9 @@ class Request:
 
     def abandon(self) -> None:
         """Nobody is there any more to read the answer."""
-        self.abandoned = True
-        self.cancel()
+        if not self.cancelled:  # else it was meant to end, whoever is there
+            self.abandoned = True
+            self.cancel()
 
     def when_cancelled(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` at once when the request is cancelled (now, if it is already)."""

@@ -162,3 +162,18 @@ async def test_a_requestor_that_vanishes_ends_the_move_unless_configured(go_on: 
 
     await operations.perform(deque(instance(number) for number in range(4)), send)
     assert operations.completed == sent
+
+
+async def test_what_was_cancelled_stays_so_when_the_requestor_vanishes() -> None:
+    """It is the end of the association that may be without consequence, not C-CANCEL (PS3.7 §9.3.2.3)."""
+    request, responses = make_request(), Responses()
+    operations = SubOperations(request, responses, 4, PendingPolicy(without_requestor=True))
+
+    async def send(_: InstanceRef) -> int:
+        request.cancel()
+        request.abandon()
+        return 0
+
+    await operations.perform(deque(instance(number) for number in range(4)), send)
+    await operations.finish()
+    assert (operations.completed, responses.sent[-1][0]) == (1, 0xFE00)
