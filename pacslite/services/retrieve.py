@@ -203,27 +203,38 @@ class MoveService(_RetrieveService):
 
         request.when_cancelled(give_up_soon)
         waiting = deque(instances)
-
-        async def work(destination: Destination) -> None:
-            async def ready() -> bool:
-                """Who has no association leaves the rest to those that have; it fails when nobody will have one."""
-                return await destination.open() or all(one.hopeless for one in destinations)
-
-            try:
-                await destination.open()
-                outstanding = _outstanding(destination.operations, self._options.operations)
-                await operations.perform(waiting, destination.send, outstanding, ready)
-            finally:
-                destination.close()
-            if not waiting:
-                for other in destinations:
-                    other.need_no_more()
-
         try:
-            await asyncio.gather(*(work(destination) for destination in destinations))
+            async with asyncio.TaskGroup() as group:
+                for destination in destinations:
+                    group.create_task(self._send_some(operations, waiting, destination, destinations))
         finally:
             for timer in timers:
                 timer.cancel()
+
+    async def _send_some(
+        self,
+        operations: SubOperations,
+        waiting: deque[InstanceRef],
+        destination: Destination,
+        destinations: Sequence[Destination],
+    ) -> None:
+        """Send what is ``waiting`` to one of ``destinations``."""
+
+        async def ready() -> bool:
+            """Who has no association leaves the rest to those that have; it fails when nobody will have one."""
+            return await destination.open() or all(one.hopeless for one in destinations)
+
+        try:
+            await destination.open()
+            outstanding = _outstanding(destination.operations, self._options.operations)
+            await operations.perform(waiting, destination.send, outstanding, ready)
+        except BaseException:
+            destination.abort()  # nobody else may have it: something is outstanding
+            raise
+        destination.close()
+        if not waiting:
+            for other in destinations:
+                other.need_no_more()
 
 
 def _outstanding(negotiated: int, configured: int) -> int:

@@ -99,7 +99,9 @@ class SubOperations:
         if outstanding == 1:
             await work()
         else:
-            await asyncio.gather(*(work() for _ in range(min(outstanding, max(len(waiting), 1)))))
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(outstanding, len(waiting))):
+                    group.create_task(work())
 
     def count(self, instance: InstanceRef, status: int) -> None:
         """Book the answer to one C-STORE sub-operation."""

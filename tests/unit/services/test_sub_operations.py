@@ -177,3 +177,22 @@ async def test_what_was_cancelled_stays_so_when_the_requestor_vanishes() -> None
     await operations.perform(deque(instance(number) for number in range(4)), send)
     await operations.finish()
     assert (operations.completed, responses.sent[-1][0]) == (1, 0xFE00)
+
+
+async def test_a_fault_of_ours_ends_all_of_them() -> None:
+    """The request is answered then: nothing may go on behind its final response."""
+    operations = SubOperations(make_request(), Responses(), 9, PendingPolicy())
+    waiting = deque(instance(number) for number in range(9))
+
+    async def send(one: InstanceRef) -> int:
+        await asyncio.sleep(0)
+        if one.sop_instance_uid.endswith(".2"):
+            raise RuntimeError("a fault")
+        await asyncio.sleep(0)
+        return 0
+
+    with pytest.raises(ExceptionGroup):
+        await operations.perform(waiting, send, 3)
+    left = len(waiting)
+    await asyncio.sleep(0.01)
+    assert len(waiting) == left > 0
