@@ -11,14 +11,16 @@
 Associations are opened when an operation needs them and kept for the next one; leaving the block releases them.
 """
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, NamedTuple, Self, TypeAlias
 
 from pacslite.dimse.command import CommandSet, Tag
-from pacslite.dimse.messages import CommandField, Message, Priority, cancel_request, request_command
+from pacslite.dimse.messages import CommandField, Message, Priority, request_command
 from pacslite.dimse.status import is_failure, is_pending
 from pacslite.dimse.uids import (
     PATIENT_ROOT_FIND,
@@ -47,6 +49,7 @@ from pacslite.scu.identifier import Answer, Keys, decode_answer, encode_keys
 from pacslite.scu.received import ReceiveService
 from pacslite.scu.reports import Reports, ReportService
 from pacslite.scu.requestor import Address, Requestor, RequestorOptions
+from pacslite.scu.responses import Responses
 from pacslite.scu.sender import FileSender, StoreResult
 from pacslite.scu.storage_classes import COMMON_STORAGE_CLASSES, COMPRESSED_SYNTAXES, FREQUENT_COMPRESSED_SYNTAXES
 from pacslite.upper_layer.items import RoleSelection
@@ -110,6 +113,7 @@ class Client:
         self._requestor = Requestor(options or RequestorOptions(), receive_buffer())
         self._calling_ae_title = calling_ae_title
         self._open: dict[str, Connection] = {}
+        self._outstanding: set[Responses] = set()
         self.reports = reports or Reports()
 
     async def __aenter__(self) -> Self:
@@ -121,7 +125,8 @@ class Client:
         await self.close()
 
     async def close(self) -> None:
-        """Release all associations."""
+        """Cancel what is still asked, and release all associations."""
+        await asyncio.gather(*(responses.end() for responses in self._outstanding))
         for connection in self._open.values():
             try:
                 await connection.release()
@@ -157,27 +162,11 @@ class Client:
         """
         sop_class_uid = _FIND[model]
         connection, context = await self._association(sop_class_uid, sop_class_uid)
-        message_id = connection.next_message_id()
-        command = request_command(
-            CommandField.C_FIND_RQ,
-            message_id,
-            sop_class_uid=sop_class_uid,
-            has_data_set=True,
-            priority=Priority.MEDIUM,
-        )
-        exchange = await connection.begin_exchange(context, command, encode_keys(keys, level, context.transfer_syntax))
-        try:
-            while True:
-                response, data_set = await connection.next_response(exchange)
-                if not is_pending(response.status):
-                    break
-                if data_set is not None:
+        identifier = encode_keys(keys, level, context.transfer_syntax)
+        async with self._request(connection, context, CommandField.C_FIND_RQ, identifier) as responses:
+            async for response, data_set in responses:
+                if is_pending(response.status) and data_set is not None:
                     yield decode_answer(data_set, context.transfer_syntax)
-        finally:
-            if not exchange.done and connection.over is None:
-                await connection.send(context.context_id, cancel_request(message_id))
-                while not exchange.done or exchange.backlog:
-                    await connection.next_response(exchange)
         _check("C-FIND", response)
 
     async def move(
@@ -186,11 +175,11 @@ class Client:
         """C-MOVE to the application entity ``to``, as the peer knows it; yields progress, last the final response."""
         sop_class_uid = _MOVE[model]
         connection, context = await self._association(sop_class_uid, sop_class_uid)
-        async for progress in self._retrieve(
-            connection, context, CommandField.C_MOVE_RQ, encode_keys(keys, level, context.transfer_syntax),
-            {Tag.MOVE_DESTINATION: to},
-        ):  # fmt: skip
-            yield progress
+        identifier = encode_keys(keys, level, context.transfer_syntax)
+        extra: CommandSet = {Tag.MOVE_DESTINATION: to}
+        async with self._request(connection, context, CommandField.C_MOVE_RQ, identifier, extra) as responses:
+            async for response, data_set in responses:
+                yield _progress(response, data_set, context.transfer_syntax)
 
     async def get(
         self, keys: Keys, directory: Path, *, level: Level = "study", model: Model = "study"
@@ -208,10 +197,10 @@ class Client:
         )
         try:
             context = self._context(connection, sop_class_uid)
-            async for progress in self._retrieve(
-                connection, context, CommandField.C_GET_RQ, encode_keys(keys, level, context.transfer_syntax), {}
-            ):
-                yield progress
+            identifier = encode_keys(keys, level, context.transfer_syntax)
+            async with self._request(connection, context, CommandField.C_GET_RQ, identifier) as responses:
+                async for response, data_set in responses:
+                    yield _progress(response, data_set, context.transfer_syntax)
         finally:
             if connection.over is None:
                 await connection.release()
@@ -279,35 +268,23 @@ class Client:
                 return context
         raise ContextNotAccepted(f"{self.address} does not accept SOP class {abstract_syntax}")
 
-    async def _retrieve(
+    @asynccontextmanager
+    async def _request(
         self,
         connection: Connection,
         context: AcceptedContext,
         field: CommandField,
         identifier: bytes,
-        extra: CommandSet,
-    ) -> AsyncIterator[Progress]:
-        message_id = connection.next_message_id()
-        command = request_command(
-            field,
-            message_id,
-            sop_class_uid=context.abstract_syntax,
-            has_data_set=True,
-            priority=Priority.MEDIUM,
-            extra=extra,
-        )
-        exchange = await connection.begin_exchange(context, command, identifier)
+        extra: CommandSet | None = None,
+    ) -> AsyncIterator[Responses]:
+        """Ask, and be known to ``close``: an iterator that was left early may not be closed when the client is."""
+        responses = Responses(connection, context, field, identifier, extra)
+        self._outstanding.add(responses)
         try:
-            while True:
-                response, data_set = await connection.next_response(exchange)
-                yield _progress(response, data_set, context.transfer_syntax)
-                if not is_pending(response.status):
-                    return
+            async with responses:
+                yield responses
         finally:
-            if not exchange.done and connection.over is None:
-                await connection.send(context.context_id, cancel_request(message_id))
-                while not exchange.done or exchange.backlog:
-                    await connection.next_response(exchange)
+            self._outstanding.discard(responses)
 
     async def _get_proposals(self, keys: Keys, model: Model) -> list[tuple[str, Sequence[str]]]:
         """Storage contexts for a C-GET: of the SOP classes that the studies have, if the peer tells; else the usual."""

@@ -1,0 +1,84 @@
+"""The client library: what becomes of operations that are left early, nested or begun together."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+
+import pytest
+
+from pacslite.net.ended import AssociationEnded
+from pacslite.scu import Client
+from pacslite.scu import responses as scu_responses
+from tests.support.exchange import send_instances
+from tests.support.instances import make_instance
+from tests.support.processes import Pacslite, run
+from tests.support.query_scp import QueryScp
+from tests.support.storage_scp import StorageScp
+
+
+async def _all(items: AsyncIterator[object]) -> int:
+    return len([item async for item in items])
+
+
+# Leaving early
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["iterator gone", "iterator kept"])
+async def test_a_find_that_is_left_early_is_cancelled(kept: bool) -> None:
+    """docs/client.md says so; the association is released in order, whatever became of the iterator."""
+    with QueryScp(answers=200, pause=0.1) as scp:
+        started = time.monotonic()
+        async with Client(scp.address) as client:
+            answers = client.find({"StudyInstanceUID": ""})
+            async for _ in answers:
+                break
+            if not kept:
+                del answers
+        assert time.monotonic() - started < 5
+        await asyncio.to_thread(scp.wait_for, "released")
+        assert scp.events == ["accepted", "C-FIND", "C-CANCEL", "released"]
+
+
+async def test_a_move_that_is_left_early_is_cancelled(server: Pacslite, destinations: Mapping[str, int]) -> None:
+    count = 40
+    await send_instances(server.port, [make_instance(n, seed=61, size=64) for n in range(count)])
+    study = make_instance(0, seed=61).study_uid
+    async with StorageScp(destinations["PYNETDICOM"], delay=0.2) as scp:
+        async with Client(f"{server.ae_title}@127.0.0.1:{server.port}") as client:
+            async for progress in client.move({"StudyInstanceUID": study}, to="PYNETDICOM"):
+                if progress.completed:
+                    break
+        assert 0 < len(scp.received) < count / 2
+
+
+async def test_what_reads_on_after_the_client_was_closed_is_told() -> None:
+    with QueryScp(answers=200, pause=0.1) as scp:
+        async with Client(scp.address) as client:
+            answers = client.find({"StudyInstanceUID": ""})
+            await anext(answers)
+            waiting = asyncio.create_task(_all(answers))
+            await asyncio.sleep(0)
+        with pytest.raises(AssociationEnded, match="closed"):
+            await waiting
+        await asyncio.to_thread(scp.wait_for, "released")
+        assert "C-CANCEL" in scp.events
+
+
+async def test_a_peer_that_does_not_end_what_is_cancelled_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scu_responses, "_CANCEL_SECONDS", 0.3)
+    with QueryScp(answers=200, pause=0.05, deaf=True) as scp:
+        started = time.monotonic()
+        async with Client(scp.address) as client:
+            async for _ in client.find({"StudyInstanceUID": ""}):
+                break
+        assert time.monotonic() - started < 5
+        await asyncio.to_thread(scp.wait_for, "aborted")
+
+
+async def test_find_into_a_closed_pipe_cancels(server: Pacslite) -> None:
+    with QueryScp(answers=200, pause=0.1) as scp:
+        command = " ".join(server.command("find", scp.address, "StudyInstanceUID"))
+        done = await run("sh", "-c", f"PYTHONUNBUFFERED=1 {command} | head -n 1", seconds=15)
+        assert done.output == "# 1\n"
+        await asyncio.to_thread(scp.wait_for, "released")
+        assert scp.events == ["accepted", "C-FIND", "C-CANCEL", "released"]
