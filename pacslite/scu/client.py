@@ -8,7 +8,8 @@
             print(answer["PatientName"])
         report = await client.commitment([Reference(CT_IMAGE_STORAGE, sop_instance_uid)], seconds=60)
 
-Associations are opened when an operation needs them and kept for the next one; leaving the block releases them.
+Associations are opened when an operation needs them and kept for the next one; leaving the block releases them. What
+is asked while another answer is still read has an association of its own.
 """
 
 import asyncio
@@ -35,7 +36,7 @@ from pacslite.dimse.uids import (
 )
 from pacslite.errors import PacsliteError
 from pacslite.net.connection import Connection, receive_buffer
-from pacslite.net.ended import AssociationEnded
+from pacslite.scu.associations import Associations, ContextNotAccepted
 from pacslite.scu.commitment import (
     ACTION_TYPE_REQUEST,
     COMMITMENT_SYNTAXES,
@@ -44,7 +45,7 @@ from pacslite.scu.commitment import (
     Reference,
     encode_request,
 )
-from pacslite.scu.contexts import MAXIMUM_CONTEXTS, UNCOMPRESSED, presentation_contexts
+from pacslite.scu.contexts import MAXIMUM_CONTEXTS, UNCOMPRESSED
 from pacslite.scu.identifier import Answer, Keys, decode_answer, encode_keys
 from pacslite.scu.received import ReceiveService
 from pacslite.scu.reports import Reports, ReportService
@@ -64,9 +65,8 @@ _FIND = {"study": STUDY_ROOT_FIND, "patient": PATIENT_ROOT_FIND}
 _MOVE = {"study": STUDY_ROOT_MOVE, "patient": PATIENT_ROOT_MOVE}
 _GET = {"study": STUDY_ROOT_GET, "patient": PATIENT_ROOT_GET}
 
-
-class ContextNotAccepted(PacsliteError):
-    """The peer accepted the association, but not what the operation needs."""
+# PS3.4 §C.5.1.1: relational queries, combined date and time matching; §C.5.2.1: relational retrieval
+_FIND_EXTENDED, _MOVE_EXTENDED = b"\1\1\0\0", b"\1"
 
 
 class OperationFailed(PacsliteError):
@@ -112,7 +112,9 @@ class Client:
         self.address = Address.parse(peer) if isinstance(peer, str) else peer
         self._requestor = Requestor(options or RequestorOptions(), receive_buffer())
         self._calling_ae_title = calling_ae_title
-        self._open: dict[str, Connection] = {}
+        self._associations = Associations(self._requestor, self.address, calling_ae_title)
+        # what has one response, and soon, waits for its turn rather than for another association
+        self._echoing, self._committing = asyncio.Lock(), asyncio.Lock()
         self._outstanding: set[Responses] = set()
         self.reports = reports or Reports()
 
@@ -127,12 +129,7 @@ class Client:
     async def close(self) -> None:
         """Cancel what is still asked, and release all associations."""
         await asyncio.gather(*(responses.end() for responses in self._outstanding))
-        for connection in self._open.values():
-            try:
-                await connection.release()
-            except AssociationEnded:
-                connection.drop()
-        self._open.clear()
+        await self._associations.close()
 
     # Operations
 
@@ -144,9 +141,9 @@ class Client:
             AssociationEnded: It ended before the response (likewise).
             ContextNotAccepted: The peer does not verify (likewise: does not offer the operation).
         """
-        connection, context = await self._association("echo", VERIFICATION)
-        command = request_command(CommandField.C_ECHO_RQ, connection.next_message_id(), sop_class_uid=VERIFICATION)
-        return (await connection.invoke(context, command)).status
+        async with self._echoing, self._associations.use(VERIFICATION) as (connection, context):
+            command = request_command(CommandField.C_ECHO_RQ, connection.next_message_id(), sop_class_uid=VERIFICATION)
+            return (await _invoke(connection, context, command)).status
 
     async def store(self, paths: Iterable[Path], *, priority: Priority = Priority.MEDIUM) -> AsyncIterator[StoreResult]:
         """Send files as they are; folders are walked. Yields a result for each file, in the order of the answers."""
@@ -160,26 +157,24 @@ class Client:
         Raises:
             OperationFailed: The final status was a failure.
         """
-        sop_class_uid = _FIND[model]
-        connection, context = await self._association(sop_class_uid, sop_class_uid)
-        identifier = encode_keys(keys, level, context.transfer_syntax)
-        async with self._request(connection, context, CommandField.C_FIND_RQ, identifier) as responses:
-            async for response, data_set in responses:
-                if is_pending(response.status) and data_set is not None:
-                    yield decode_answer(data_set, context.transfer_syntax)
+        async with self._associations.use(_FIND[model], extended=_FIND_EXTENDED) as (connection, context):
+            identifier = encode_keys(keys, level, context.transfer_syntax)
+            async with self._request(connection, context, CommandField.C_FIND_RQ, identifier) as responses:
+                async for response, data_set in responses:
+                    if is_pending(response.status) and data_set is not None:
+                        yield decode_answer(data_set, context.transfer_syntax)
         _check("C-FIND", response)
 
     async def move(
         self, keys: Keys, *, to: str, level: Level = "study", model: Model = "study"
     ) -> AsyncIterator[Progress]:
         """C-MOVE to the application entity ``to``, as the peer knows it; yields progress, last the final response."""
-        sop_class_uid = _MOVE[model]
-        connection, context = await self._association(sop_class_uid, sop_class_uid)
-        identifier = encode_keys(keys, level, context.transfer_syntax)
         extra: CommandSet = {Tag.MOVE_DESTINATION: to}
-        async with self._request(connection, context, CommandField.C_MOVE_RQ, identifier, extra) as responses:
-            async for response, data_set in responses:
-                yield _progress(response, data_set, context.transfer_syntax)
+        async with self._associations.use(_MOVE[model], extended=_MOVE_EXTENDED) as (connection, context):
+            identifier = encode_keys(keys, level, context.transfer_syntax)
+            async with self._request(connection, context, CommandField.C_MOVE_RQ, identifier, extra) as responses:
+                async for response, data_set in responses:
+                    yield _progress(response, data_set, context.transfer_syntax)
 
     async def get(
         self, keys: Keys, directory: Path, *, level: Level = "study", model: Model = "study"
@@ -187,23 +182,19 @@ class Client:
         """C-GET into ``directory``, ``<SOP Instance UID>.dcm`` each; yields progress, last the final response."""
         sop_class_uid = _GET[model]
         proposals = await self._get_proposals(keys, model)
-        services = (ReceiveService(directory, lambda _: None),)
-        connection = await self._requestor.associate(
-            self.address,
-            presentation_contexts([(sop_class_uid, UNCOMPRESSED), *proposals][:MAXIMUM_CONTEXTS]),
+        connection = await self._associations.open(
+            [(sop_class_uid, UNCOMPRESSED), *proposals][:MAXIMUM_CONTEXTS],
             roles=[RoleSelection(uid, scu=False, scp=True) for uid in dict.fromkeys(uid for uid, _ in proposals)],
-            services=services,
-            calling_ae_title=self._calling_ae_title,
+            services=(ReceiveService(directory, lambda _: None),),
         )
         try:
-            context = self._context(connection, sop_class_uid)
+            context = self._associations.context(connection, sop_class_uid)
             identifier = encode_keys(keys, level, context.transfer_syntax)
             async with self._request(connection, context, CommandField.C_GET_RQ, identifier) as responses:
                 async for response, data_set in responses:
                     yield _progress(response, data_set, context.transfer_syntax)
         finally:
-            if connection.over is None:
-                await connection.release()
+            await self._associations.release(connection)
 
     async def request_commitment(self, references: Iterable[Reference], *, transaction_uid: str | None = None) -> str:
         """N-ACTION of Storage Commitment (PS3.4 §J.3.2); gives the Transaction UID that the report will name.
@@ -214,25 +205,22 @@ class Client:
             OperationFailed: The request was refused: no report will come.
         """
         name = STORAGE_COMMITMENT_PUSH_MODEL
-        connection = self._open.get(name)
-        if connection is None or connection.over is not None:
-            connection = self._open[name] = await self._requestor.associate(
-                self.address,
-                presentation_contexts([(name, COMMITMENT_SYNTAXES[:2])]),
-                services=(ReportService(self.reports),),
-                calling_ae_title=self._calling_ae_title,
-            )
-        context = self._context(connection, name)
         request = CommitmentRequest(transaction_uid or f"2.25.{uuid.uuid4().int}", tuple(references))
-        command = request_command(
-            CommandField.N_ACTION_RQ,
-            connection.next_message_id(),
-            sop_class_uid=name,
-            sop_instance_uid=STORAGE_COMMITMENT_PUSH_MODEL_INSTANCE,
-            has_data_set=True,
-            extra={Tag.ACTION_TYPE_ID: ACTION_TYPE_REQUEST},
-        )
-        response = await connection.invoke(context, command, encode_request(request, context.transfer_syntax))
+        async with (
+            self._committing,
+            self._associations.use(
+                name, transfer_syntaxes=COMMITMENT_SYNTAXES[:2], services=(ReportService(self.reports),)
+            ) as (connection, context),
+        ):
+            command = request_command(
+                CommandField.N_ACTION_RQ,
+                connection.next_message_id(),
+                sop_class_uid=name,
+                sop_instance_uid=STORAGE_COMMITMENT_PUSH_MODEL_INSTANCE,
+                has_data_set=True,
+                extra={Tag.ACTION_TYPE_ID: ACTION_TYPE_REQUEST},
+            )
+            response = await _invoke(connection, context, command, encode_request(request, context.transfer_syntax))
         _check("N-ACTION", response)
         return request.transaction_uid
 
@@ -246,27 +234,6 @@ class Client:
         return await self.reports.get(await self.request_commitment(references), seconds)
 
     # private
-
-    async def _association(self, name: str, abstract_syntax: str) -> tuple[Connection, AcceptedContext]:
-        """The association kept for ``name``, opened if there is none."""
-        connection = self._open.get(name)
-        if connection is None or connection.over is not None:
-            connection = await self._requestor.associate(
-                self.address,
-                presentation_contexts([(abstract_syntax, UNCOMPRESSED)]),
-                extended={abstract_syntax: b"\1\1\0\0"[: 4 if abstract_syntax in _FIND.values() else 1]}
-                if abstract_syntax != VERIFICATION
-                else None,
-                calling_ae_title=self._calling_ae_title,
-            )
-            self._open[name] = connection
-        return connection, self._context(connection, abstract_syntax)
-
-    def _context(self, connection: Connection, abstract_syntax: str) -> AcceptedContext:
-        for context in connection.negotiated.contexts.values():
-            if context.abstract_syntax == abstract_syntax:
-                return context
-        raise ContextNotAccepted(f"{self.address} does not accept SOP class {abstract_syntax}")
 
     @asynccontextmanager
     async def _request(
@@ -309,6 +276,17 @@ class Client:
         proposals: list[tuple[str, Sequence[str]]] = [(uid, UNCOMPRESSED) for uid in classes]
         proposals += [(uid, (syntax,)) for syntax in FREQUENT_COMPRESSED_SYNTAXES for uid in classes if compressed]
         return proposals[: MAXIMUM_CONTEXTS - 1]
+
+
+async def _invoke(
+    connection: Connection, context: AcceptedContext, command: CommandSet, data_set: bytes | None = None
+) -> Message:
+    """A request and its one response; who does not wait for it leaves no association for the next request."""
+    try:
+        return await connection.invoke(context, command, data_set)
+    except asyncio.CancelledError:
+        connection.abort("given up")
+        raise
 
 
 def _check(operation: str, response: Message) -> None:

@@ -82,3 +82,55 @@ async def test_find_into_a_closed_pipe_cancels(server: Pacslite) -> None:
         assert done.output == "# 1\n"
         await asyncio.to_thread(scp.wait_for, "released")
         assert scp.events == ["accepted", "C-FIND", "C-CANCEL", "released"]
+
+
+# Several at once
+
+
+async def test_a_find_for_an_answer_of_another_find() -> None:
+    """More answers than are kept unread (1000): on one association the inner one would never be answered."""
+    with QueryScp(answers=1200) as scp:
+        async with asyncio.timeout(30), Client(scp.address) as client:
+            outer = 0
+            async for _ in client.find({"StudyInstanceUID": ""}):
+                outer += 1
+                if outer in (1, 1100):
+                    assert await _all(client.find({"StudyInstanceUID": ""})) == 1200
+        assert outer == 1200
+        await asyncio.to_thread(scp.wait_for, "released", 2)
+        assert scp.events.count("accepted") == 2, "the second inner one has the association of the first"
+
+
+async def test_what_is_begun_together_leaves_no_association() -> None:
+    with QueryScp(answers=3) as scp:
+        async with Client(scp.address) as client:
+            assert await asyncio.gather(*(client.echo() for _ in range(4))) == [0] * 4
+            assert scp.events.count("accepted") == 1, "an echo waits for the one before"
+            finds = [_all(client.find({"StudyInstanceUID": ""})) for _ in range(3)]
+            assert await asyncio.gather(*finds) == [3] * 3
+            assert scp.events.count("accepted") == 4
+            assert await _all(client.find({"StudyInstanceUID": ""})) == 3
+        await asyncio.to_thread(scp.wait_for, "released", 4)
+        assert scp.events.count("accepted") == 4
+
+
+async def test_an_association_that_opens_while_the_client_is_closed_is_released() -> None:
+    with QueryScp() as scp:
+        async with Client(scp.address) as client:
+            echo = asyncio.create_task(client.echo())
+            await asyncio.sleep(0)
+        with pytest.raises(AssociationEnded, match="closed"):
+            await echo
+        await asyncio.to_thread(scp.wait_for, "released")
+
+
+async def test_an_echo_that_is_not_waited_for_does_not_answer_the_next() -> None:
+    with QueryScp() as scp:
+        async with Client(scp.address) as client:
+            await client.echo()
+            echo = asyncio.create_task(client.echo())
+            await asyncio.sleep(0)
+            echo.cancel()
+            assert await client.echo() == 0
+        await asyncio.to_thread(scp.wait_for, "released")
+        assert scp.events == ["accepted", "aborted", "accepted", "released"]
