@@ -65,8 +65,8 @@ _FIND = {"study": STUDY_ROOT_FIND, "patient": PATIENT_ROOT_FIND}
 _MOVE = {"study": STUDY_ROOT_MOVE, "patient": PATIENT_ROOT_MOVE}
 _GET = {"study": STUDY_ROOT_GET, "patient": PATIENT_ROOT_GET}
 
-# PS3.4 §C.5.1.1: relational queries, combined date and time matching; §C.5.2.1: relational retrieval
-_FIND_EXTENDED, _MOVE_EXTENDED = b"\1\1\0\0", b"\1"
+# PS3.4 §C.5.1.1: relational queries, combined date and time matching; §C.5.2.1, §C.5.3.1: relational retrieval
+_FIND_EXTENDED, _RETRIEVE_EXTENDED = b"\1\1\0\0", b"\1"
 
 
 class OperationFailed(PacsliteError):
@@ -170,7 +170,7 @@ class Client:
     ) -> AsyncIterator[Progress]:
         """C-MOVE to the application entity ``to``, as the peer knows it; yields progress, last the final response."""
         extra: CommandSet = {Tag.MOVE_DESTINATION: to}
-        async with self._associations.use(_MOVE[model], extended=_MOVE_EXTENDED) as (connection, context):
+        async with self._associations.use(_MOVE[model], extended=_RETRIEVE_EXTENDED) as (connection, context):
             identifier = encode_keys(keys, level, context.transfer_syntax)
             async with self._request(connection, context, CommandField.C_MOVE_RQ, identifier, extra) as responses:
                 async for response, data_set in responses:
@@ -184,6 +184,7 @@ class Client:
         proposals = await self._get_proposals(keys, model)
         connection = await self._associations.open(
             [(sop_class_uid, UNCOMPRESSED), *proposals][:MAXIMUM_CONTEXTS],
+            extended={sop_class_uid: _RETRIEVE_EXTENDED},
             roles=[RoleSelection(uid, scu=False, scp=True) for uid in dict.fromkeys(uid for uid, _ in proposals)],
             services=(ReceiveService(directory, lambda _: None),),
         )

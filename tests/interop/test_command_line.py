@@ -69,6 +69,19 @@ async def test_store_find_get_and_move(
         assert (final["status"], final["completed"]) == ("0000", 1)
 
 
+@pytest.mark.parametrize("key", [f"SeriesInstanceUID={CT_SERIES}", f"SOPInstanceUID={CT_INSTANCE}"])
+async def test_retrieve_without_the_keys_of_upper_levels(
+    server: Pacslite, storescp: StoreScp, ct_slice: Path, tmp_path: Path, key: str
+) -> None:
+    """Relational retrieval (PS3.4 §C.5.2.1, §C.5.3.1) is proposed for C-GET as for C-MOVE."""
+    peer = f"{server.ae_title}@127.0.0.1:{server.port}"
+    await server.tool("store", peer, ct_slice)
+    await server.tool("move", peer, "--to", "STORESCP", key)
+    done = await server.tool("get", peer, "--out", tmp_path, key)
+    assert "1 completed" in done
+    assert [path.name for path in tmp_path.iterdir()] == [f"{CT_INSTANCE}.dcm"]
+
+
 async def test_a_folder_is_walked_and_what_is_no_dicom_is_told(
     server: Pacslite, ct_slice: Path, tmp_path: Path
 ) -> None:
