@@ -7,13 +7,16 @@ from contextlib import asynccontextmanager
 from pacslite.dimse.service import Service
 from pacslite.errors import PacsliteError
 from pacslite.net.connection import Connection
-from pacslite.net.ended import AssociationEnded
+from pacslite.net.ended import AssociationEnded, AssociationRejectedError
 from pacslite.scu.contexts import UNCOMPRESSED, presentation_contexts
 from pacslite.scu.requestor import Address, Requestor
 from pacslite.upper_layer.items import RoleSelection
 from pacslite.upper_layer.negotiation import AcceptedContext
 
 __all__ = ["Associations", "ContextNotAccepted"]
+
+_TRANSIENT = 2  # Result of an A-ASSOCIATE-RJ (PS3.8 §9.3.4)
+_AGAIN_SECONDS = 0.5
 
 
 class ContextNotAccepted(PacsliteError):
@@ -86,6 +89,30 @@ class Associations:
             raise AssociationEnded("the client was closed while the association was opened")
         return connection
 
+    async def open_alone(
+        self,
+        proposals: Sequence[tuple[str, Sequence[str]]],
+        *,
+        but: str,
+        extended: Mapping[str, bytes] | None = None,
+        roles: Sequence[RoleSelection] = (),
+        services: Sequence[Service] = (),
+    ) -> Connection:
+        """``open``, when all idle ones are released but those for ``but``: the peer may take one association only.
+
+        It may also take a moment to notice that the last one is over.
+        """
+        idle = [connection for name, some in self._idle.items() if name != but for connection in some]
+        self._idle = {name: some for name, some in self._idle.items() if name == but}
+        await self._release_all(idle)
+        try:
+            return await self.open(proposals, extended=extended, roles=roles, services=services)
+        except AssociationRejectedError as error:
+            if not idle or error.result != _TRANSIENT:
+                raise
+        await asyncio.sleep(_AGAIN_SECONDS)
+        return await self.open(proposals, extended=extended, roles=roles, services=services)
+
     def context(self, connection: Connection, abstract_syntax: str) -> AcceptedContext:
         """What was accepted for ``abstract_syntax``, or ContextNotAccepted."""
         for context in connection.negotiated.contexts.values():
@@ -105,9 +132,12 @@ class Associations:
         """Release all, used ones too."""
         self._closed += 1
         self._idle.clear()
-        await asyncio.gather(*(self.release(connection) for connection in tuple(self._open)))
+        await self._release_all(tuple(self._open))
 
     # private
+
+    async def _release_all(self, connections: Sequence[Connection]) -> None:
+        await asyncio.gather(*map(self.release, connections))
 
     def _take(self, abstract_syntax: str) -> Connection | None:
         idle = self._idle.get(abstract_syntax, [])

@@ -14,12 +14,13 @@ is asked while another answer is still read has an association of its own.
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, NamedTuple, Self, TypeAlias
 
+from pacslite.dataset.dictionary import tag_of
 from pacslite.dimse.command import CommandSet, Tag
 from pacslite.dimse.messages import CommandField, Message, Priority, request_command
 from pacslite.dimse.status import is_failure, is_pending
@@ -45,14 +46,14 @@ from pacslite.scu.commitment import (
     Reference,
     encode_request,
 )
-from pacslite.scu.contexts import MAXIMUM_CONTEXTS, UNCOMPRESSED
+from pacslite.scu.contexts import UNCOMPRESSED
 from pacslite.scu.identifier import Answer, Keys, decode_answer, encode_keys
 from pacslite.scu.received import ReceiveService
 from pacslite.scu.reports import Reports, ReportService
 from pacslite.scu.requestor import Address, Requestor, RequestorOptions
 from pacslite.scu.responses import Responses
 from pacslite.scu.sender import FileSender, StoreResult
-from pacslite.scu.storage_classes import COMMON_STORAGE_CLASSES, COMPRESSED_SYNTAXES, FREQUENT_COMPRESSED_SYNTAXES
+from pacslite.scu.storage_classes import retrieve_proposals
 from pacslite.upper_layer.items import RoleSelection
 from pacslite.upper_layer.negotiation import AcceptedContext
 
@@ -67,6 +68,7 @@ _GET = {"study": STUDY_ROOT_GET, "patient": PATIENT_ROOT_GET}
 
 # PS3.4 §C.5.1.1: relational queries, combined date and time matching; §C.5.2.1, §C.5.3.1: relational retrieval
 _FIND_EXTENDED, _RETRIEVE_EXTENDED = b"\1\1\0\0", b"\1"
+_UPPER_KEYS = {0x00100020: "PatientID", 0x0020000D: "StudyInstanceUID"}
 
 
 class OperationFailed(PacsliteError):
@@ -181,12 +183,14 @@ class Client:
     ) -> AsyncIterator[Progress]:
         """C-GET into ``directory``, ``<SOP Instance UID>.dcm`` each; yields progress, last the final response."""
         sop_class_uid = _GET[model]
-        proposals = await self._get_proposals(keys, model)
-        connection = await self._associations.open(
-            [(sop_class_uid, UNCOMPRESSED), *proposals][:MAXIMUM_CONTEXTS],
+        proposals = retrieve_proposals(await self._classes_in_study(keys, model))
+        # the reports of storage commitment come on its association
+        connection = await self._associations.open_alone(
+            [(sop_class_uid, UNCOMPRESSED), *proposals],
             extended={sop_class_uid: _RETRIEVE_EXTENDED},
             roles=[RoleSelection(uid, scu=False, scp=True) for uid in dict.fromkeys(uid for uid, _ in proposals)],
             services=(ReceiveService(directory, lambda _: None),),
+            but=STORAGE_COMMITMENT_PUSH_MODEL,
         )
         try:
             context = self._associations.context(connection, sop_class_uid)
@@ -254,29 +258,20 @@ class Client:
         finally:
             self._outstanding.discard(responses)
 
-    async def _get_proposals(self, keys: Keys, model: Model) -> list[tuple[str, Sequence[str]]]:
-        """Storage contexts for a C-GET: of the SOP classes that the studies have, if the peer tells; else the usual."""
-        unique = {key: value for key, value in keys.items() if key in ("PatientID", "StudyInstanceUID")}
+    async def _classes_in_study(self, keys: Keys, model: Model) -> list[str]:
+        """SOP classes of the study that is wanted, or of the patient's studies, if the peer tells."""
+        unique = {name: value for key, value in keys.items() if (name := _UPPER_KEYS.get(tag_of(key) or 0)) and value}
+        if not unique:  # it would tell of all that it has
+            return []
         classes: list[str] = []
-        if unique.get("StudyInstanceUID") or model == "study":
-            wanted = unique | {"StudyInstanceUID": unique.get("StudyInstanceUID", ""), "SOPClassesInStudy": ""}
-            try:
-                async for answer in self.find(wanted, level="study", model=model):
-                    found = str(answer.get("SOPClassesInStudy", ""))
-                    classes += [uid for uid in found.split("\\") if uid and uid not in classes]
-            except PacsliteError:
-                classes = []  # a peer without C-FIND, or that has another opinion of it
-        if 0 < len(classes) <= MAXIMUM_CONTEXTS // (len(COMPRESSED_SYNTAXES) + 1):
-            return [
-                (uid, syntaxes)
-                for uid in classes
-                for syntaxes in (UNCOMPRESSED, *((ts,) for ts in COMPRESSED_SYNTAXES))
-            ]
-        classes = classes or list(COMMON_STORAGE_CLASSES)
-        compressed = COMPRESSED_SYNTAXES if len(classes) * 3 <= MAXIMUM_CONTEXTS else ()
-        proposals: list[tuple[str, Sequence[str]]] = [(uid, UNCOMPRESSED) for uid in classes]
-        proposals += [(uid, (syntax,)) for syntax in FREQUENT_COMPRESSED_SYNTAXES for uid in classes if compressed]
-        return proposals[: MAXIMUM_CONTEXTS - 1]
+        try:
+            wanted = {"StudyInstanceUID": ""} | unique | {"SOPClassesInStudy": ""}
+            async for answer in self.find(wanted, level="study", model=model):
+                found = str(answer.get("SOPClassesInStudy", ""))
+                classes += [uid for uid in found.split("\\") if uid and uid not in classes]
+        except PacsliteError:
+            return []  # a peer without C-FIND, or that has another opinion of it
+        return classes
 
 
 async def _invoke(

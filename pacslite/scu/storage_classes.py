@@ -1,6 +1,10 @@
-"""Storage SOP classes and transfer syntaxes that a C-GET of ours proposes where it does not know what is to come."""
+"""Storage SOP classes and transfer syntaxes that a C-GET of ours proposes."""
 
-__all__ = ["COMMON_STORAGE_CLASSES", "COMPRESSED_SYNTAXES", "FREQUENT_COMPRESSED_SYNTAXES"]
+from collections.abc import Sequence
+
+from pacslite.scu.contexts import MAXIMUM_CONTEXTS, UNCOMPRESSED
+
+__all__ = ["COMMON_STORAGE_CLASSES", "COMPRESSED_SYNTAXES", "retrieve_proposals"]
 
 _ROOT = "1.2.840.10008.5.1.4.1.1."
 
@@ -15,6 +19,7 @@ COMMON_STORAGE_CLASSES = tuple(
 )  # fmt: skip
 
 _TS = "1.2.840.10008.1.2."
+# What instances are compressed in, most frequent first
 COMPRESSED_SYNTAXES = tuple(
     _TS + end
     for end in (
@@ -23,4 +28,15 @@ COMPRESSED_SYNTAXES = tuple(
         "1.99", "2",
     )
 )  # fmt: skip
-FREQUENT_COMPRESSED_SYNTAXES = (_TS + "4.70", _TS + "4.90")
+
+
+def retrieve_proposals(classes: Sequence[str]) -> list[tuple[str, Sequence[str]]]:
+    """Storage contexts of a C-GET, beside its own: every class uncompressed, and compressed in all syntaxes that fit.
+
+    Args:
+        classes: Of what is to come; those that archives mostly hold if that is not known.
+    """
+    classes = classes or COMMON_STORAGE_CLASSES
+    proposals: list[tuple[str, Sequence[str]]] = [(uid, UNCOMPRESSED) for uid in classes]
+    proposals += [(uid, (syntax,)) for syntax in COMPRESSED_SYNTAXES for uid in classes]
+    return proposals[: MAXIMUM_CONTEXTS - 1]

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from tests.support.instances import make_instance
 from tests.support.processes import Pacslite, run
 from tests.support.query_scp import QueryScp
 from tests.support.storage_scp import StorageScp
+from tests.support.wire import CT_IMAGE, STUDY_ROOT_GET
 
 
 async def _all(items: AsyncIterator[object]) -> int:
@@ -134,3 +136,46 @@ async def test_an_echo_that_is_not_waited_for_does_not_answer_the_next() -> None
             assert await client.echo() == 0
         await asyncio.to_thread(scp.wait_for, "released")
         assert scp.events == ["accepted", "aborted", "accepted", "released"]
+
+
+# C-GET
+
+
+async def _get(scp: QueryScp, directory: Path, **keys: str) -> None:
+    async with Client(scp.address) as client:
+        async for progress in client.get(keys, directory):
+            assert progress.status == 0
+
+
+async def test_get_does_not_ask_for_all_studies_of_the_peer(tmp_path: Path) -> None:
+    """Without a study or a patient there is nothing to ask the classes of; the usual ones are proposed."""
+    with QueryScp() as scp:
+        await _get(scp, tmp_path, SeriesInstanceUID="1.2.3")
+        await _get(scp, tmp_path, SeriesInstanceUID="1.2.3", StudyInstanceUID="")
+        assert scp.asked == []
+        assert len(scp.proposed[0]) == 128
+        async with Client(scp.address) as client:
+            assert await _all(client.get({"0020,000D": "1.2.1"}, tmp_path)) == 1
+        assert [asked.StudyInstanceUID for asked in scp.asked] == ["1.2.1"]
+
+
+@pytest.mark.parametrize("key", ["SeriesInstanceUID", "StudyInstanceUID"])
+async def test_get_from_a_peer_that_takes_one_association(tmp_path: Path, key: str) -> None:
+    """What was used before it, its own C-FIND or an echo, is released first; the peer may notice a moment later."""
+    with QueryScp(maximum_associations=1) as scp:
+        async with Client(scp.address) as client:
+            if key == "SeriesInstanceUID":
+                assert await client.echo() == 0
+            assert await _all(client.get({key: "1.2.1"}, tmp_path)) == 1
+        assert scp.events.count("C-GET") == 1
+
+
+async def test_get_proposes_what_fits_for_a_study_of_many_classes(tmp_path: Path) -> None:
+    """JPEG baseline with five classes in the study: ultrasound beside reports is as frequent as that."""
+    classes = [CT_IMAGE, *(f"1.2.840.10008.5.1.4.1.1.88.{n}" for n in (11, 22, 33, 59))]
+    with QueryScp(classes=classes) as scp:
+        await _get(scp, tmp_path, StudyInstanceUID="1.2.1")
+        contexts = scp.proposed[-1]
+        assert len(contexts) == 128
+        assert (CT_IMAGE, ("1.2.840.10008.1.2.4.50",)) in contexts
+        assert {uid for uid, _ in contexts} == {STUDY_ROOT_GET, *classes}

@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pacslite.dimse.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN
-from pacslite.scu.contexts import ContextMap, storage_contexts
+from pacslite.scu.contexts import UNCOMPRESSED, ContextMap, storage_contexts
+from pacslite.scu.storage_classes import retrieve_proposals
 from pacslite.upper_layer.negotiation import AcceptedContext
 
 JPEG, J2K = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.90"
@@ -57,3 +58,11 @@ def test_the_exact_syntax_is_found_first_then_explicit_then_implicit() -> None:
     assert contexts.uncompressed("1.2.5") is None
     assert contexts.exact("1.2.5", JPEG) is None
     assert ContextMap(accepted, as_scp=True).exact("1.2.5", JPEG) is accepted[9]
+
+
+@given(st.integers(0, 200))
+def test_a_retrieve_proposes_every_class_uncompressed_and_fills_the_association(count: int) -> None:
+    proposals = retrieve_proposals([f"1.2.{n}" for n in range(count)])
+    assert len(proposals) == min(127, (count or 127) * 29)
+    assert len(set(proposals)) == len(proposals)
+    assert {uid for uid, syntaxes in proposals if syntaxes == UNCOMPRESSED} == {uid for uid, _ in proposals}
