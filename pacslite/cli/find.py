@@ -1,5 +1,7 @@
 """``pacslite find``: query a peer; exit 1 if it did not end with 0000."""
 
+import sys
+
 from pacslite.cli.options import Json, command, run
 from pacslite.cli.output import counted, print_json, print_line
 from pacslite.cli.peers import (
@@ -13,7 +15,7 @@ from pacslite.cli.peers import (
     keys_of,
     model_of,
 )
-from pacslite.scu.client import Client, Level, Model
+from pacslite.scu.client import Client, Level, Model, OperationFailed
 from pacslite.scu.identifier import Answer
 
 __all__ = ["app"]
@@ -39,16 +41,24 @@ def find(
 
 async def _find(client: Client, keys: dict[str, str], level: Level, model: Model, json_: bool) -> None:
     number = 0
+    failure: OperationFailed | None = None
     async with client:
-        async for answer in client.find(keys, level=level, model=model):
-            number += 1
-            if json_:
-                print_json(_trimmed(answer))
-            else:
-                print_line(f"# {number}")
-                _print_answer(_trimmed(answer), "")
-    if not json_:
+        try:
+            async for answer in client.find(keys, level=level, model=model):
+                number += 1
+                if json_:
+                    print_json(_trimmed(answer))
+                else:
+                    print_line(f"# {number}")
+                    _print_answer(_trimmed(answer), "")
+                sys.stdout.flush()  # a reader that has enough ("head") is noticed at once, and the peer told
+        except OperationFailed as error:
+            failure = error
+    if not json_ and (number or failure is None):
         print_line(counted(number, "match", "matches"))
+    if failure is not None:
+        sys.stdout.flush()  # the answers first
+        raise failure
 
 
 def _trimmed(answer: Answer) -> Answer:

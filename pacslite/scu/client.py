@@ -23,7 +23,7 @@ from typing import Literal, NamedTuple, Self, TypeAlias
 from pacslite.dataset.dictionary import tag_of
 from pacslite.dimse.command import CommandSet, Tag
 from pacslite.dimse.messages import CommandField, Message, Priority, request_command
-from pacslite.dimse.status import is_failure, is_pending
+from pacslite.dimse.status import Status, is_failure, is_pending
 from pacslite.dimse.uids import (
     PATIENT_ROOT_FIND,
     PATIENT_ROOT_GET,
@@ -72,10 +72,11 @@ _UPPER_KEYS = {0x00100020: "PatientID", 0x0020000D: "StudyInstanceUID"}
 
 
 class OperationFailed(PacsliteError):
-    """The peer answered with a status that is neither success, pending nor warning."""
+    """The peer ended an operation with another status than it should."""
 
     def __init__(self, operation: str, status: int, comment: str) -> None:
-        super().__init__(f"{operation}: status {status:04X}" + (f", {comment}" if comment else ""))
+        meaning = " (cancelled by the peer)" if status == Status.CANCEL else ""
+        super().__init__(f"{operation}: status {status:04X}{meaning}" + (f", {comment}" if comment else ""))
         self.status = status
         self.comment = comment
 
@@ -157,7 +158,8 @@ class Client:
         """C-FIND; yields an answer for each match as it comes. Stopping early sends a C-CANCEL.
 
         Raises:
-            OperationFailed: The final status was a failure.
+            OperationFailed: The final status was not 0000: there may be more matches than were answered (Orthanc's
+                limit of results is an FE00).
         """
         async with self._associations.use(_FIND[model], extended=_FIND_EXTENDED) as (connection, context):
             identifier = encode_keys(keys, level, context.transfer_syntax)
@@ -165,7 +167,8 @@ class Client:
                 async for response, data_set in responses:
                     if is_pending(response.status) and data_set is not None:
                         yield decode_answer(data_set, context.transfer_syntax)
-        _check("C-FIND", response)
+        if response.status != Status.SUCCESS:
+            raise OperationFailed("C-FIND", response.status, response.error_comment)
 
     async def move(
         self, keys: Keys, *, to: str, level: Level = "study", model: Model = "study"
@@ -226,7 +229,8 @@ class Client:
                 extra={Tag.ACTION_TYPE_ID: ACTION_TYPE_REQUEST},
             )
             response = await _invoke(connection, context, command, encode_request(request, context.transfer_syntax))
-        _check("N-ACTION", response)
+        if is_failure(response.status):
+            raise OperationFailed("N-ACTION", response.status, response.error_comment)
         return request.transaction_uid
 
     async def commitment(self, references: Iterable[Reference], *, seconds: float | None = None) -> CommitmentReport:
@@ -269,8 +273,10 @@ class Client:
             async for answer in self.find(wanted, level="study", model=model):
                 found = str(answer.get("SOPClassesInStudy", ""))
                 classes += [uid for uid in found.split("\\") if uid and uid not in classes]
+        except OperationFailed:
+            pass  # there may be more; what is not proposed is not sent
         except PacsliteError:
-            return []  # a peer without C-FIND, or that has another opinion of it
+            return []  # a peer without C-FIND
         return classes
 
 
@@ -283,11 +289,6 @@ async def _invoke(
     except asyncio.CancelledError:
         connection.abort("given up")
         raise
-
-
-def _check(operation: str, response: Message) -> None:
-    if is_failure(response.status):
-        raise OperationFailed(operation, response.status, response.error_comment)
 
 
 def _progress(response: Message, data_set: bytes | None, transfer_syntax_uid: str) -> Progress:

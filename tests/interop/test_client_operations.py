@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pacslite.net.ended import AssociationEnded
-from pacslite.scu import Client
+from pacslite.scu import Client, OperationFailed
 from pacslite.scu import responses as scu_responses
 from tests.support.exchange import send_instances
 from tests.support.instances import make_instance
@@ -80,10 +80,38 @@ async def test_a_peer_that_does_not_end_what_is_cancelled_is_not_waited_for(monk
 async def test_find_into_a_closed_pipe_cancels(server: Pacslite) -> None:
     with QueryScp(answers=200, pause=0.1) as scp:
         command = " ".join(server.command("find", scp.address, "StudyInstanceUID"))
-        done = await run("sh", "-c", f"PYTHONUNBUFFERED=1 {command} | head -n 1", seconds=15)
+        done = await run("sh", "-c", f"{command} | head -n 1", seconds=15)
         assert done.output == "# 1\n"
         await asyncio.to_thread(scp.wait_for, "released")
         assert scp.events == ["accepted", "C-FIND", "C-CANCEL", "released"]
+
+
+# How a find ends
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        (0xFE00, "C-FIND: status FE00 (cancelled by the peer)"),  # Orthanc, where its limit of results is reached
+        (0xB000, "C-FIND: status B000"),
+        (0x0001, "C-FIND: status 0001"),
+        (0xA700, "C-FIND: status A700"),
+    ],
+)
+async def test_a_find_that_does_not_end_with_0000_fails_after_its_answers(
+    server: Pacslite, status: int, told: str
+) -> None:
+    with QueryScp(answers=2, status=status) as scp:
+        async with Client(scp.address) as client:
+            answers = client.find({"StudyInstanceUID": ""})
+            assert [(await anext(answers))["StudyInstanceUID"] for _ in range(2)] == ["1.2.1", "1.2.2"]
+            with pytest.raises(OperationFailed) as caught:
+                await anext(answers)
+        assert caught.value.status == status
+        done = await server.tool("find", scp.address, "StudyInstanceUID", expect=1)
+        assert done.output.endswith(f"2 matches\npacslite: {told}\n")
+        done = await server.tool("find", scp.address, "StudyInstanceUID", "--json", expect=1)
+        assert [line.startswith("{") for line in done.output.splitlines()] == [True, True, False]
 
 
 # Several at once
