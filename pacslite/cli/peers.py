@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 from pacslite.dataset.dictionary import keyword_of, tag_of, vr_of
+from pacslite.dimse.uids import EXPLICIT_VR_LITTLE_ENDIAN
 from pacslite.scu.client import Client, Level, Model
+from pacslite.scu.identifier import UnknownKey, encode_keys
 from pacslite.scu.requestor import Address, RequestorOptions
 
 __all__ = [
@@ -104,8 +106,20 @@ def keys_of(arguments: list[str]) -> dict[str, str]:
                 f"{name!r} is neither a keyword nor a tag of the dictionary"
                 + (f"; nearest is {near[0]}" if near else "")
             )
-        keys[keyword_of(tag) or name] = value
+        keyword = keyword_of(tag) or name
+        if keyword == "QueryRetrieveLevel":
+            raise typer.BadParameter("QueryRetrieveLevel is what --level says")
+        keys[keyword] = value
+    _check_values(keys)
     return keys
+
+
+def _check_values(keys: dict[str, str]) -> None:
+    """What cannot be sent is said before anybody is called."""
+    try:
+        encode_keys(keys, "study", EXPLICIT_VR_LITTLE_ENDIAN)
+    except UnknownKey as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def level_of(keys: dict[str, str], level: Level | None) -> Level:

@@ -11,8 +11,8 @@ import typer
 from pacslite.cli.local import settings_for
 from pacslite.cli.options import Config, DataDir, Json, UsageError, group
 from pacslite.cli.output import counted, print_json, print_line
+from pacslite.outbox.admin import LARGEST_ID, entries, try_again
 from pacslite.outbox.admin import drop as drop_entries
-from pacslite.outbox.admin import entries, try_again
 from pacslite.outbox.database import Database
 from pacslite.outbox.queue import Queue
 from pacslite.outbox.retry import Retry
@@ -22,7 +22,9 @@ __all__ = ["OUTBOX", "app"]
 OUTBOX = "outbox.sqlite"  # in the data directory
 
 app = group("See and change what waits to be sent.")
-Numbers = Annotated[list[int] | None, typer.Argument(metavar="[N...]", help="Numbers of entries, as listed.")]
+Numbers = Annotated[
+    list[int] | None, typer.Argument(metavar="[N...]", min=1, max=LARGEST_ID, help="Numbers of entries, as listed.")
+]
 All = Annotated[bool, typer.Option("--all", help="All that wait or have failed.")]
 
 

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 
 from pacslite.outbox.queue import Entry, Queue
 
-__all__ = ["drop", "entries", "try_again"]
+__all__ = ["LARGEST_ID", "drop", "entries", "try_again"]
 
-_ALL = (0, (1 << 63) - 1)
+LARGEST_ID = (1 << 63) - 1  # SQLite's integers
+_ALL = (0, LARGEST_ID)
 
 
 def entries(queue: Queue, *, finished: bool = False) -> Iterator[Entry]:

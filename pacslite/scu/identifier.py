@@ -56,15 +56,24 @@ def _encode(tag: int, value: str, charsets: tuple[str, ...]) -> bytes:
     vr = vr_of(tag) or "UN"
     if not value or vr == "SQ":
         return b""
-    if vr in _NUMBERS:
-        return b"".join(
-            struct.pack("<" + _NUMBERS[vr], float(part) if vr in {"FL", "FD"} else int(part))
-            for part in value.split("\\")
-        )
+    if vr in _NUMBERS or vr == "AT":
+        try:
+            return b"".join(_encode_part(vr, part) for part in value.split("\\"))
+        except (ValueError, OverflowError, struct.error):
+            raise UnknownKey(f"{keyword_of(tag)}: {value!r} is no value of VR {vr}") from None
     encoded = encode_text(value, vr, charsets)
     if encoded is None:
         raise UnknownKey(f"{keyword_of(tag)}: {value!r} cannot be written")
     return encoded
+
+
+def _encode_part(vr: str, text: str) -> bytes:
+    if vr == "AT":
+        tag = tag_of(text)
+        if tag is None:
+            raise ValueError(text)
+        return struct.pack("<HH", tag >> 16, tag & 0xFFFF)
+    return struct.pack("<" + _NUMBERS[vr], float(text) if vr in {"FL", "FD"} else int(text))
 
 
 def _answer(identifier: Identifier, inherited: tuple[str, ...]) -> Answer:
@@ -79,6 +88,10 @@ def _answer(identifier: Identifier, inherited: tuple[str, ...]) -> Answer:
             count = len(attribute.value) // size
             numbers = struct.unpack_from(f"<{count}{_NUMBERS[attribute.vr]}", attribute.value)
             answer[name] = "\\".join(str(number) for number in numbers)
+        elif attribute.vr == "AT":
+            whole = len(attribute.value) & ~3
+            tags = struct.iter_unpack("<HH", attribute.value[:whole])
+            answer[name] = "\\".join(f"{group:04X},{element:04X}" for group, element in tags)
         else:
             answer[name] = _unpadded(decode_text(attribute.value, attribute.vr, charsets), attribute.vr)
     return answer

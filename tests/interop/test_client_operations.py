@@ -80,7 +80,7 @@ async def test_a_peer_that_does_not_end_what_is_cancelled_is_not_waited_for(monk
 async def test_find_into_a_closed_pipe_cancels(server: Pacslite) -> None:
     with QueryScp(answers=200, pause=0.1) as scp:
         command = " ".join(server.command("find", scp.address, "StudyInstanceUID"))
-        done = await run("sh", "-c", f"{command} | head -n 1", seconds=15)
+        done = await run("sh", "-c", f"{command} | head -n 1", seconds=15, env={"PYTHONUNBUFFERED": ""})
         assert done.output == "# 1\n"
         await asyncio.to_thread(scp.wait_for, "released")
         assert scp.events == ["accepted", "C-FIND", "C-CANCEL", "released"]
