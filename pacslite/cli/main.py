@@ -80,15 +80,45 @@ def _root(
 
 def main(args: list[str] | None = None) -> None:
     """Run a command and exit with its code; what pacslite raises on purpose is a line, not a traceback."""
+    _open_standard_streams()
     try:
-        typer.main.get_command(root)(args, prog_name="pacslite")
+        try:
+            typer.main.get_command(root)(args, prog_name="pacslite")
+        finally:
+            sys.stdout.flush()  # at the interpreter's end nobody could tell in one line why it fails
     except PacsliteError as error:
         for line in str(error).splitlines() or [type(error).__name__]:
             print(f"pacslite: {escape(line)}", file=sys.stderr)
         sys.exit(getattr(error, "exit_code", 1))
     except (OSError, sqlite3.Error) as error:
-        if isinstance(error, BrokenPipeError):  # of "pacslite find ... | head": nobody is left to tell
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        else:
-            print(f"pacslite: {escape(str(error))}", file=sys.stderr)
+        _give_up_output()
+        if not isinstance(error, BrokenPipeError):  # of "pacslite find ... | head": nobody is left to tell
+            print(f"pacslite: {escape(_told(error))}", file=sys.stderr)
         sys.exit(1)
+
+
+def _open_standard_streams() -> None:
+    """Where one is closed, the next file or socket would have its number, and with it what is printed."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: SIM115, PTH123
+
+
+def _give_up_output() -> None:
+    """What cannot be written is not tried again at the interpreter's end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _told(error: Exception) -> str:
+    """The system's word for it and the file, without numbers and quotes."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror

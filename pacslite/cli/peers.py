@@ -9,6 +9,7 @@ import typer
 
 from pacslite.dataset.dictionary import keyword_of, tag_of, vr_of
 from pacslite.dimse.uids import EXPLICIT_VR_LITTLE_ENDIAN
+from pacslite.log import configure
 from pacslite.scu.client import Client, Level, Model
 from pacslite.scu.identifier import UnknownKey, encode_keys
 from pacslite.scu.requestor import Address, RequestorOptions
@@ -73,7 +74,8 @@ KeyArguments = Annotated[
 def client_of(
     peer: Address, calling: str, *, tls: bool = False, config: Path | None = None, check_names: bool = True
 ) -> Client:
-    """A client of ``peer``, over TLS where that is asked for."""
+    """A client of ``peer``, over TLS where that is asked for. What is refused to the peer is logged, and why."""
+    configure("warning")
     if not (tls or peer.tls):
         return Client(peer, calling_ae_title=calling)
     from pacslite.config import load

@@ -13,7 +13,7 @@ from pydicom.uid import UID
 
 from tests.support.corpus import CorpusFile
 from tests.support.peers import Dcmtk, QrScp, StoreScp
-from tests.support.processes import Pacslite, RunResult, free_port, run
+from tests.support.processes import ROOT, Pacslite, RunResult, free_port, run
 from tests.support.storage_scp import StorageScp
 
 CT_STUDY = "1.3.6.1.4.1.5962.1.2.1.20040119072730.12322"
@@ -120,6 +120,34 @@ async def test_only_success_and_warnings_say_that_a_file_is_stored(ct_slice: Pat
         done = await run(sys.executable, "-m", "pacslite", *words, expect=0 if stored else 1)
     (told,) = objects(done)
     assert (told["status"], told["stored"]) == (f"{status:04X}", stored)
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "told"),
+    [
+        ("| true", 0, ""),  # of the pipe: its reader's
+        ("> /dev/full", 1, "pacslite: No space left on device\n"),
+        (">&-", 0, ""),
+        ("2>&-", 0, "no matches\n"),
+        (">&- 2>&- <&-", 0, ""),
+    ],
+)
+async def test_output_that_cannot_be_written(server: Pacslite, redirection: str, code: int, told: str) -> None:
+    """Never a traceback, and no socket in the place of a stream that is closed."""
+    command = " ".join(server.command("find", f"{server.ae_title}@127.0.0.1:{server.port}", "StudyInstanceUID=1.2.3"))
+    done = await run("sh", "-c", f"{command} {redirection}", expect=code, env={"PYTHONUNBUFFERED": ""}, cwd=ROOT)
+    assert done.output == told
+
+
+async def test_why_an_instance_was_not_taken_is_told(server: Pacslite, ct_slice: Path, tmp_path: Path) -> None:
+    peer = f"{server.ae_title}@127.0.0.1:{server.port}"
+    await server.tool("store", peer, ct_slice)
+    (tmp_path / f".{CT_INSTANCE}.partial").mkdir()  # where the file would be
+    done = await server.tool("get", peer, "--out", tmp_path, f"StudyInstanceUID={CT_STUDY}", expect=1)
+    assert re.search(r"WARNING .*C-STORE status=A700 .*Is a directory", done.output)
+    assert f"failed: {CT_INSTANCE}" in done
+    done = await server.tool("get", peer, "--out", "/dev/null/x", f"StudyInstanceUID={CT_STUDY}", expect=1)
+    assert done.output == "pacslite: /dev/null/x: Not a directory\n"
 
 
 async def test_a_name_cannot_command_the_terminal(server: Pacslite, tmp_path: Path, ct_slice: Path) -> None:
