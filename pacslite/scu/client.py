@@ -15,7 +15,7 @@ is asked while another answer is still read has an association of its own.
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, NamedTuple, Self, TypeAlias
@@ -118,7 +118,7 @@ class Client:
         self._associations = Associations(self._requestor, self.address, calling_ae_title)
         # what has one response, and soon, waits for its turn rather than for another association
         self._echoing, self._committing = asyncio.Lock(), asyncio.Lock()
-        self._outstanding: set[Responses] = set()
+        self._outstanding: set[Responses | FileSender] = set()
         self.reports = reports or Reports()
 
     async def __aenter__(self) -> Self:
@@ -130,8 +130,8 @@ class Client:
         await self.close()
 
     async def close(self) -> None:
-        """Cancel what is still asked, and release all associations."""
-        await asyncio.gather(*(responses.end() for responses in self._outstanding))
+        """Cancel what is still asked, give up what is not sent, and release all associations."""
+        await asyncio.gather(*(operation.end() for operation in self._outstanding))
         await self._associations.close()
 
     # Operations
@@ -149,10 +149,18 @@ class Client:
             return (await _invoke(connection, context, command)).status
 
     async def store(self, paths: Iterable[Path], *, priority: Priority = Priority.MEDIUM) -> AsyncIterator[StoreResult]:
-        """Send files as they are; folders are walked. Yields a result for each file, in the order of the answers."""
+        """Send files as they are; folders are walked. Yields a result for each file, in the order of the answers.
+
+        Stopping early aborts the association: a file cannot be taken back in its middle.
+        """
         sender = FileSender(self._requestor, self.address, self._calling_ae_title, priority)
-        async for result in sender.send(paths):
-            yield result
+        self._outstanding.add(sender)
+        try:
+            async with aclosing(sender.send(paths)) as results:
+                async for result in results:
+                    yield result
+        finally:
+            self._outstanding.discard(sender)
 
     async def find(self, keys: Keys, *, level: Level = "study", model: Model = "study") -> AsyncIterator[Answer]:
         """C-FIND; yields an answer for each match as it comes. Stopping early sends a C-CANCEL.

@@ -2,7 +2,8 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,9 @@ from pacslite.scu.requestor import Address, Requestor
 from pacslite.upper_layer.items import PresentationContext
 
 __all__ = ["FileSender", "StoreResult"]
+
+
+_ABORT_SECONDS = 1.0  # for the peer to close
 
 
 class StoreResult(NamedTuple):
@@ -42,8 +46,10 @@ class FileSender:
         self._address = address
         self._calling_ae_title = calling_ae_title
         self._priority = priority
+        self._connection: Connection | None = None  # in use
+        self._ended = False
 
-    async def send(self, paths: Iterable[Path]) -> AsyncIterator[StoreResult]:
+    async def send(self, paths: Iterable[Path]) -> AsyncGenerator[StoreResult, None]:
         """Yield a result for each file."""
         files, unreadable = await asyncio.to_thread(_inspect, paths)
         for result in unreadable:
@@ -51,13 +57,20 @@ class FileSender:
         for contexts in storage_contexts((file.meta.sop_class_uid, file.meta.transfer_syntax_uid) for file in files):
             classes = {context.abstract_syntax for context in contexts}
             part = [file for file in files if file.meta.sop_class_uid in classes]
-            async for result in self._send_part(contexts, part):
-                yield result
+            async with aclosing(self._send_part(contexts, part)) as results:
+                async for result in results:
+                    yield result
+
+    async def end(self) -> None:
+        """Give up what is not sent yet; harmless at any time."""
+        self._ended = True
+        if self._connection is not None:
+            self._connection.abort("given up", close_within=_ABORT_SECONDS)
 
     async def _send_part(
         self, contexts: tuple[PresentationContext, ...], files: list[_File]
-    ) -> AsyncIterator[StoreResult]:
-        connection = await self._requestor.associate(self._address, contexts, calling_ae_title=self._calling_ae_title)
+    ) -> AsyncGenerator[StoreResult, None]:
+        connection = await self._associate(contexts)
         accepted = ContextMap(connection.negotiated.contexts)
         buffer = ReadBuffer()
         window = connection.negotiated.operations_invoked or self._requestor.options.operations
@@ -77,7 +90,20 @@ class FileSender:
         finally:
             for task in outstanding:
                 task.cancel()
-            connection.abort("given up")
+            connection.abort("given up", close_within=_ABORT_SECONDS)
+
+    async def _associate(self, contexts: tuple[PresentationContext, ...]) -> Connection:
+        self._check_wanted()
+        connection = await self._requestor.associate(self._address, contexts, calling_ae_title=self._calling_ae_title)
+        self._connection = connection
+        if self._ended:  # meanwhile
+            await self.end()
+        self._check_wanted()
+        return connection
+
+    def _check_wanted(self) -> None:
+        if self._ended:
+            raise AssociationEnded("the client was closed before all files were sent")
 
     async def _send_file(
         self, connection: Connection, accepted: ContextMap, file: _File, buffer: ReadBuffer

@@ -12,7 +12,7 @@ from pacslite.scu import Client, OperationFailed
 from pacslite.scu import responses as scu_responses
 from tests.support.exchange import send_instances
 from tests.support.instances import make_instance
-from tests.support.processes import Pacslite, run
+from tests.support.processes import Pacslite, free_port, run
 from tests.support.query_scp import QueryScp
 from tests.support.storage_scp import StorageScp
 from tests.support.wire import CT_IMAGE, STUDY_ROOT_GET
@@ -84,6 +84,24 @@ async def test_find_into_a_closed_pipe_cancels(server: Pacslite) -> None:
         assert done.output == "# 1\n"
         await asyncio.to_thread(scp.wait_for, "released")
         assert scp.events == ["accepted", "C-FIND", "C-CANCEL", "released"]
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["iterator gone", "iterator kept"])
+async def test_a_store_that_is_left_early_is_given_up(kept: bool, ct_slice: Path, tmp_path: Path) -> None:
+    for number in range(40):
+        (tmp_path / f"{number}.dcm").write_bytes(ct_slice.read_bytes())
+    async with StorageScp(free_port(), delay=0.1) as scp:
+        started = time.monotonic()
+        async with Client(f"STORE@127.0.0.1:{scp.port}") as client:
+            results = client.store([tmp_path])
+            assert (await anext(results)).status == 0
+            if not kept:
+                del results
+        assert time.monotonic() - started < 3
+        await asyncio.sleep(0.3)
+        assert len(scp.received) < 5
+        if kept:
+            assert {result.status async for result in results} == {None}
 
 
 # How a find ends
