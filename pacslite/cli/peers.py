@@ -111,7 +111,8 @@ def keys_of(arguments: list[str]) -> dict[str, str]:
         keyword = keyword_of(tag) or name
         if keyword == "QueryRetrieveLevel":
             raise typer.BadParameter("QueryRetrieveLevel is what --level says")
-        keys[keyword] = value
+        if keys.setdefault(keyword, value) != value:
+            raise typer.BadParameter(f"{keyword} is given twice; values are joined by a backslash")
     _check_values(keys)
     return keys
 

@@ -10,7 +10,7 @@ import typer
 
 from pacslite.cli.local import settings_for
 from pacslite.cli.options import Config, DataDir, Json, UsageError, group
-from pacslite.cli.output import counted, print_json, print_line
+from pacslite.cli.output import complain, counted, print_json, print_line
 from pacslite.outbox.admin import LARGEST_ID, entries, try_again
 from pacslite.outbox.admin import drop as drop_entries
 from pacslite.outbox.database import Database
@@ -85,7 +85,11 @@ def _change(
 def _queue(config: Path | None, data_dir: Path | None) -> Iterator[Queue | None]:
     """The queue of the data directory; None where nothing was ever enqueued."""
     settings = settings_for(config, data_dir)
-    path = settings.server.data_dir / OUTBOX
+    folder = settings.server.data_dir
+    if not folder.is_dir():  # a name that is mistyped has no empty queue
+        complain(f"{folder} holds no archive")
+        raise typer.Exit(1)
+    path = folder / OUTBOX
     if not path.exists():
         yield None
         return

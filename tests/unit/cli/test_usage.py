@@ -36,6 +36,7 @@ def ended(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
         (["find", "A@h:1", "PatientNam=X"], "nearest is PatientName"),
         (["find", "A@h:1", "0010,00"], "neither a keyword nor a tag"),
         (["find", "A@h:1", "PatientName", "--level", "instance"], "image"),
+        (["find", "A@h:1", "PatientID=1", "0010,0020=2"], "PatientID is given twice"),
         (["find", "A@h:1", "Rows=abc"], "Rows: 'abc' is no value of VR US"),
         (["find", "A@h:1", "Rows=512\\\\70000"], "is no value of VR US"),
         (["find", "A@h:1", "SelectorFDValue=x"], "is no value of VR FD"),
@@ -65,6 +66,15 @@ def test_a_mistake_ends_with_2(capsys: pytest.CaptureFixture[str], words: list[s
     assert code == 2, output
     assert told in output
     assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("words", [("list",), ("retry", "1"), ("drop", "--all")])
+def test_a_mistyped_data_directory_has_no_empty_queue(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    there, mistyped = str(tmp_path), str(tmp_path / "nowhere")
+    assert ended(capsys, "queue", *words, "--data-dir", mistyped) == (1, f"{mistyped} holds no archive\n")
+    assert "no entries" in ended(capsys, "queue", *words, "--data-dir", there)[1]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
