@@ -6,6 +6,7 @@ taken up where it stopped; until it is finished no archive starts on the data di
 
 import logging
 import os
+import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from pathlib import Path
 import xxhash
 
 from pacslite.archive.extra import ExtraKey
+from pacslite.archive.file_faults import is_of_file
 from pacslite.archive.index.extra_values import DROPPED
 from pacslite.archive.index.upgrade import upgrade_index
 from pacslite.archive.index.writer import Entry, IndexFailure, IndexFull, IndexWriter
@@ -30,7 +32,7 @@ from pacslite.archive.recovery import read_record
 from pacslite.dataset.meta import FileMetaError, read_file_meta
 from pacslite.errors import DimseError, PacsliteError
 
-__all__ = ["IndexIncomplete", "Reindexed", "refuse_incomplete", "reindex"]
+__all__ = ["IndexIncomplete", "ReindexAborted", "Reindexed", "refuse_incomplete", "reindex"]
 
 log = logging.getLogger("pacslite.archive")
 
@@ -39,10 +41,24 @@ _READERS = 4
 _PIECE = 1 << 20
 _INDEX = "index.sqlite"
 _NEW = "index.sqlite.new"
+_OF_MACHINE = frozenset(
+    {
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_READONLY,
+    }
+)
 
 
 class IndexIncomplete(PacsliteError):
     """There are instances, and no complete index of them."""
+
+
+class ReindexAborted(PacsliteError):
+    """Disk or system do not work: the old index, if there is one, is left alone."""
 
 
 @dataclass(slots=True)
@@ -84,16 +100,25 @@ def reindex(options: StorageOptions, progress: Callable[[int, int], None] | None
         progress: Called with the files done and, as far as the old index tells, the files there are.
     Raises:
         DataDirLocked: An archive is running on the data directory.
+        ReindexAborted: No room, no descriptors, no permission, a failing disk. The next run goes on.
     """
     lock = DataDirLock(options.data_dir)
     try:
-        store = FilesystemStore(options.data_dir)
-        try:
-            return _Reindexing(store, options, progress).run()
-        finally:
-            store.close()
+        return _reindex(options, progress)
+    except (OSError, sqlite3.Error, IndexFailure, IndexFull) as error:
+        raise ReindexAborted(
+            f"{options.data_dir}: reindexing was given up: {error}; once that is mended, run pacslite reindex again"
+        ) from error
     finally:
         lock.release()
+
+
+def _reindex(options: StorageOptions, progress: Callable[[int, int], None] | None) -> Reindexed:
+    store = FilesystemStore(options.data_dir)
+    try:
+        return _Reindexing(store, options, progress).run()
+    finally:
+        store.close()
 
 
 class _Reindexing:
@@ -144,7 +169,9 @@ class _Reindexing:
                 return old.totals().instances
             finally:
                 old.close()
-        except Exception as error:  # whatever it is: the new one needs nothing of it
+        except Exception as error:  # a damaged one has nothing to say
+            if _is_of_machine(error):  # deletions that it notes must not be forgotten
+                raise IndexFailure(f"{path.name}: {error}") from error
             log.warning("old index is of no use", extra={"error": str(error)})
             return 0
 
@@ -164,7 +191,11 @@ class _Reindexing:
                 return _record_of(fd)
             finally:
                 os.close(fd)
-        except (OSError, FileMetaError, DimseError) as error:
+        except (FileMetaError, DimseError) as error:
+            return str(error)
+        except OSError as error:
+            if not is_of_file(error):  # an index without the file would take the place of one that has it
+                raise
             return str(error)
 
     def _index(self, index: IndexWriter, found: list[tuple[InstancePath, Record | str]]) -> None:
@@ -179,7 +210,7 @@ class _Reindexing:
                 paths[record.sop_instance_uid] = path
                 entries.append(Entry(record, is_kept=True))
         for entry, error in zip(entries, index.commit(entries) if entries else [], strict=True):
-            if isinstance(error, IndexFull | IndexFailure) and index.failed:
+            if isinstance(error, IndexFull | IndexFailure):  # not the file's fault, as in recovery.py
                 raise error
             if error is not None:
                 self._refuse(paths[entry.record.sop_instance_uid], str(error))
@@ -193,12 +224,23 @@ class _Reindexing:
     def _take_place(self) -> None:
         """Replace the old index; its log must not be taken for the new one's."""
         directory = self._options.data_dir
+        log_of_new = directory / f"{_NEW}-wal"
+        if log_of_new.exists() and log_of_new.stat().st_size:  # it could not be taken in, and has rows
+            raise IndexFailure(f"{log_of_new.name} cannot be taken into the new index")
         for suffix in ("-wal", "-shm"):
             (directory / f"{_INDEX}{suffix}").unlink(missing_ok=True)
             (directory / f"{_NEW}{suffix}").unlink(missing_ok=True)
         self._store.sync_all()
         (directory / _NEW).replace(directory / _INDEX)
         self._store.sync_all()
+
+
+def _is_of_machine(error: Exception) -> bool:
+    """Whatever is in the index: it could not be opened or written just then."""
+    if isinstance(error, OSError):
+        return not is_of_file(error)
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return isinstance(error, IndexFull) or code in _OF_MACHINE
 
 
 def _groups(paths: Iterator[InstancePath]) -> Iterator[list[InstancePath]]:

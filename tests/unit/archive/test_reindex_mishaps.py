@@ -1,0 +1,133 @@
+"""What goes wrong while the index is built anew costs time, and no instance."""
+
+import errno
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pacslite.archive import reindex as module
+from pacslite.archive.index.writer import IndexWriter
+from pacslite.archive.instances.filesystem import FilesystemStore
+from pacslite.archive.keys import Level
+from pacslite.archive.reindex import IndexIncomplete, ReindexAborted, reindex
+from tests.support.instances import make_instance
+from tests.support.storing import archive_in, sqlite_error, store
+
+COUNT = 20
+
+
+@pytest.fixture
+async def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An archive that was stopped in order; a run takes its files in several groups."""
+    monkeypatch.setattr(module, "_GROUP", 4)
+    async with archive_in(tmp_path) as archive:
+        for number in range(COUNT):
+            await store(archive, make_instance(number))
+    return tmp_path
+
+
+async def assert_whole(directory: Path) -> None:
+    async with archive_in(directory) as archive:
+        assert (await archive.totals()).instances == COUNT
+        assert (await archive.check(deep=True)).differences == []
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        (sqlite3.SQLITE_FULL, "disk is full"),
+        (sqlite3.SQLITE_IOERR, "disk I/O error"),
+        (sqlite3.SQLITE_CANTOPEN, "unable to open database file"),
+    ],
+)
+async def test_rows_that_are_not_taken_end_the_run(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, code: int, text: str
+) -> None:
+    """An index without them must not take the place of one that has them."""
+    groups = 0
+
+    def commit(index: IndexWriter, *arguments: Any) -> Any:
+        nonlocal groups
+        groups += 1
+        if groups > 2:
+            raise sqlite_error(code, text)
+        return real(index, *arguments)
+
+    real = IndexWriter._commit
+    with monkeypatch.context() as broken:
+        broken.setattr(IndexWriter, "_commit", commit)
+        with pytest.raises(ReindexAborted, match=f"{text}.* run pacslite reindex again"):
+            reindex(archive_in(directory).options)
+    with pytest.raises(IndexIncomplete):
+        await archive_in(directory).start()
+    done = reindex(archive_in(directory).options)
+    assert (done.resumed, done.indexed, done.refused) == (8, COUNT - 8, [])
+    await assert_whole(directory)
+
+
+async def test_a_log_that_is_not_taken_in_is_kept(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are in it, and nowhere else: on a full disk checkpoints fail too."""
+    others: list[sqlite3.Connection] = []
+
+    def hold(_done: int, _total: int) -> None:
+        others.append(sqlite3.connect(directory / "index.sqlite.new"))  # SQLite empties the log with the last one
+        others[-1].execute("SELECT count(*) FROM instance").fetchone()
+
+    with monkeypatch.context() as broken:
+        broken.setattr(IndexWriter, "checkpoint", lambda _: False)
+        broken.setattr(IndexWriter, "close", lambda index: index._connections.close())
+        with pytest.raises(ReindexAborted, match=r"index\.sqlite\.new-wal"):
+            reindex(archive_in(directory).options, hold)
+    for other in others:
+        other.close()
+    assert reindex(archive_in(directory).options).resumed == COUNT
+    await assert_whole(directory)
+
+
+@pytest.mark.parametrize("error", [errno.EMFILE, errno.ENOMEM, errno.EACCES])
+async def test_files_that_cannot_be_opened_just_then_end_the_run(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    opened = 0
+
+    def open_settled(files: FilesystemStore, *arguments: Any) -> int:
+        nonlocal opened
+        opened += 1
+        if opened > 10:
+            raise OSError(error, os.strerror(error))
+        return real(files, *arguments)
+
+    real = FilesystemStore.open_settled
+    with monkeypatch.context() as broken:
+        broken.setattr(FilesystemStore, "open_settled", open_settled)
+        with pytest.raises(ReindexAborted, match=os.strerror(error)):
+            reindex(archive_in(directory).options)
+    assert reindex(archive_in(directory).options).refused == []
+    await assert_whole(directory)
+
+
+async def test_an_old_index_that_cannot_be_read_just_then_ends_the_run(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It notes deletions whose files are still to go: without it they would come back."""
+    deleted = make_instance(3)
+    with monkeypatch.context() as broken:
+        broken.setattr(FilesystemStore, "remove_settled", _fails)
+        async with archive_in(directory) as archive:
+            await archive.delete(Level.IMAGE, deleted.sop_instance_uid)
+    with monkeypatch.context() as broken:
+        broken.setattr(IndexWriter, "notes", _is_full)
+        with pytest.raises(ReindexAborted, match=r"index\.sqlite: disk is full"):
+            reindex(archive_in(directory).options)
+    assert reindex(archive_in(directory).options).indexed == COUNT - 1
+
+
+def _fails(*_: object) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def _is_full(*_: object) -> None:
+    raise sqlite_error(sqlite3.SQLITE_FULL, "disk is full")
