@@ -18,7 +18,7 @@ import xxhash
 from pacslite.archive.extra import ExtraKey
 from pacslite.archive.file_faults import is_of_file
 from pacslite.archive.index.extra_values import DROPPED
-from pacslite.archive.index.upgrade import upgrade_index
+from pacslite.archive.index.upgrade import current_revision, upgrade_index
 from pacslite.archive.index.writer import Entry, IndexFailure, IndexFull, IndexWriter
 from pacslite.archive.instances.filesystem import FilesystemStore
 from pacslite.archive.instances.header import read_header
@@ -84,12 +84,13 @@ def refuse_incomplete(data_dir: Path) -> None:
     """Before an archive starts.
 
     Raises:
-        IndexIncomplete: A reindexing was interrupted, or the index is gone and the files are there.
+        IndexIncomplete: A reindexing was interrupted, or the index is gone, or empty, and the files are there.
+        sqlite3.Error: The index cannot be read.
     """
     if (data_dir / _NEW).exists():
         raise IndexIncomplete(f"{data_dir}: reindexing was interrupted; run pacslite reindex to finish it")
     instances = data_dir / "instances"
-    if not (data_dir / _INDEX).exists() and instances.is_dir() and any(instances.iterdir()):
+    if instances.is_dir() and any(instances.iterdir()) and current_revision(data_dir / _INDEX) is None:
         raise IndexIncomplete(f"{data_dir}: instances without an index; run pacslite reindex")
 
 

@@ -4,6 +4,7 @@ import typer
 
 from pacslite.archive.index.upgrade import current_revision, upgrade_index
 from pacslite.archive.lock import DataDirLock
+from pacslite.archive.reindex import refuse_incomplete
 from pacslite.archive.revision import HEAD
 from pacslite.cli.local import settings_for
 from pacslite.cli.options import Config, DataDir, group
@@ -30,6 +31,7 @@ def upgrade(data_dir: DataDir = None, config: Config = None) -> None:
     folder.mkdir(mode=0o750, parents=True, exist_ok=True)
     lock = DataDirLock(folder)
     try:
+        refuse_incomplete(folder)  # an index made here, beside instances, would be taken for a complete one
         before = upgrade_index(folder / "index.sqlite")
     finally:
         lock.release()

@@ -196,9 +196,12 @@ async def test_reindexed_is_as_indexed(directory: Path) -> None:
     assert _index_of(directory) == before
 
 
-async def test_no_start_without_an_index(directory: Path) -> None:
+@pytest.mark.parametrize("left", [None, b""])
+async def test_no_start_without_an_index(directory: Path, left: bytes | None) -> None:
     for path in directory.glob("index.sqlite*"):
         path.unlink()
+    if left is not None:
+        (directory / "index.sqlite").write_bytes(left)
     with pytest.raises(IndexIncomplete, match="pacslite reindex"):
         await archive_in(directory).start()
     reindex(archive_in(directory).options)
