@@ -1,10 +1,12 @@
 """Compares index and files in both directions, and mends what differs: ``pacslite check [--repair] [--deep]``.
 
-Nothing that might be somebody's only copy is thrown away: a damaged or surplus file is set aside in ``damaged/``. May
-run while the archive serves: what is being stored or deleted is looked at again before it counts as a difference.
+Nothing that might be somebody's only copy is thrown away: a damaged or surplus file is set aside in ``damaged/``, after
+a second look at it. Where files cannot be opened at all the check ends: nothing is known of them. May run while the
+archive serves: what is being stored or deleted is looked at again before it counts as a difference.
 """
 
 import os
+import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -16,6 +18,7 @@ import xxhash
 from pacslite.archive.delete import Deleter
 from pacslite.archive.extending import OpenFile
 from pacslite.archive.extra_check import check_extra_values
+from pacslite.archive.file_faults import is_of_file
 from pacslite.archive.index.counts import correct_counts, find_wrong_counts
 from pacslite.archive.index.removal import InstanceRow
 from pacslite.archive.index.statements import Statements
@@ -27,9 +30,9 @@ from pacslite.archive.keys import Level
 from pacslite.archive.recovery import Recovery, read_record
 from pacslite.archive.settle import Settler
 from pacslite.dataset.meta import FileMetaError, read_file_meta
-from pacslite.errors import DimseError
+from pacslite.errors import DimseError, PacsliteError
 
-__all__ = ["CheckReport", "Checker", "Difference", "Progress"]
+__all__ = ["CheckAborted", "CheckReport", "Checker", "Difference", "Progress"]
 
 Kind = Literal["missing", "damaged", "orphan", "surplus", "foreign", "counts", "keys", "index"]
 Progress = Callable[[int, int], None]  # done and all, in instances of index and files
@@ -37,6 +40,10 @@ Progress = Callable[[int, int], None]  # done and all, in instances of index and
 _PAGE = 256
 _PIECE = 1 << 20
 _READERS = 4
+
+
+class CheckAborted(PacsliteError):
+    """Disk or system do not work."""
 
 
 class Difference(NamedTuple):
@@ -96,8 +103,22 @@ class Checker:
         self._open_file = open_file
 
     def run(self, *, deep: bool = False, repair: bool = False, progress: Progress | None = None) -> CheckReport:
-        """Look at every row, every file and every count; ``deep`` reads all bytes and compares digests."""
+        """Look at every row, every file and every count; ``deep`` reads all bytes and compares digests.
+
+        Raises:
+            CheckAborted: No descriptors, no permission, a failing disk. What was mended by then stays mended.
+        """
         report = CheckReport(deep=deep, repair=repair)
+        try:
+            self._run(report, progress)
+        except (OSError, sqlite3.Error) as error:
+            mended = sum(each.mended for each in report.differences)
+            done = f"{len(report.differences)} found, {mended} mended by then" if repair else "nothing was changed"
+            raise CheckAborted(f"check was given up: {error}; {done}") from error
+        return report
+
+    def _run(self, report: CheckReport, progress: Progress | None) -> None:
+        deep, repair = report.deep, report.repair
         if repair:
             self._store.sync_all()  # a file without a row may be in memory only, and the row will promise it
         total = 2 * self._index.totals().instances
@@ -118,7 +139,6 @@ class Checker:
         report.differences += [Difference("counts", name, detail, repair) for name, detail in wrong]
         wrong = check_extra_values(self._index, self._open_file, deep=deep, repair=repair)
         report.differences += [Difference("keys", name, detail, repair) for name, detail in wrong]
-        return report
 
     # rows
 
@@ -131,7 +151,7 @@ class Checker:
             while rows := [InstanceRow(*row) for row in connection.execute(Statements.select_page.text, (last, _PAGE))]:
                 last = rows[-1].id
                 found = readers.map(lambda row: self._check_row(row, report), rows)
-                differences = [self._mend_row(*each) if report.repair else each[1] for each in found if each]
+                differences = [self._mend_row(*each, report) if report.repair else each[1] for each in found if each]
                 report.instances += len(rows)
                 yield report.instances, differences
 
@@ -157,7 +177,7 @@ class Checker:
                 moved = self._settler.locate(row.sop_instance_uid) is not unsettled
             return "missing", "moved" if moved else f"no file instances/{row.path}"
         except OSError as error:
-            return "damaged", f"instances/{row.path}: {error.strerror}"
+            return "damaged", f"instances/{row.path}: {_told(error)}"
         try:
             size = os.fstat(fd).st_size
             if size != row.size:
@@ -171,17 +191,23 @@ class Checker:
                     return "damaged", f"instances/{row.path}: another instance"
                 if _digest(fd, meta.data_set_offset) != row.digest:
                     return "damaged", f"instances/{row.path}: digest differs"
-        except (OSError, FileMetaError) as error:
+        except OSError as error:
+            return "damaged", f"instances/{row.path}: {_told(error)}"
+        except FileMetaError as error:
             return "damaged", f"instances/{row.path}: {error}"
         finally:
             os.close(fd)
         return None, ""
 
-    def _mend_row(self, row: InstanceRow, difference: Difference) -> Difference:
+    def _mend_row(self, row: InstanceRow, difference: Difference, report: CheckReport) -> Difference:
         """Take the row away, so that the instance can be sent again; what is left of the file is kept."""
         if difference.kind == "damaged" and self._settler.locate(row.sop_instance_uid) is not None:
             self._settler.settle(at_once=True)  # from where it is now it cannot be set aside
         with self._settler.lock:
+            again = self._check_row(row, report)  # where it is now, and nobody moves it
+            if again is None:
+                return difference._replace(detail=f"{difference.detail}; not so any more", mended=True)
+            row, difference = again
             if difference.kind == "damaged":
                 if self._settler.locate(row.sop_instance_uid) is not None:
                     return difference
@@ -199,6 +225,8 @@ class Checker:
             return None
         with self._settler.lock:
             difference = self._examine(path)
+            if difference is not None and repair:
+                difference = self._examine(path)  # what a disk gives once it may not give twice
             if difference is None or not repair:
                 return difference
             if difference.kind == "orphan":
@@ -215,11 +243,13 @@ class Checker:
         except FileNotFoundError:
             return None  # deleted meanwhile
         except OSError as error:
-            return Difference("foreign", name, error.strerror or str(error))
+            return Difference("foreign", name, _told(error))
         try:
             meta = read_header(fd)
             record = read_record(fd, meta, verify=True)
-        except (OSError, FileMetaError, DimseError) as error:
+        except OSError as error:
+            return Difference("foreign", name, _told(error))
+        except (FileMetaError, DimseError) as error:
             return Difference("foreign", name, str(error))
         finally:
             os.close(fd)
@@ -231,6 +261,13 @@ class Checker:
         if known.path == path:
             return None
         return Difference("surplus", name, f"the index has it at instances/{known.path}")
+
+
+def _told(error: OSError) -> str:
+    """What is wrong with a file; raises what is wrong with more than that."""
+    if not is_of_file(error):
+        raise error
+    return error.strerror or str(error)
 
 
 def _digest(fd: int, offset: int) -> bytes:

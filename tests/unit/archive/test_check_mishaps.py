@@ -1,0 +1,87 @@
+"""What goes wrong while a check mends costs nothing that is sound."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from pacslite.archive.check import CheckAborted
+from pacslite.archive.instances.filesystem import FilesystemStore
+from tests.support.instances import make_instance
+from tests.support.storing import FailingOperations, archive_in, files_in, read, store
+
+ONE, TWO = make_instance(1), make_instance(2, study=2)
+
+
+class Unreadable:
+    """Operations that cannot open files while ``error`` is set, or so many times."""
+
+    def __init__(self, error: int, times: int = 1_000_000) -> None:
+        self.error = 0
+        self.operations = FailingOperations(self._fails, ["open_file"])
+        self._wanted = error
+        self._left = times
+
+    def begin(self) -> None:
+        self.error = self._wanted
+
+    def end(self) -> None:
+        self.error = 0
+
+    def _fails(self, _name: str, _count: int) -> int:
+        if not self.error or not self._left:
+            return 0
+        self._left -= 1
+        return self.error
+
+
+@pytest.mark.parametrize("error", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES])
+@pytest.mark.parametrize("known", [True, False])
+async def test_check_ends_where_files_cannot_be_opened(tmp_path: Path, error: int, known: bool) -> None:
+    """Sound files are neither set aside nor forgotten, be they known to the index or not."""
+    unreadable = Unreadable(error)
+    async with archive_in(tmp_path, operations=unreadable.operations) as archive:
+        await store(archive, ONE)
+        await archive.settle()
+        if not known:
+            with archive._index.transaction() as connection:
+                connection.execute("DELETE FROM instance")
+        unreadable.begin()
+        with pytest.raises(CheckAborted, match=f"given up.*{os.strerror(error)}"):
+            await archive.check(repair=True)
+        unreadable.end()
+        assert (await archive.check(repair=True)).clean
+        assert read(archive, ONE.sop_instance_uid) == ONE.data
+        assert not (tmp_path / "damaged").exists()
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_check_looks_again_before_it_mends(tmp_path: Path, known: bool) -> None:
+    unreadable = Unreadable(errno.EIO, times=1)
+    async with archive_in(tmp_path, operations=unreadable.operations) as archive:
+        await store(archive, ONE)
+        await archive.settle()
+        if not known:
+            with archive._index.transaction() as connection:
+                connection.execute("DELETE FROM instance")
+        unreadable.begin()
+        assert (await archive.check(repair=True)).clean
+        assert (await archive.check(deep=True)).differences == []
+        assert read(archive, ONE.sop_instance_uid) == ONE.data
+        assert not (tmp_path / "damaged").exists()
+
+
+async def test_check_looks_again_after_it_has_settled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it comes from it cannot be read, where it belongs it can."""
+    async with archive_in(tmp_path) as archive:
+        await store(archive, ONE)
+
+        def fails(*_: object) -> int:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        monkeypatch.setattr(FilesystemStore, "open_incoming", fails)
+        report = await archive.check(repair=True)
+        assert [(each.kind, each.mended) for each in report.differences] == [("damaged", True)]
+        assert read(archive, ONE.sop_instance_uid) == ONE.data
+    assert len(files_in(tmp_path)) == 1
