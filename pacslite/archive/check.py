@@ -7,7 +7,7 @@ archive serves: what is being stored or deleted is looked at again before it cou
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -133,12 +133,18 @@ class Checker:
                 report.differences.append(difference)
             if progress is not None and report.files % _PAGE == 0:
                 progress(report.instances + report.files, max(total, report.instances + report.files))
-        wrong = find_wrong_counts(self._index, sets=deep)
-        if wrong and repair:
-            correct_counts(self._index)
-        report.differences += [Difference("counts", name, detail, repair) for name, detail in wrong]
+        report.differences += self._check_counts(report)
         wrong = check_extra_values(self._index, self._open_file, deep=deep, repair=repair)
         report.differences += [Difference("keys", name, detail, repair) for name, detail in wrong]
+
+    # the index by itself
+
+    def _check_counts(self, report: CheckReport) -> list[Difference]:
+        wrong = left = find_wrong_counts(self._index, sets=report.deep)
+        if wrong and report.repair:
+            correct_counts(self._index)
+            left = find_wrong_counts(self._index, sets=report.deep)
+        return _mended("counts", wrong, left)
 
     # rows
 
@@ -261,6 +267,13 @@ class Checker:
         if known.path == path:
             return None
         return Difference("surplus", name, f"the index has it at instances/{known.path}")
+
+
+def _mended(kind: Kind, wrong: Sequence[tuple[str, str]], left: Sequence[tuple[str, str]]) -> list[Difference]:
+    """What was wrong in the index, told from what still is, or is now."""
+    still = {name for name, _ in left}
+    mended = [Difference(kind, name, detail, mended=True) for name, detail in wrong if name not in still]
+    return mended + [Difference(kind, name, detail) for name, detail in left]
 
 
 def _told(error: OSError) -> str:

@@ -1,14 +1,18 @@
 """Counts and sets of the index against the rows they stand for."""
 
 import sqlite3
+from itertools import groupby
+from operator import itemgetter
 
+from pacslite.archive.index.extra_values import forget_extra_values
 from pacslite.archive.index.removal import join_values
 from pacslite.archive.index.statements import Statements
 from pacslite.archive.index.writer import IndexWriter
+from pacslite.archive.keys import Level
 
 __all__ = ["correct_counts", "find_wrong_counts"]
 
-# table, counter, and what it counts
+# table, counter, and what it counts; a level after those that it counts
 _COUNTS = (
     ("series", "number_of_instances", "SELECT count(*) FROM instance WHERE series_fk = series.id"),
     ("study", "number_of_series", "SELECT count(*) FROM series WHERE study_fk = study.id"),
@@ -22,11 +26,11 @@ _COUNTS = (
     ("totals", "instances", "SELECT count(*) FROM instance"),
     ("totals", "bytes", "SELECT total(data_set_offset + data_set_length) FROM instance"),
 )
-_EMPTY = (
-    ("series", "number_of_instances"),
-    ("study", "number_of_series"),
-    ("patient", "number_of_studies"),
-)
+_EMPTY = {
+    "series": (Level.SERIES, "number_of_instances"),
+    "study": (Level.STUDY, "number_of_series"),
+    "patient": (Level.PATIENT, "number_of_studies"),
+}
 _FEW = 20  # named of each counter
 
 
@@ -40,7 +44,7 @@ def find_wrong_counts(index: IndexWriter, *, sets: bool) -> list[tuple[str, str]
                 statement = f"SELECT id, {counter}, cast(({right}) AS INTEGER) AS counted FROM {table} WHERE {counter} <> counted LIMIT {_FEW}"  # noqa: S608, E501
                 for row_id, stored, counted in connection.execute(statement):
                     found.append((f"{table} {row_id}", f"{counter} is {stored}, there are {counted}"))
-            for table, counter in _EMPTY:
+            for table, (_, counter) in _EMPTY.items():
                 for (row_id,) in connection.execute(f"SELECT id FROM {table} WHERE {counter} = 0 LIMIT {_FEW}"):  # noqa: S608
                     found.append((f"{table} {row_id}", "is empty"))
             if sets:
@@ -51,20 +55,27 @@ def find_wrong_counts(index: IndexWriter, *, sets: bool) -> list[tuple[str, str]
 
 
 def correct_counts(index: IndexWriter) -> None:
-    """Count all anew, bottom up; drop what is empty."""
+    """Count all anew; a level is counted when what is empty below it is gone."""
     with index.transaction() as connection:
-        for table, counter, right in _COUNTS[:6]:
-            connection.execute(f"UPDATE {table} SET {counter} = cast(({right}) AS INTEGER)")  # noqa: S608
-        for table, counter in _EMPTY:
-            connection.execute(f"DELETE FROM {table} WHERE {counter} = 0")  # noqa: S608
-        for table, counter, right in _COUNTS[6:]:
-            connection.execute(f"UPDATE {table} SET {counter} = cast(({right}) AS INTEGER)")  # noqa: S608
+        for table, columns in groupby(_COUNTS, key=itemgetter(0)):
+            for _, counter, right in columns:
+                connection.execute(f"UPDATE {table} SET {counter} = cast(({right}) AS INTEGER)")  # noqa: S608
+            if table in _EMPTY:
+                _drop_empty(connection, table)
         for study_id, modalities, sop_classes in connection.execute(
             "SELECT id, modalities, sop_classes FROM study"
         ).fetchall():
             right_sets = _sets(connection, study_id)
             if right_sets != (modalities, sop_classes):
                 connection.execute(Statements.set_study_sets.text, (*right_sets, study_id))
+
+
+def _drop_empty(connection: sqlite3.Connection, table: str) -> None:
+    """Drop rows without anything below them, with their extra values: another row may get the id."""
+    level, counter = _EMPTY[table]
+    empty = [row_id for (row_id,) in connection.execute(f"SELECT id FROM {table} WHERE {counter} = 0")]  # noqa: S608
+    connection.executemany(f"DELETE FROM {table} WHERE id = ?", [(row_id,) for row_id in empty])  # noqa: S608
+    forget_extra_values(connection, {level: empty})
 
 
 def _wrong_sets(connection: sqlite3.Connection) -> list[tuple[str, str]]:

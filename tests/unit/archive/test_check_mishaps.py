@@ -1,4 +1,4 @@
-"""What goes wrong while a check mends costs nothing that is sound."""
+"""What goes wrong while a check mends costs nothing that is sound, and what it calls mended is."""
 
 import errno
 import os
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pacslite.archive import check
 from pacslite.archive.check import CheckAborted
 from pacslite.archive.instances.filesystem import FilesystemStore
 from tests.support.instances import make_instance
@@ -85,3 +86,33 @@ async def test_check_looks_again_after_it_has_settled(tmp_path: Path, monkeypatc
         assert [(each.kind, each.mended) for each in report.differences] == [("damaged", True)]
         assert read(archive, ONE.sop_instance_uid) == ONE.data
     assert len(files_in(tmp_path)) == 1
+
+
+async def test_rows_that_nothing_is_below_are_dropped_with_those_above(tmp_path: Path) -> None:
+    """The last instance of a patient is gone, row and file, and all that is above it is still there."""
+    other = make_instance(3, study=3, series=3)
+    async with archive_in(tmp_path) as archive:
+        for instance in (ONE, TWO, other):
+            await store(archive, instance)
+        await archive.settle()
+        with archive._index.transaction() as connection:
+            connection.execute("DELETE FROM instance WHERE sop_instance_uid = ?", (TWO.sop_instance_uid,))
+            connection.execute("UPDATE study SET modalities = 'XX' WHERE study_instance_uid = ?", (other.study_uid,))
+        (path,) = tmp_path.rglob(f"{TWO.sop_instance_uid}.dcm")
+        path.unlink()
+        mended = await archive.check(deep=True, repair=True)
+        assert mended.clean
+        assert {each.kind for each in mended.differences} == {"counts"}
+        assert (await archive.check(deep=True)).differences == []
+        assert (await archive.totals())[:4] == (2, 2, 2, 2)
+
+
+async def test_what_cannot_be_mended_is_not_called_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with archive_in(tmp_path) as archive:
+        await store(archive, ONE)
+        with archive._index.transaction() as connection:
+            connection.execute("UPDATE series SET number_of_instances = 7")
+        monkeypatch.setattr(check, "correct_counts", lambda _: None)
+        report = await archive.check(repair=True)
+        assert not report.clean
+        assert all(not each.mended for each in report.differences)
