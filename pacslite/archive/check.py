@@ -20,6 +20,7 @@ from pacslite.archive.extending import OpenFile
 from pacslite.archive.extra_check import check_extra_values
 from pacslite.archive.file_faults import is_of_file
 from pacslite.archive.index.counts import correct_counts, find_wrong_counts
+from pacslite.archive.index.links import drop_dangling, find_dangling
 from pacslite.archive.index.removal import InstanceRow
 from pacslite.archive.index.statements import Statements
 from pacslite.archive.index.writer import IndexWriter
@@ -27,6 +28,7 @@ from pacslite.archive.instances.header import read_header
 from pacslite.archive.instances.layout import SUFFIX, InstancePath
 from pacslite.archive.instances.protocol import InstanceStore
 from pacslite.archive.keys import Level
+from pacslite.archive.notes import carry_out_notes
 from pacslite.archive.recovery import Recovery, read_record
 from pacslite.archive.settle import Settler
 from pacslite.dataset.meta import FileMetaError, read_file_meta
@@ -34,7 +36,7 @@ from pacslite.errors import DimseError, PacsliteError
 
 __all__ = ["CheckAborted", "CheckReport", "Checker", "Difference", "Progress"]
 
-Kind = Literal["missing", "damaged", "orphan", "surplus", "foreign", "counts", "keys", "index"]
+Kind = Literal["missing", "damaged", "orphan", "surplus", "foreign", "links", "counts", "keys", "index"]
 Progress = Callable[[int, int], None]  # done and all, in instances of index and files
 
 _PAGE = 256
@@ -127,17 +129,30 @@ class Checker:
             report.differences += differences
             if progress is not None:
                 progress(done, total)
+        dangling = find_dangling(self._index)
+        dropped = self._drop_dangling() if dangling and repair else []
         for path in self._store.settled():
             report.files += 1
             if (difference := self._check_file(path, repair=repair)) is not None:
                 report.differences.append(difference)
             if progress is not None and report.files % _PAGE == 0:
                 progress(report.instances + report.files, max(total, report.instances + report.files))
+        still = find_dangling(self._index) if dangling and repair else dangling
+        report.differences += _mended("links", dangling, still)
+        lost = [uid for uid in dropped if self._index.current(uid) is None]
+        report.differences += [Difference("missing", uid, "no file was found of it", mended=True) for uid in lost]
         report.differences += self._check_counts(report)
         wrong = check_extra_values(self._index, self._open_file, deep=deep, repair=repair)
         report.differences += [Difference("keys", name, detail, repair) for name, detail in wrong]
 
     # the index by itself
+
+    def _drop_dangling(self) -> list[str]:
+        """Make files without rows of all that no query finds: those are indexed again, with all that is above them."""
+        self._settler.settle(at_once=True)
+        with self._settler.lock:
+            carry_out_notes(self._store, self._index)  # what was stored again after a deletion is known by its row only
+            return drop_dangling(self._index)
 
     def _check_counts(self, report: CheckReport) -> list[Difference]:
         wrong = left = find_wrong_counts(self._index, sets=report.deep)

@@ -10,7 +10,7 @@ from pacslite.archive import check
 from pacslite.archive.check import CheckAborted
 from pacslite.archive.instances.filesystem import FilesystemStore
 from tests.support.instances import make_instance
-from tests.support.storing import FailingOperations, archive_in, files_in, read, store
+from tests.support.storing import FailingOperations, archive_in, files_in, read, rows, store
 
 ONE, TWO = make_instance(1), make_instance(2, study=2)
 
@@ -116,3 +116,37 @@ async def test_what_cannot_be_mended_is_not_called_so(tmp_path: Path, monkeypatc
         report = await archive.check(repair=True)
         assert not report.clean
         assert all(not each.mended for each in report.differences)
+
+
+@pytest.mark.parametrize("table", ["series", "study", "patient"])
+@pytest.mark.parametrize("settled", [True, False])
+async def test_rows_without_what_is_above_them_are_made_anew(tmp_path: Path, table: str, settled: bool) -> None:
+    """No query finds what they stand for; the files are there."""
+    async with archive_in(tmp_path) as archive:
+        for instance in (ONE, TWO):
+            await store(archive, instance)
+        if settled:
+            await archive.settle()
+        with archive._index.transaction() as connection:
+            connection.execute(f"DELETE FROM {table} WHERE id = 1")
+        report = await archive.check()
+        assert "links" in {each.kind for each in report.differences}
+        assert any(f"without its {table}" in each.detail for each in report.differences)
+        assert (await archive.check(repair=True)).clean
+        assert (await archive.check(deep=True)).differences == []
+        for instance in (ONE, TWO):
+            assert read(archive, instance.sop_instance_uid) == instance.data
+        assert rows(tmp_path, "SELECT count(*) FROM study JOIN patient ON patient_fk = patient.id") == [(2,)]
+
+
+async def test_a_row_that_nothing_can_be_made_of_anew_is_named(tmp_path: Path) -> None:
+    async with archive_in(tmp_path) as archive:
+        await store(archive, ONE)
+        await archive.settle()
+        with archive._index.transaction() as connection:
+            connection.execute("DELETE FROM series")
+        next(tmp_path.rglob("*.dcm")).unlink()
+        report = await archive.check(repair=True)
+        assert ("missing", ONE.sop_instance_uid) in {(each.kind, each.name) for each in report.differences}
+        assert (await archive.check(deep=True)).differences == []
+        assert (await store(archive, ONE)).outcome == "stored"
