@@ -11,10 +11,10 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import NamedTuple
 
 from pacslite.archive.extra import ExtraKey, ExtraRow, extra_rows, is_private
+from pacslite.archive.file_faults import is_of_file
 from pacslite.archive.index.extra_values import BUILDING, COMPLETE, DROPPED, ExtraState, replace_values
 from pacslite.archive.index.removal import InstanceRow
 from pacslite.archive.index.statements import Statement, Statements
@@ -170,9 +170,21 @@ class Extender:
 
 
 def read_values(
-    reader: sqlite3.Connection, open_file: OpenFile, level: Level, keys: Sequence[ExtraKey], between: tuple[int, int]
+    reader: sqlite3.Connection,
+    open_file: OpenFile,
+    level: Level,
+    keys: Sequence[ExtraKey],
+    between: tuple[int, int],
+    *,
+    pass_damaged: bool = False,
 ) -> Iterator[Values]:
-    """The next entities of a level behind an id, a batch of them, with their values as far as they can be read."""
+    """The next entities of a level behind an id, a batch of them, with their values as far as they can be read.
+
+    Args:
+        pass_damaged: Nor does it matter when they can.
+    Raises:
+        OSError: Another time there may be more to read: were these taken for all, queries would find too little.
+    """
     after, up_to = between
     for owner, identity, digest, attributes in reader.execute(_PAGES[level].text, (after, up_to, _AT_ONCE)).fetchall():
         found: dict[ExtraKey, list[ExtraRow]] = {}
@@ -180,7 +192,7 @@ def read_values(
             found = _rows_of_kept(keys, attributes)
         missing = [key for key in keys if not found.get(key)]
         if missing:
-            scan = _scan_first(reader, open_file, level, owner)
+            scan = _scan_first(reader, open_file, level, owner, pass_damaged=pass_damaged)
             for key in missing:
                 if scan is not None:
                     found[key] = extra_rows(key, scan, scan.charsets)
@@ -190,7 +202,7 @@ def read_values(
 
 
 def read_value(reader: sqlite3.Connection, open_file: OpenFile, key: ExtraKey, owner: int) -> str | None:
-    """The value of one entity, from a file."""
+    """The value of one entity, from a file. Raises OSError where that cannot be read just now."""
     scan = _scan_first(reader, open_file, key.level, owner)
     rows = extra_rows(key, scan, scan.charsets) if scan is not None else []
     return rows[0].value if rows else None
@@ -209,16 +221,30 @@ def _rows_of_kept(keys: Sequence[ExtraKey], attributes: bytes) -> dict[ExtraKey,
     return {key: extra_rows(key, scan, charsets) for key in kept_there}
 
 
-def _scan_first(reader: sqlite3.Connection, open_file: OpenFile, level: Level, owner: int) -> HeaderScanner | None:
-    """The header of the instance that an entity was made from, or of the first that is there and can be read."""
+def _scan_first(
+    reader: sqlite3.Connection, open_file: OpenFile, level: Level, owner: int, *, pass_damaged: bool = False
+) -> HeaderScanner | None:
+    """The header of the instance that an entity was made from, or of the first that is there and can be read.
+
+    Raises:
+        OSError: None can be, and one of them may be some other time.
+    """
+    failure: OSError | None = None
     for row in map(InstanceRow._make, reader.execute(_FIRST[level].text, (owner, _FILES)).fetchall()):
-        with suppress(OSError, FileMetaError, DimseError):
+        try:
             fd = open_file(row.sop_instance_uid, row.path)
             try:
                 return _scan(fd)
             finally:
                 os.close(fd)
-        log.warning("header not read", extra={"file": str(row.path)})
+        except (FileNotFoundError, FileMetaError, DimseError) as error:
+            log.warning("header not read", extra={"file": str(row.path), "error": str(error)})
+        except OSError as error:
+            log.warning("header not read", extra={"file": str(row.path), "error": str(error)})
+            if not (pass_damaged and is_of_file(error)):
+                failure = error
+    if failure is not None:
+        raise failure
     return None
 
 

@@ -57,7 +57,9 @@ def _wrong(
     (up_to,) = connection.execute(LAST[Level.IMAGE].text).fetchone()
     found: list[tuple[str, str]] = []
     after = 0
-    while page := list(read_values(connection, open_file, Level.IMAGE, keys, (after, up_to or 0))):
+    while page := list(
+        read_values(connection, open_file, Level.IMAGE, keys, (after, up_to or 0), pass_damaged=True)  # named by check
+    ):
         after = page[-1].owner
         for owner, identity, digest, values in page:
             differing = [(key, rows) for key, rows in values if _rows(connection, key, owner) != rows]

@@ -1,6 +1,8 @@
 """A key that is configured later gets the values of what is stored by then, whatever happens meanwhile."""
 
 import asyncio
+import errno
+import os
 import random
 import sqlite3
 import time
@@ -15,6 +17,8 @@ from pacslite.archive import extending
 from pacslite.archive.archive import Archive
 from pacslite.archive.extra import parse_extra_keys
 from pacslite.archive.index.reader import IndexReader
+from pacslite.archive.instances.filesystem import FilesystemStore
+from pacslite.archive.instances.layout import InstancePath
 from pacslite.archive.keys import Level
 from pacslite.archive.options import StorageOptions
 from pacslite.archive.query import QueryOptions
@@ -315,6 +319,50 @@ async def test_file_that_cannot_be_read_stops_nothing(directory: Path) -> None:
         found = await ask(archive, "IMAGE", {"0019,0010": CREATOR, "0019,100C": "value*"}, "SOPInstanceUID")
         assert found == {uid(3, n) for n in range(150)} - {uid(3, 7)}
         assert len(await ask(archive, "IMAGE", {"KVP": "101"}, "SOPInstanceUID")) == 50  # is kept in the index
+
+
+@pytest.mark.parametrize("error", [errno.EMFILE, errno.EIO])
+async def test_files_that_cannot_be_opened_just_then_are_read_later(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    """A key without their values is not complete: queries would find too little, and nobody would look again."""
+    monkeypatch.setattr(extending, "_RETRY_SECONDS", 0.02)
+    tried = 0
+
+    def open_settled(files: FilesystemStore, *arguments: Any) -> int:
+        nonlocal tried
+        tried += 1
+        raise OSError(error, os.strerror(error))
+
+    with monkeypatch.context() as broken:
+        archive = archive_with(directory, ENTRIES, durability="full")
+        broken.setattr(FilesystemStore, "open_settled", open_settled)
+        await archive.start()
+        while tried < 50:
+            await asyncio.sleep(0.01)
+        assert [key.complete for key in archive.extra_keys if key.creator] == [False]
+    try:
+        await complete(archive)
+        await assert_found(archive, range(150))
+    finally:
+        await archive.stop()
+
+
+async def test_check_names_a_file_that_cannot_be_read_and_goes_on(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with archive_with(directory, ENTRIES) as archive:
+        await complete(archive)
+
+        def open_settled(files: FilesystemStore, path: InstancePath) -> int:
+            if path.name == f"{uid(3, 7)}.dcm":
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return real(files, path)
+
+        real = FilesystemStore.open_settled
+        monkeypatch.setattr(FilesystemStore, "open_settled", open_settled)
+        (difference,) = (await archive.check(deep=True)).differences
+        assert (difference.kind, difference.name) == ("damaged", uid(3, 7))
 
 
 async def test_failing_index_is_tried_again(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
