@@ -18,7 +18,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import create_engine
+from sqlalchemy import URL, create_engine
 
 from benchmarks.workers import Start, run_workers
 from pacslite.archive.index.schema import HEAD, metadata
@@ -74,7 +74,7 @@ def generate(
     """Write the index; what stood there is replaced."""
     for name in (path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")):
         name.unlink(missing_ok=True)
-    engine = create_engine(f"sqlite:///{path}")
+    engine = create_engine(URL.create("sqlite", database=str(path)))
     metadata.create_all(engine)
     engine.dispose()
     connection = sqlite3.connect(path, isolation_level=None)

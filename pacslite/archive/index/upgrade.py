@@ -8,10 +8,14 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pacslite
 from pacslite.archive.revision import HEAD
 from pacslite.errors import PacsliteError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
 
 __all__ = ["IndexTooNew", "current_revision", "migrations_path", "upgrade_index"]
 
@@ -72,12 +76,17 @@ def _errors_of_sqlite() -> Iterator[None]:
         raise error.orig from error
 
 
-def _create(path: Path) -> None:
-    from sqlalchemy import create_engine
+def _engine(path: Path) -> "Engine":
+    """An engine on a file, whatever its name: in a URL made of text ``?`` and ``%`` would mean something."""
+    from sqlalchemy import URL, create_engine
 
+    return create_engine(URL.create("sqlite", database=str(path)))
+
+
+def _create(path: Path) -> None:
     from pacslite.archive.index.schema import metadata
 
-    engine = create_engine(f"sqlite:///{path}")
+    engine = _engine(path)
     try:
         with engine.connect() as connection:
             connection.exec_driver_sql("PRAGMA journal_mode = WAL").close()  # its row, unread, would hold up the commit
@@ -99,7 +108,6 @@ def _migrate(path: Path, before: str) -> None:
     from alembic.config import Config
     from alembic.script import ScriptDirectory
     from alembic.util import CommandError
-    from sqlalchemy import create_engine
 
     config = Config()
     config.set_main_option("script_location", str(migrations_path()).replace("%", "%%"))
@@ -107,7 +115,7 @@ def _migrate(path: Path, before: str) -> None:
         ScriptDirectory.from_config(config).get_revision(before)
     except CommandError:
         raise IndexTooNew(f"{path} is of revision {before}, made by a later version of pacslite") from None
-    engine = create_engine(f"sqlite:///{path}")
+    engine = _engine(path)
     try:
         with engine.begin() as connection:
             connection.exec_driver_sql("BEGIN IMMEDIATE")  # pysqlite begins none before DDL

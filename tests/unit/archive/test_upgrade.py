@@ -27,7 +27,7 @@ def schema_of(path: Path) -> Schema:
         return {name: re.sub(r"[\s\"]+", "", sql or "").replace("IFNOTEXISTS", "") for name, sql in rows}
 
 
-def migrated_from_nothing(path: Path) -> Path:
+def migrated_from_nothing(path: Path, to: str = "head") -> Path:
     """An index made by the migrations alone: an empty one that says it is of the base."""
     config = Config()
     config.set_main_option("script_location", str(migrations_path()))
@@ -35,7 +35,7 @@ def migrated_from_nothing(path: Path) -> Path:
     with engine.begin() as connection:
         connection.exec_driver_sql("BEGIN")
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        command.upgrade(config, to)
     engine.dispose()
     return path
 
@@ -90,6 +90,20 @@ def test_index_of_a_later_version_is_refused(tmp_path: Path) -> None:
         connection.commit()
     with pytest.raises(IndexTooNew, match="f00d"):
         upgrade_index(path)
+
+
+@pytest.mark.parametrize("name", ["a?b", "a%20b", "a#b", "a b", "ü&c=1", "file:a"])
+def test_directory_may_have_any_name(tmp_path: Path, name: str) -> None:
+    directory = tmp_path / name
+    directory.mkdir()
+    upgrade_index(directory / "new.sqlite")
+    config = Config()
+    config.set_main_option("script_location", str(migrations_path()))
+    base = ScriptDirectory.from_config(config).get_base() or ""
+    old = migrated_from_nothing(tmp_path / "old.sqlite", base).rename(directory / "old.sqlite")
+    assert upgrade_index(old) == base
+    assert current_revision(old) == current_revision(directory / "new.sqlite") == HEAD
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_trigram_table_follows_the_names(tmp_path: Path) -> None:
