@@ -19,7 +19,7 @@ from pacslite.archive.extra import ExtraKey
 from pacslite.archive.file_faults import is_of_file
 from pacslite.archive.index.extra_values import DROPPED
 from pacslite.archive.index.upgrade import current_revision, upgrade_index
-from pacslite.archive.index.writer import Entry, IndexFailure, IndexFull, IndexWriter
+from pacslite.archive.index.writer import AlreadyThere, Entry, IndexFailure, IndexFull, IndexWriter
 from pacslite.archive.instances.filesystem import FilesystemStore
 from pacslite.archive.instances.header import read_header
 from pacslite.archive.instances.layout import SUFFIX, InstancePath, instance_path
@@ -211,12 +211,15 @@ class _Reindexing:
                 paths[record.sop_instance_uid] = path
                 entries.append(Entry(record, is_kept=True))
         for entry, error in zip(entries, index.commit(entries) if entries else [], strict=True):
+            path = paths[entry.record.sop_instance_uid]
             if isinstance(error, IndexFull | IndexFailure):  # not the file's fault, as in recovery.py
                 raise error
-            if error is not None:
-                self._refuse(paths[entry.record.sop_instance_uid], str(error))
-            else:
+            if error is None:
                 self._done.indexed += 1
+            elif isinstance(error, AlreadyThere) and _has(index, entry.record.sop_instance_uid, path):
+                self._done.resumed += 1  # its name is a hash, and did not say so
+            else:
+                self._refuse(path, str(error))
 
     def _refuse(self, path: InstancePath, reason: str) -> None:
         self._done.refused.append((f"instances/{path}", reason))
@@ -253,6 +256,11 @@ def _is_back(index: IndexWriter, name: str, sop_instance_uid: str) -> bool:
     """What was deleted was stored again, at the same place."""
     known = index.current(sop_instance_uid)
     return known is not None and name == f"instances/{known.path}"
+
+
+def _has(index: IndexWriter, sop_instance_uid: str, path: InstancePath) -> bool:
+    known = index.current(sop_instance_uid)
+    return known is not None and known.path == path
 
 
 def _place(record: Record) -> InstancePath:

@@ -3,6 +3,7 @@
 import errno
 import os
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -131,3 +132,22 @@ def _fails(*_: object) -> None:
 
 def _is_full(*_: object) -> None:
     raise sqlite_error(sqlite3.SQLITE_FULL, "disk is full")
+
+
+async def test_a_run_knows_what_one_before_it_indexed_under_hashed_names(directory: Path) -> None:
+    """Such a name does not tell the UID."""
+    like = make_instance(COUNT)
+    uid = "A" + like.sop_instance_uid[1:]
+    data = like.data.replace(like.sop_instance_uid.encode(), uid.encode())
+    odd = replace(like, sop_instance_uid=uid, data=data)
+    async with archive_in(directory) as archive:
+        await store(archive, odd)
+
+    def interrupt(done: int, _total: int) -> None:
+        if done == COUNT + 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        reindex(archive_in(directory).options, interrupt)
+    done = reindex(archive_in(directory).options)
+    assert (done.files, done.indexed, done.resumed, done.refused) == (COUNT + 1, 0, COUNT + 1, [])
