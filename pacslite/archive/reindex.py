@@ -134,10 +134,8 @@ class _Reindexing:
         self._stuck: list[tuple[str, str]] = []  # notes of what is deleted and could not be removed
 
     def run(self) -> Reindexed:
-        new = self._options.data_dir / _NEW
         total = self._read_old()
-        upgrade_index(new)
-        index = IndexWriter(new, self._options)
+        index = self._open_new()
         try:
             index.drop_notes(index.last_note(), self._stuck)
             index.set_extra_keys(self._extra_keys)  # they are complete with the index: nothing was stored before
@@ -154,6 +152,20 @@ class _Reindexing:
             index.close()
         self._take_place()
         return self._done
+
+    def _open_new(self) -> IndexWriter:
+        """Open what an interrupted run left, if it is sound, else make an empty index."""
+        path = self._options.data_dir / _NEW
+        if path.exists():
+            try:
+                return _open_sound(path, self._options)
+            except Exception as error:  # whatever it is: all of it can be made again
+                if _is_of_machine(error):
+                    raise
+                log.error("what was reindexed is damaged: begun anew", extra={"file": _NEW, "error": str(error)})
+        for suffix in ("-wal", "-shm", ""):
+            path.with_name(_NEW + suffix).unlink(missing_ok=True)
+        return _open_sound(path, self._options)
 
     def _read_old(self) -> int:
         """Carry out what the old index notes, if it still can be read; gives the number of files it knows."""
@@ -173,7 +185,7 @@ class _Reindexing:
         except Exception as error:  # a damaged one has nothing to say
             if _is_of_machine(error):  # deletions that it notes must not be forgotten
                 raise IndexFailure(f"{path.name}: {error}") from error
-            log.warning("old index is of no use", extra={"error": str(error)})
+            log.error("old index is of no use", extra={"file": _INDEX, "error": str(error)})
             return 0
 
     def _is_indexed(self, index: IndexWriter, path: InstancePath) -> bool:
@@ -237,6 +249,18 @@ class _Reindexing:
         self._store.sync_all()
         (directory / _NEW).replace(directory / _INDEX)
         self._store.sync_all()
+
+
+def _open_sound(path: Path, options: StorageOptions) -> IndexWriter:
+    upgrade_index(path)
+    index = IndexWriter(path, options)
+    try:
+        for problem in index.integrity(deep=False):
+            raise IndexFailure(problem)
+    except BaseException:
+        index.close()
+        raise
+    return index
 
 
 def _is_of_machine(error: Exception) -> bool:

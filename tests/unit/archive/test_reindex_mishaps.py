@@ -151,3 +151,23 @@ async def test_a_run_knows_what_one_before_it_indexed_under_hashed_names(directo
         reindex(archive_in(directory).options, interrupt)
     done = reindex(archive_in(directory).options)
     assert (done.files, done.indexed, done.resumed, done.refused) == (COUNT + 1, 0, COUNT + 1, [])
+
+
+@pytest.mark.parametrize("part", ["all", "a page"])
+async def test_a_damaged_index_of_an_interrupted_run_is_begun_anew(
+    directory: Path, part: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        reindex(archive_in(directory).options, _interrupt)
+    left = directory / "index.sqlite.new"
+    content = bytearray(left.read_bytes())
+    content[slice(None) if part == "all" else slice(8192, 40960)] = bytes(len(content) if part == "all" else 32768)
+    left.write_bytes(content)
+    done = reindex(archive_in(directory).options)
+    assert (done.indexed, done.resumed, done.refused) == (COUNT, 0, [])
+    assert "damaged: begun anew" in caplog.text
+    await assert_whole(directory)
+
+
+def _interrupt(_done: int, _total: int) -> None:
+    raise KeyboardInterrupt
