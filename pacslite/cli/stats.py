@@ -38,7 +38,8 @@ def stats(data_dir: DataDir = None, config: Config = None, json_: Json = False) 
 
 def _read(index: Path) -> tuple[Totals, list[ExtraState]]:
     with closing(sqlite3.connect(f"{index.resolve().as_uri()}?mode=ro", uri=True)) as connection:
-        totals = Totals(*connection.execute(Statements.select_totals.text).fetchone())
+        row = connection.execute(Statements.select_totals.text).fetchone()
+        totals = Totals(*(row or (0,) * len(Totals._fields)))  # none before an archive has opened the index
         try:
             return totals, extra_states(connection)
         except sqlite3.OperationalError:  # an index that no server of this version has opened yet

@@ -1,5 +1,6 @@
 """Commands on archives that are half there: a line that says what is wrong and what to do, and no harm done."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -38,3 +39,9 @@ def test_upgrading_makes_no_index_beside_instances(
     assert (code, "run pacslite reindex" in output) == (1, True)
     assert ended(capsys, "reindex", "--data-dir", directory) == (0, "3 files, 3 indexed, 0 refused\n")
     assert ended(capsys, "db", "upgrade", "--data-dir", directory)[0] == 0
+
+
+def test_stats_of_an_index_that_nobody_has_opened(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ended(capsys, "db", "upgrade", "--data-dir", tmp_path)[0] == 0
+    code, output = ended(capsys, "stats", "--data-dir", tmp_path, "--json")
+    assert (code, json.loads(output)["instances"]) == (0, 0)
