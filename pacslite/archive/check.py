@@ -18,7 +18,7 @@ import xxhash
 from pacslite.archive.delete import Deleter
 from pacslite.archive.extending import OpenFile
 from pacslite.archive.extra_check import check_extra_values
-from pacslite.archive.file_faults import is_of_file
+from pacslite.archive.file_faults import fault_of_file
 from pacslite.archive.index.counts import correct_counts, find_wrong_counts
 from pacslite.archive.index.links import drop_dangling, find_dangling
 from pacslite.archive.index.removal import InstanceRow
@@ -190,32 +190,33 @@ class Checker:
         return row, Difference(kind or "missing", row.sop_instance_uid, detail)
 
     def _look(self, row: InstanceRow, report: CheckReport) -> tuple[Kind | None, str]:
+        name = f"instances/{row.path}"
         unsettled = self._settler.locate(row.sop_instance_uid)
         try:
             fd = self._open_file(row.sop_instance_uid, row.path)
         except FileNotFoundError:
             with self._index.lock:  # a row that was being committed has its file now
                 moved = self._settler.locate(row.sop_instance_uid) is not unsettled
-            return "missing", "moved" if moved else f"no file instances/{row.path}"
+            return "missing", "moved" if moved else f"no file {name}"
         except OSError as error:
-            return "damaged", f"instances/{row.path}: {_told(error)}"
+            return "damaged", f"{name}: {fault_of_file(error, name)}"
         try:
             size = os.fstat(fd).st_size
             if size != row.size:
-                return "damaged", f"instances/{row.path}: {size} bytes instead of {row.size}"
+                return "damaged", f"{name}: {size} bytes instead of {row.size}"
             if report.deep:
                 report.bytes += size
                 meta = read_file_meta(fd)
                 if meta.digest is not None:  # ours, and not a file that was put here and reindexed
                     read_header(fd)
                 if meta.sop_instance_uid != row.sop_instance_uid:
-                    return "damaged", f"instances/{row.path}: another instance"
+                    return "damaged", f"{name}: another instance"
                 if _digest(fd, meta.data_set_offset) != row.digest:
-                    return "damaged", f"instances/{row.path}: digest differs"
+                    return "damaged", f"{name}: digest differs"
         except OSError as error:
-            return "damaged", f"instances/{row.path}: {_told(error)}"
+            return "damaged", f"{name}: {fault_of_file(error, name)}"
         except FileMetaError as error:
-            return "damaged", f"instances/{row.path}: {error}"
+            return "damaged", f"{name}: {error}"
         finally:
             os.close(fd)
         return None, ""
@@ -264,12 +265,12 @@ class Checker:
         except FileNotFoundError:
             return None  # deleted meanwhile
         except OSError as error:
-            return Difference("foreign", name, _told(error))
+            return Difference("foreign", name, fault_of_file(error, name))
         try:
             meta = read_header(fd)
             record = read_record(fd, meta, verify=True)
         except OSError as error:
-            return Difference("foreign", name, _told(error))
+            return Difference("foreign", name, fault_of_file(error, name))
         except (FileMetaError, DimseError) as error:
             return Difference("foreign", name, str(error))
         finally:
@@ -289,13 +290,6 @@ def _mended(kind: Kind, wrong: Sequence[tuple[str, str]], left: Sequence[tuple[s
     still = {name for name, _ in left}
     mended = [Difference(kind, name, detail, mended=True) for name, detail in wrong if name not in still]
     return mended + [Difference(kind, name, detail) for name, detail in left]
-
-
-def _told(error: OSError) -> str:
-    """What is wrong with a file; raises what is wrong with more than that."""
-    if not is_of_file(error):
-        raise error
-    return error.strerror or str(error)
 
 
 def _digest(fd: int, offset: int) -> bytes:

@@ -2,7 +2,7 @@
 
 import errno
 
-__all__ = ["is_of_file"]
+__all__ = ["fault_of_file", "is_of_file"]
 
 _OF_FILE = frozenset(
     {
@@ -12,6 +12,9 @@ _OF_FILE = frozenset(
         errno.EISDIR,
         errno.ENXIO,  # a socket, a device
         errno.ENODEV,
+        errno.ESPIPE,  # a pipe
+        errno.EINVAL,
+        errno.EOVERFLOW,
         errno.ENAMETOOLONG,
         errno.EIO,  # its sectors
         errno.EBADMSG,  # its checksum, on file systems that have one
@@ -27,3 +30,14 @@ def is_of_file(error: OSError) -> bool:
     of this one, and nothing may be done to it.
     """
     return error.errno in _OF_FILE
+
+
+def fault_of_file(error: OSError, name: str) -> str:
+    """What is wrong with a file.
+
+    Raises:
+        OSError: It is not the file's fault; names it.
+    """
+    if not is_of_file(error):
+        raise OSError(error.errno, error.strerror, name) from error
+    return error.strerror or str(error)

@@ -16,7 +16,7 @@ from pathlib import Path
 import xxhash
 
 from pacslite.archive.extra import ExtraKey
-from pacslite.archive.file_faults import is_of_file
+from pacslite.archive.file_faults import fault_of_file, is_of_file
 from pacslite.archive.index.extra_values import DROPPED
 from pacslite.archive.index.upgrade import current_revision, upgrade_index
 from pacslite.archive.index.writer import AlreadyThere, Entry, IndexFailure, IndexFull, IndexWriter
@@ -41,6 +41,7 @@ _READERS = 4
 _PIECE = 1 << 20
 _INDEX = "index.sqlite"
 _NEW = "index.sqlite.new"
+_DAMAGED = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
 _OF_MACHINE = frozenset(
     {
         sqlite3.SQLITE_FULL,
@@ -84,13 +85,21 @@ def refuse_incomplete(data_dir: Path) -> None:
     """Before an archive starts.
 
     Raises:
-        IndexIncomplete: A reindexing was interrupted, or the index is gone, or empty, and the files are there.
-        sqlite3.Error: The index cannot be read.
+        IndexIncomplete: A reindexing was interrupted, or the index is damaged, or it is gone, or empty, and the files
+            are there.
+        sqlite3.Error: The index cannot be read just then.
     """
     if (data_dir / _NEW).exists():
         raise IndexIncomplete(f"{data_dir}: reindexing was interrupted; run pacslite reindex to finish it")
+    index = data_dir / _INDEX
+    try:
+        revision = current_revision(index)
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode & 0xFF in _DAMAGED:
+            raise IndexIncomplete(f"{index} is damaged ({error}); run pacslite reindex") from error
+        raise
     instances = data_dir / "instances"
-    if instances.is_dir() and any(instances.iterdir()) and current_revision(data_dir / _INDEX) is None:
+    if revision is None and instances.is_dir() and any(instances.iterdir()):
         raise IndexIncomplete(f"{data_dir}: instances without an index; run pacslite reindex")
 
 
@@ -206,10 +215,8 @@ class _Reindexing:
                 os.close(fd)
         except (FileMetaError, DimseError) as error:
             return str(error)
-        except OSError as error:
-            if not is_of_file(error):  # an index without the file would take the place of one that has it
-                raise
-            return str(error)
+        except OSError as error:  # raises, if not of the file: an index without it would take the place of one with it
+            return fault_of_file(error, f"instances/{path}")
 
     def _index(self, index: IndexWriter, found: list[tuple[InstancePath, Record | str]]) -> None:
         entries: list[Entry] = []

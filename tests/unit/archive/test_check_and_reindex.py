@@ -1,6 +1,7 @@
 """The check names each difference between index and files, in both directions, and mends it; the index is rebuilt."""
 
 import asyncio
+import os
 import random
 import shutil
 import sqlite3
@@ -84,6 +85,7 @@ def _misplaced(directory: Path) -> None:
         (lambda d: (_path(d, TARGET).parent / "notes.txt").write_text("x"), False, {"foreign"}, 12),
         (lambda d: (_path(d, TARGET).parent / "1.2.dcm").symlink_to("/etc/passwd"), False, {"foreign"}, 12),
         (lambda d: (_path(d, TARGET).parent / "1.2.dcm").mkdir(), False, {"foreign"}, 12),
+        (lambda d: os.mkfifo(_path(d, TARGET).parent / "1.2.dcm"), False, {"foreign"}, 12),
         (lambda d: _write(d, "UPDATE series SET number_of_instances = 7 WHERE id = 1"), False, {"counts"}, 12),
         (lambda d: _write(d, "UPDATE totals SET bytes = 1"), False, {"counts"}, 12),
         (lambda d: _write(d, "UPDATE study SET modalities = 'MR' WHERE id = 2"), True, {"counts"}, 12),
@@ -196,7 +198,7 @@ async def test_reindexed_is_as_indexed(directory: Path) -> None:
     assert _index_of(directory) == before
 
 
-@pytest.mark.parametrize("left", [None, b""])
+@pytest.mark.parametrize("left", [None, b"", b"no database" * 1000])
 async def test_no_start_without_an_index(directory: Path, left: bytes | None) -> None:
     for path in directory.glob("index.sqlite*"):
         path.unlink()
@@ -239,9 +241,12 @@ async def test_reindexing_takes_files_of_others_and_refuses_broken_ones(director
     found.save_as(foreign, enforce_file_format=True)
     broken = _path(directory, INSTANCES[0])
     broken.write_bytes(broken.read_bytes()[:300])
+    pipe = broken.with_name("1.2.dcm")
+    os.mkfifo(pipe)
     done = reindex(archive_in(directory).options)
-    assert (done.indexed, len(done.refused)) == (11, 1)
-    assert INSTANCES[0].sop_instance_uid in done.refused[0][0]
+    assert (done.indexed, len(done.refused)) == (11, 2)
+    assert {name.rpartition("/")[2] for name, _ in done.refused} == {broken.name, pipe.name}
+    pipe.unlink()
     async with archive_in(directory) as archive:
         assert read(archive, TARGET.sop_instance_uid)
         report = await archive.check(deep=True)
