@@ -124,7 +124,9 @@ class Checker:
         if repair:
             self._store.sync_all()  # a file without a row may be in memory only, and the row will promise it
         total = 2 * self._index.totals().instances
-        report.differences += [Difference("index", "index.sqlite", text) for text in self._index.integrity(deep=deep)]
+        if damages := self._index.integrity(deep=deep):  # what its rows say proves nothing, against no file
+            report.differences += [Difference("index", "index.sqlite", text) for text in damages]
+            return
         for done, differences in self._row_pages(report):
             report.differences += differences
             if progress is not None:

@@ -18,7 +18,7 @@ import xxhash
 from pacslite.archive.extra import ExtraKey
 from pacslite.archive.file_faults import fault_of_file, is_of_file
 from pacslite.archive.index.extra_values import DROPPED
-from pacslite.archive.index.upgrade import current_revision, upgrade_index
+from pacslite.archive.index.upgrade import current_revision, is_damage, upgrade_index
 from pacslite.archive.index.writer import AlreadyThere, Entry, IndexFailure, IndexFull, IndexWriter
 from pacslite.archive.instances.filesystem import FilesystemStore
 from pacslite.archive.instances.header import read_header
@@ -41,7 +41,6 @@ _READERS = 4
 _PIECE = 1 << 20
 _INDEX = "index.sqlite"
 _NEW = "index.sqlite.new"
-_DAMAGED = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
 _OF_MACHINE = frozenset(
     {
         sqlite3.SQLITE_FULL,
@@ -95,7 +94,7 @@ def refuse_incomplete(data_dir: Path) -> None:
     try:
         revision = current_revision(index)
     except sqlite3.DatabaseError as error:
-        if error.sqlite_errorcode & 0xFF in _DAMAGED:
+        if is_damage(error):
             raise IndexIncomplete(f"{index} is damaged ({error}); run pacslite reindex") from error
         raise
     instances = data_dir / "instances"

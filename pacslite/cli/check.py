@@ -33,6 +33,8 @@ def check(
         for difference in report.differences:
             mended = " (mended)" if difference.mended else ""
             print_line(f"{difference.kind}: {difference.name}: {difference.detail}{mended}")
+        if any(difference.kind == "index" for difference in report.differences):
+            print_line("the index is damaged, and nothing else was looked at: stop the server, run pacslite reindex")
         read = f", {size(report.bytes)} read" if deep else ""
         print_line(
             f"{counted(report.instances, 'instance')} in the index, {counted(report.files, 'file')}{read}: "

@@ -6,7 +6,7 @@ from pacslite.archive.index.upgrade import current_revision, upgrade_index
 from pacslite.archive.lock import DataDirLock
 from pacslite.archive.reindex import refuse_incomplete
 from pacslite.archive.revision import HEAD
-from pacslite.cli.local import settings_for
+from pacslite.cli.local import naming, settings_for
 from pacslite.cli.options import Config, DataDir, group
 from pacslite.cli.output import print_line
 
@@ -19,7 +19,8 @@ app = group("Show or upgrade the schema of the index.")
 def current(data_dir: DataDir = None, config: Config = None) -> None:
     """Print the revision of the index and the one this version needs; exit 1 if they differ."""
     index = settings_for(config, data_dir).server.data_dir / "index.sqlite"
-    revision = current_revision(index)
+    with naming(index):
+        revision = current_revision(index)
     print_line(f"{index}: {revision or 'none'}, needed: {HEAD}")
     raise typer.Exit(0 if revision == HEAD else 1)
 
@@ -31,8 +32,9 @@ def upgrade(data_dir: DataDir = None, config: Config = None) -> None:
     folder.mkdir(mode=0o750, parents=True, exist_ok=True)
     lock = DataDirLock(folder)
     try:
-        refuse_incomplete(folder)  # an index made here, beside instances, would be taken for a complete one
-        before = upgrade_index(folder / "index.sqlite")
+        with naming(folder / "index.sqlite"):
+            refuse_incomplete(folder)  # an index made here, beside instances, would be taken for a complete one
+            before = upgrade_index(folder / "index.sqlite")
     finally:
         lock.release()
     print_line(f"{folder / 'index.sqlite'}: {before or 'none'}, now: {HEAD}")

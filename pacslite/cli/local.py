@@ -1,14 +1,23 @@
 """The archive of this machine, for the commands that work on it without a network."""
 
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pacslite.archive.archive import Archive
+from pacslite.archive.index.upgrade import is_damage
 from pacslite.config import Settings, load
 from pacslite.config.load import Flag
+from pacslite.errors import PacsliteError
 from pacslite.log import configure
 from pacslite.options import storage_options
 
-__all__ = ["archive_of", "settings_for"]
+__all__ = ["IndexUnreadable", "archive_of", "naming", "settings_for"]
+
+
+class IndexUnreadable(PacsliteError):
+    """SQLite's reason, and of which file."""
 
 
 def settings_for(config: Path | None, data_dir: Path | None) -> Settings:
@@ -25,3 +34,13 @@ def settings_for(config: Path | None, data_dir: Path | None) -> Settings:
 def archive_of(settings: Settings) -> Archive:
     """For ``async with``; DataDirLocked if a server has it."""
     return Archive(storage_options(settings))
+
+
+@contextmanager
+def naming(index: Path) -> Iterator[None]:
+    """SQLite does not say in which file it finds what is wrong, nor what to do."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        advice = "; run pacslite reindex" if is_damage(error) else ""
+        raise IndexUnreadable(f"{index}: {error}{advice}") from error

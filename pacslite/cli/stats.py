@@ -8,8 +8,10 @@ import typer
 
 from pacslite.archive.index.extra_values import BUILDING, ExtraState, extra_states
 from pacslite.archive.index.statements import Statements
+from pacslite.archive.index.upgrade import current_revision
 from pacslite.archive.index.writer import Totals
-from pacslite.cli.local import settings_for
+from pacslite.archive.reindex import refuse_incomplete
+from pacslite.cli.local import naming, settings_for
 from pacslite.cli.options import Config, DataDir, Json, command
 from pacslite.cli.output import complain, print_json, print_line, size
 
@@ -22,10 +24,12 @@ app = command()
 def stats(data_dir: DataDir = None, config: Config = None, json_: Json = False) -> None:
     """Print how many patients, studies, series and instances there are, and their size."""
     index = settings_for(config, data_dir).server.data_dir / "index.sqlite"
-    if not index.is_file():
-        complain(f"{index.parent} holds no archive")
-        raise typer.Exit(1)
-    totals, keys = _read(index)
+    with naming(index):
+        if not index.is_file() or current_revision(index) is None:
+            refuse_incomplete(index.parent)  # says so, if there are instances
+            complain(f"{index.parent} holds no archive")
+            raise typer.Exit(1)
+        totals, keys = _read(index)
     if json_:
         extra = {"extra_keys": {str(one.key): _progress(one) for one in keys}} if keys else {}
         print_json({**totals._asdict(), **extra})

@@ -1,13 +1,19 @@
 """Commands on archives that are half there: a line that says what is wrong and what to do, and no harm done."""
 
+import errno
 import json
+import os
+import re
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from pacslite.archive.instances.filesystem import FilesystemStore
 from pacslite.cli.main import main
 from tests.support.instances import make_instance
-from tests.support.storing import archive_in, store
+from tests.support.storing import archive_in, files_in, store
 
 
 def ended(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, str]:
@@ -45,3 +51,55 @@ def test_stats_of_an_index_that_nobody_has_opened(tmp_path: Path, capsys: pytest
     assert ended(capsys, "db", "upgrade", "--data-dir", tmp_path)[0] == 0
     code, output = ended(capsys, "stats", "--data-dir", tmp_path, "--json")
     assert (code, json.loads(output)["instances"]) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "command", [["stats"], ["db", "current"], ["db", "upgrade"], ["check"], ["delete", "--study", "1"]]
+)
+@pytest.mark.parametrize("left", [None, b"", b"no database" * 1000])
+def test_a_broken_index_is_named_with_what_to_do(
+    directory: Path, capsys: pytest.CaptureFixture[str], command: list[str], left: bytes | None
+) -> None:
+    for path in directory.glob("index.sqlite*"):
+        path.unlink()
+    if left is not None:
+        (directory / "index.sqlite").write_bytes(left)
+    code, output = ended(capsys, *command, "--data-dir", directory)
+    assert code == 1
+    assert str(directory) in output
+    assert "run pacslite reindex" in output or (command == ["db", "current"] and not left)
+    assert ended(capsys, "reindex", "--data-dir", directory)[0] == 0
+    assert ended(capsys, "check", "--deep", "--data-dir", directory)[0] == 0
+
+
+def test_check_of_a_damaged_index_touches_nothing(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Rows that a damaged index does not find would make sound files look like nobody's."""
+    index = directory / "index.sqlite"
+    with closing(sqlite3.connect(index)) as connection:
+        (page,) = connection.execute(
+            "SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_autoindex_instance_1'"
+        ).fetchone()
+    content = bytearray(index.read_bytes())
+    content[(page - 1) * 4096 + 100 : page * 4096] = bytes(3996)
+    index.write_bytes(content)
+    before = files_in(directory)
+    code, output = ended(capsys, "check", "--repair", "--deep", "--data-dir", directory)
+    assert (code, "run pacslite reindex" in output) == (1, True)
+    assert files_in(directory) == before
+    assert ended(capsys, "reindex", "--data-dir", directory)[0] == 0
+    assert ended(capsys, "check", "--deep", "--data-dir", directory)[0] == 0
+
+
+def test_check_says_what_ended_it(
+    directory: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(FilesystemStore, "open_settled", fails)
+    code, output = ended(capsys, "check", "--repair", "--data-dir", directory)
+    assert code == 1
+    assert re.search(r"given up: .*Too many open files: 'instances/\w\w/.*\.dcm'", output)
+    code, output = ended(capsys, "reindex", "--data-dir", directory)
+    assert code == 1
+    assert re.search(r"given up: .*Too many open files: 'instances/.*\.dcm'; .* run pacslite reindex again", output)
