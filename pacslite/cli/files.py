@@ -1,17 +1,18 @@
 """What is in a file that is to be imported: its UIDs, its transfer syntax, and where its data set begins.
 
 Files with a File Meta Information (PS3.10 §7.1) are read by dataset/meta; pydicom decides the others: data sets without
-a header, headers without UIDs.
+a header, headers without UIDs. A file that pacslite has written has to be what its header says.
 """
 
 import os
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from pacslite.dataset.meta import FileMetaError, read_file_meta
+from pacslite.archive.instances.header import read_header
+from pacslite.dataset.meta import FileMeta, FileMetaError, read_file_meta
 from pacslite.errors import PacsliteError
 
-__all__ = ["DicomFile", "NotAnInstance", "inspect", "inspect_data_set"]
+__all__ = ["AlteredFile", "DicomFile", "NotAnInstance", "inspect", "inspect_data_set"]
 
 _DIRECTORY = "1.2.840.10008.1.3.10"  # Media Storage Directory: the DICOMDIR of a medium
 
@@ -20,8 +21,15 @@ class NotAnInstance(PacsliteError):
     """The file is no composite instance: it is passed over."""
 
 
+class AlteredFile(PacsliteError):
+    """Pacslite wrote the file, and it is no longer what was written: bytes are missing, or are others."""
+
+
 class DicomFile(NamedTuple):
-    """An instance in a file; its data set goes from ``offset`` to ``end``."""
+    """An instance in a file; its data set goes from ``offset`` to ``end``.
+
+    ``digest``: what XXH3-128 over the data set has to be, None where nobody knows.
+    """
 
     sop_class_uid: str
     sop_instance_uid: str
@@ -29,6 +37,7 @@ class DicomFile(NamedTuple):
     source_ae_title: str
     offset: int
     end: int
+    digest: bytes | None = None
 
 
 def inspect(path: Path) -> DicomFile:
@@ -36,6 +45,7 @@ def inspect(path: Path) -> DicomFile:
 
     Raises:
         NotAnInstance: No DICOM file, or a DICOMDIR.
+        AlteredFile: Its header, or its size, is not what pacslite wrote.
         OSError: It cannot be read.
     """
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -46,12 +56,14 @@ def inspect(path: Path) -> DicomFile:
         except FileMetaError:
             found = _ask_pydicom(path, size)
         else:
-            end = size if meta.data_set_length is None else meta.data_set_offset + meta.data_set_length
+            _prove(fd, meta, size)
             uids = meta.sop_class_uid, meta.sop_instance_uid
             if not all(uids):
                 asked = _ask_pydicom(path, size)
                 uids = asked.sop_class_uid, asked.sop_instance_uid
-            found = DicomFile(*uids, meta.transfer_syntax_uid, meta.source_ae_title, meta.data_set_offset, end)
+            found = DicomFile(
+                *uids, meta.transfer_syntax_uid, meta.source_ae_title, meta.data_set_offset, size, meta.digest
+            )
     finally:
         os.close(fd)
     if found.sop_class_uid == _DIRECTORY:
@@ -67,6 +79,18 @@ def inspect_data_set(path: Path, header: DicomFile) -> DicomFile:
     """
     asked = _ask_pydicom(path, header.end)
     return header._replace(sop_class_uid=asked.sop_class_uid, sop_instance_uid=asked.sop_instance_uid)
+
+
+def _prove(fd: int, meta: FileMeta, size: int) -> None:
+    if meta.digest is None or meta.data_set_length is None:  # of somebody else
+        return
+    try:
+        read_header(fd)
+    except FileMetaError as error:
+        raise AlteredFile(f"damaged, or altered since pacslite wrote it: {error}") from error
+    if meta.data_set_offset + meta.data_set_length != size:
+        written = meta.data_set_offset + meta.data_set_length
+        raise AlteredFile(f"damaged, or altered since pacslite wrote it: {size} bytes instead of {written}")
 
 
 def _ask_pydicom(path: Path, size: int) -> DicomFile:

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import typer
+import xxhash
 
 from pacslite.archive.archive import Archive
-from pacslite.cli.files import DicomFile, NotAnInstance, inspect, inspect_data_set
+from pacslite.cli.files import AlteredFile, DicomFile, NotAnInstance, inspect, inspect_data_set
 from pacslite.cli.local import archive_of, settings_for
 from pacslite.cli.options import Config, DataDir, Json, command, run
 from pacslite.cli.output import Bar, complain, print_json, print_line, progress_bar, size
@@ -52,7 +53,7 @@ class Importer:
             except NotAnInstance as reason:
                 self.outcomes["passed over"] += 1
                 complain(f"{path}: passed over: {reason}")
-            except (DimseError, OSError) as error:
+            except (AlteredFile, DimseError, OSError) as error:
                 self.outcomes["failed"] += 1
                 complain(f"{path}: {error}")
             self._bar.advance()
@@ -71,6 +72,7 @@ class Importer:
         import aiofiles
 
         flow = _Flow()
+        digest = xxhash.xxh3_128() if found.digest is not None else None
         incoming = self._archive.begin(
             sop_class_uid=found.sop_class_uid,
             sop_instance_uid=found.sop_instance_uid,
@@ -84,8 +86,14 @@ class Importer:
                 left = found.end - found.offset
                 while left and (piece := await file.read(min(_PIECE, left))):
                     left -= len(piece)
+                    if digest is not None:
+                        digest.update(piece)
                     incoming.write(memoryview(piece))
                     await flow.open.wait()
+            if left:
+                raise AlteredFile(f"ends {left} bytes too early: it has become shorter meanwhile")
+            if digest is not None and digest.digest() != found.digest:
+                raise AlteredFile("damaged, or altered since pacslite wrote it: the digest in its header differs")
             stored = await incoming.commit()
         finally:
             incoming.abort()

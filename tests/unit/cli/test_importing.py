@@ -1,0 +1,79 @@
+"""What is imported is what was written: a file of ours proves itself before it counts as stored."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+
+from pacslite.cli.main import main
+from tests.support.instances import make_instance
+from tests.support.storing import archive_in, files_in, store
+
+
+@pytest.fixture
+async def file(tmp_path: Path) -> Path:
+    """A file that pacslite wrote, somewhere else."""
+    async with archive_in(tmp_path / "one") as archive:
+        await store(archive, make_instance(1, size=20_000))
+    (path,) = (tmp_path / "one").rglob("*.dcm")
+    return path.rename(tmp_path / "copy.dcm")
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:9000])
+
+
+def _lengthened(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + bytes(100))
+
+
+def _flip(path: Path, at: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 0x10
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("alter", "told"),
+    [
+        (_cut, "9000 bytes instead of 2"),
+        (_lengthened, " bytes instead of 2"),
+        (lambda path: _flip(path, 9000), "the digest in its header differs"),
+        (lambda path: _flip(path, 3), "File Meta Information differs from its checksum"),
+    ],
+)
+def test_an_altered_file_of_ours_fails(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], alter: Callable[[Path], None], told: str
+) -> None:
+    alter(file)
+    code, output = imported(capsys, tmp_path, file)
+    assert code == 1
+    assert told in output
+    assert "0 stored" in output
+    assert "1 failed" in output
+    assert files_in(tmp_path / "data") == []
+
+
+def test_a_sound_file_of_ours_is_stored(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, output = imported(capsys, tmp_path, file)
+    assert (code, "1 stored" in output) == (0, True)
+
+
+def test_a_file_that_another_program_has_written_anew_is_stored(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = dcmread(file)
+    found.PatientName = "Another^Name"
+    for tag in (0x00020100, 0x00020102):
+        del found.file_meta[tag]
+    found.save_as(file)
+    code, output = imported(capsys, tmp_path, file)
+    assert (code, "1 stored" in output) == (0, True)
+
+
+def imported(capsys: pytest.CaptureFixture[str], base: Path, file: Path) -> tuple[int, str]:
+    with pytest.raises(SystemExit) as caught:
+        main(["import", str(file), "--data-dir", str(base / "data")])
+    output = capsys.readouterr()
+    return int(caught.value.code or 0), output.out + output.err
