@@ -20,6 +20,7 @@ from pacslite.archive.extending import OpenFile
 from pacslite.archive.extra_check import check_extra_values
 from pacslite.archive.file_faults import fault_of_file
 from pacslite.archive.index.counts import correct_counts, find_wrong_counts
+from pacslite.archive.index.failures import IndexFailure, IndexFull
 from pacslite.archive.index.links import drop_dangling, find_dangling
 from pacslite.archive.index.removal import InstanceRow
 from pacslite.archive.index.statements import Statements
@@ -113,7 +114,7 @@ class Checker:
         report = CheckReport(deep=deep, repair=repair)
         try:
             self._run(report, progress)
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, sqlite3.Error, IndexFailure, IndexFull) as error:
             mended = sum(each.mended for each in report.differences)
             done = f"{len(report.differences)} found, {mended} mended by then" if repair else "nothing was changed"
             raise CheckAborted(f"check was given up: {error}; {done}") from error

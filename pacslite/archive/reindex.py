@@ -117,9 +117,16 @@ def reindex(options: StorageOptions, progress: Callable[[int, int], None] | None
     except (OSError, sqlite3.Error, IndexFailure, IndexFull) as error:
         raise ReindexAborted(
             f"{options.data_dir}: reindexing was given up: {error}; once that is mended, run pacslite reindex again"
+            f"{_way_back(options.data_dir)}"
         ) from error
     finally:
         lock.release()
+
+
+def _way_back(data_dir: Path) -> str:
+    if (data_dir / _NEW).exists() and (data_dir / _INDEX).is_file():
+        return f", or remove {_NEW} to go on with the old index"
+    return ""
 
 
 def _reindex(options: StorageOptions, progress: Callable[[int, int], None] | None) -> Reindexed:
@@ -193,7 +200,10 @@ class _Reindexing:
         except Exception as error:  # a damaged one has nothing to say
             if _is_of_machine(error):  # deletions that it notes must not be forgotten
                 raise IndexFailure(f"{path.name}: {error}") from error
-            log.error("old index is of no use", extra={"file": _INDEX, "error": str(error)})
+            log.error(
+                "old index is of no use: deletions that it notes are forgotten",
+                extra={"file": _INDEX, "error": str(error)},
+            )
             return 0
 
     def _is_indexed(self, index: IndexWriter, path: InstancePath) -> bool:

@@ -14,6 +14,8 @@ __all__ = ["app"]
 
 app = command()
 
+_SET_ASIDE = frozenset({"damaged", "foreign", "surplus"})
+
 
 @app.command()
 def check(
@@ -26,7 +28,8 @@ def check(
     json_: Json = False,
 ) -> None:
     """Compare index and files in both directions; exit 1 if something differs and is not mended."""
-    report = run(_check(archive_of(settings_for(config, data_dir)), deep, repair))
+    archive = archive_of(settings_for(config, data_dir))
+    report = run(_check(archive, deep, repair))
     if json_:
         print_json(report.as_json())
     else:
@@ -40,6 +43,8 @@ def check(
             f"{counted(report.instances, 'instance')} in the index, {counted(report.files, 'file')}{read}: "
             f"{counted(len(report.differences), 'difference')}"
         )
+        if any(difference.mended and difference.kind in _SET_ASIDE for difference in report.differences):
+            print_line(f"what was set aside is in {archive.options.data_dir / 'damaged'}")
     raise typer.Exit(0 if report.clean else 1)
 
 

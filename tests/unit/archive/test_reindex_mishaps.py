@@ -15,7 +15,7 @@ from pacslite.archive.instances.filesystem import FilesystemStore
 from pacslite.archive.keys import Level
 from pacslite.archive.reindex import IndexIncomplete, ReindexAborted, reindex
 from tests.support.instances import make_instance
-from tests.support.storing import archive_in, sqlite_error, store
+from tests.support.storing import archive_in, image_of, sqlite_error, store
 
 COUNT = 20
 
@@ -45,7 +45,11 @@ async def assert_whole(directory: Path) -> None:
     ],
 )
 async def test_rows_that_are_not_taken_end_the_run(
-    directory: Path, monkeypatch: pytest.MonkeyPatch, code: int, text: str
+    directory: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    code: int,
+    text: str,
 ) -> None:
     """An index without them must not take the place of one that has them."""
     groups = 0
@@ -60,10 +64,13 @@ async def test_rows_that_are_not_taken_end_the_run(
     real = IndexWriter._commit
     with monkeypatch.context() as broken:
         broken.setattr(IndexWriter, "_commit", commit)
-        with pytest.raises(ReindexAborted, match=f"{text}.* run pacslite reindex again"):
+        with pytest.raises(ReindexAborted, match=rf"{text}.* run pacslite reindex again, or remove index\.sqlite\.new"):
             reindex(archive_in(directory).options)
     with pytest.raises(IndexIncomplete):
         await archive_in(directory).start()
+    old = image_of(directory, tmp_path_factory.mktemp("old") / "data")
+    (old / "index.sqlite.new").unlink()  # as the message says
+    await assert_whole(old)
     done = reindex(archive_in(directory).options)
     assert (done.resumed, done.indexed, done.refused) == (8, COUNT - 8, [])
     await assert_whole(directory)

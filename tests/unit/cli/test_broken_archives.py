@@ -103,3 +103,9 @@ def test_check_says_what_ended_it(
     code, output = ended(capsys, "reindex", "--data-dir", directory)
     assert code == 1
     assert re.search(r"given up: .*Too many open files: 'instances/.*\.dcm'; .* run pacslite reindex again", output)
+
+
+def test_check_says_where_it_puts_files(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    next(directory.rglob("*.dcm")).write_bytes(b"no longer")
+    code, output = ended(capsys, "check", "--repair", "--data-dir", directory)
+    assert (code, f"set aside is in {directory / 'damaged'}" in output) == (0, True)
