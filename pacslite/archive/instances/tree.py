@@ -75,12 +75,12 @@ class InstanceTree:
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             fd = os.open(below or ".", flags, dir_fd=self._root)
-        except (NotADirectoryError, FileNotFoundError, PermissionError):
+        except (NotADirectoryError, FileNotFoundError):
             return []
         except OSError as error:
-            if error.errno == errno.ELOOP:
+            if error.errno == errno.ELOOP or (error.errno == errno.EACCES and below == "lost+found"):
                 return []
-            raise
+            raise  # what cannot be listed may be full of instances
         try:
             return sorted(names_in(fd))
         finally:

@@ -117,6 +117,28 @@ async def test_files_that_cannot_be_opened_just_then_end_the_run(
     await assert_whole(directory)
 
 
+@pytest.mark.parametrize("depth", [0, 1, 2])
+async def test_directories_that_cannot_be_listed_end_the_run(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, depth: int
+) -> None:
+    """Taken for empty ones they would leave an index without what is in them."""
+    (series,) = {path.parent for path in directory.rglob("*.dcm")}
+    closed = str(Path(*series.relative_to(directory / "instances").parts[: depth + 1]))
+    real = os.open
+
+    def refuse(path: Any, *arguments: Any, **more: Any) -> int:
+        if path == closed:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return real(path, *arguments, **more)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "open", refuse)
+        with pytest.raises(ReindexAborted, match="Permission denied"):
+            reindex(archive_in(directory).options)
+    assert reindex(archive_in(directory).options).indexed == COUNT
+    await assert_whole(directory)
+
+
 async def test_an_old_index_that_cannot_be_read_just_then_ends_the_run(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
