@@ -45,10 +45,6 @@ _PIECE = 1 << 20
 _READERS = 4
 
 
-class CheckAborted(PacsliteError):
-    """Disk or system do not work."""
-
-
 class Difference(NamedTuple):
     """One thing that is not as it should be."""
 
@@ -80,6 +76,14 @@ class CheckReport:
             "clean": self.clean,
             "differences": [difference._asdict() for difference in self.differences],
         }
+
+
+class CheckAborted(PacsliteError):
+    """Disk or system do not work; ``report`` has what was found by then, and mended."""
+
+    def __init__(self, message: str, report: CheckReport) -> None:
+        super().__init__(message)
+        self.report = report
 
 
 class Checker:
@@ -117,7 +121,7 @@ class Checker:
         except (OSError, sqlite3.Error, IndexFailure, IndexFull) as error:
             mended = sum(each.mended for each in report.differences)
             done = f"{len(report.differences)} found, {mended} mended by then" if repair else "nothing was changed"
-            raise CheckAborted(f"check was given up: {error}; {done}") from error
+            raise CheckAborted(f"check was given up: {error}; {done}", report) from error
         return report
 
     def _run(self, report: CheckReport, progress: Progress | None) -> None:
@@ -128,8 +132,7 @@ class Checker:
         if damages := self._index.integrity(deep=deep):  # what its rows say proves nothing, against no file
             report.differences += [Difference("index", "index.sqlite", text) for text in damages]
             return
-        for done, differences in self._row_pages(report):
-            report.differences += differences
+        for done in self._row_pages(report):
             if progress is not None:
                 progress(done, total)
         dangling = find_dangling(self._index)
@@ -166,7 +169,8 @@ class Checker:
 
     # rows
 
-    def _row_pages(self, report: CheckReport) -> Iterator[tuple[int, list[Difference]]]:
+    def _row_pages(self, report: CheckReport) -> Iterator[int]:
+        """Look at all rows; gives how many are done, page by page."""
         last = 0
         with (
             ThreadPoolExecutor(_READERS if report.deep else 1, thread_name_prefix="check") as readers,
@@ -175,9 +179,10 @@ class Checker:
             while rows := [InstanceRow(*row) for row in connection.execute(Statements.select_page.text, (last, _PAGE))]:
                 last = rows[-1].id
                 found = readers.map(lambda row: self._check_row(row, report), rows)
-                differences = [self._mend_row(*each, report) if report.repair else each[1] for each in found if each]
+                for each in filter(None, found):  # told at once: who is interrupted says what was done
+                    report.differences.append(self._mend_row(*each, report) if report.repair else each[1])
                 report.instances += len(rows)
-                yield report.instances, differences
+                yield report.instances
 
     def _check_row(self, row: InstanceRow, report: CheckReport) -> tuple[InstanceRow, Difference] | None:
         for _ in range(3):  # it may be settled, replaced or deleted while we look

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from pacslite.archive.archive import Archive
-from pacslite.archive.check import CheckReport
+from pacslite.archive.check import CheckAborted, CheckReport
 from pacslite.cli.local import archive_of, settings_for
 from pacslite.cli.options import Config, DataDir, Json, command, run
 from pacslite.cli.output import counted, print_json, print_line, progress_bar, size
@@ -29,13 +29,16 @@ def check(
 ) -> None:
     """Compare index and files in both directions; exit 1 if something differs and is not mended."""
     archive = archive_of(settings_for(config, data_dir))
-    report = run(_check(archive, deep, repair))
+    try:
+        report = run(_check(archive, deep, repair))
+    except CheckAborted as aborted:
+        if not json_:
+            _print_differences(aborted.report)
+        raise
     if json_:
         print_json(report.as_json())
     else:
-        for difference in report.differences:
-            mended = " (mended)" if difference.mended else ""
-            print_line(f"{difference.kind}: {difference.name}: {difference.detail}{mended}")
+        _print_differences(report)
         if any(difference.kind == "index" for difference in report.differences):
             print_line("the index is damaged, and nothing else was looked at: stop the server, run pacslite reindex")
         read = f", {size(report.bytes)} read" if deep else ""
@@ -46,6 +49,12 @@ def check(
         if any(difference.mended and difference.kind in _SET_ASIDE for difference in report.differences):
             print_line(f"what was set aside is in {archive.options.data_dir / 'damaged'}")
     raise typer.Exit(0 if report.clean else 1)
+
+
+def _print_differences(report: CheckReport) -> None:
+    for difference in report.differences:
+        mended = " (mended)" if difference.mended else ""
+        print_line(f"{difference.kind}: {difference.name}: {difference.detail}{mended}")
 
 
 async def _check(archive: Archive, deep: bool, repair: bool) -> CheckReport:

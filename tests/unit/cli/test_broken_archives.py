@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pacslite.archive.instances.filesystem import FilesystemStore
+from pacslite.archive.instances.layout import InstancePath
 from pacslite.cli.main import main
 from tests.support.instances import make_instance
 from tests.support.storing import archive_in, files_in, store
@@ -109,3 +110,22 @@ def test_check_says_where_it_puts_files(directory: Path, capsys: pytest.CaptureF
     next(directory.rglob("*.dcm")).write_bytes(b"no longer")
     code, output = ended(capsys, "check", "--repair", "--data-dir", directory)
     assert (code, f"set aside is in {directory / 'damaged'}" in output) == (0, True)
+
+
+def test_a_check_that_is_given_up_says_what_it_has_done(
+    directory: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, last = make_instance(0).sop_instance_uid, make_instance(2).sop_instance_uid
+    next(directory.rglob(f"{first}.dcm")).write_bytes(b"no longer")
+    real = FilesystemStore.open_settled
+
+    def fails(files: FilesystemStore, path: InstancePath) -> int:
+        if path.name == f"{last}.dcm":
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return real(files, path)
+
+    monkeypatch.setattr(FilesystemStore, "open_settled", fails)
+    code, output = ended(capsys, "check", "--repair", "--data-dir", directory)
+    assert code == 1
+    assert re.search(rf"^damaged: {first}: .* \(mended\)$", output, re.MULTILINE)
+    assert "1 found, 1 mended by then" in output
