@@ -23,7 +23,7 @@ from pacslite.archive.keys import Level
 from pacslite.archive.options import StorageOptions
 from pacslite.archive.record import make_record
 from pacslite.dataset.scan import scan_header
-from pacslite.errors import DimseError
+from pacslite.errors import DimseError, PacsliteError
 from tests.support.index import make_index
 from tests.support.instances import Instance, make_instance
 from tests.support.storing import (
@@ -316,3 +316,15 @@ def test_large_group_is_taken_whole_or_not(tmp_path: Path, after: int) -> None:
     finally:
         writer.close()
     assert rows(tmp_path, "SELECT count(*) FROM instance") == [(151,)]
+
+
+@pytest.mark.parametrize("start", [4096, 60_000])
+async def test_damaged_index_says_what_mends_it(tmp_path: Path, start: int) -> None:
+    """Wherever it is damaged: before its schema can be read, or after."""
+    async with archive_in(tmp_path) as archive:
+        await asyncio.gather(*(store(archive, make_instance(n)) for n in range(50)))
+    content = bytearray((tmp_path / "index.sqlite").read_bytes())
+    content[start:] = b"\xff" * (len(content) - start)
+    (tmp_path / "index.sqlite").write_bytes(content)
+    with pytest.raises(PacsliteError, match="run pacslite reindex"):
+        await archive_in(tmp_path).start()
