@@ -13,7 +13,6 @@ from pacslite.archive.index.writer import IndexWriter
 from pacslite.archive.instances.layout import InstancePath
 from pacslite.archive.instances.protocol import InstanceStore
 from pacslite.archive.keys import Level
-from pacslite.archive.notes import carry_out_notes
 from pacslite.archive.settle import Settler, Unsettled
 
 __all__ = ["Deleted", "Deleter"]
@@ -76,7 +75,7 @@ class Deleter:
                     break
         if deleted.instances:
             with self._settler.lock:
-                carry_out_notes(self._store, self._index)
+                self._settler.carry_out_notes()
         return deleted
 
     def _remove_rows(self, level: Level, uid: str, deleted: Deleted) -> list[tuple[InstancePath, Unsettled | None]]:

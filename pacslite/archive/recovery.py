@@ -99,6 +99,7 @@ class Recovery:
                 self._settler.forget(unsettled)
             elif (entry := self._lost_entry(unsettled)) is not None:
                 self._commit(entry)
+        self._settler.noted()
 
     def _lost_entry(self, unsettled: Unsettled) -> Entry | None:
         """What the index is to be told of an acknowledged file; None if it knows, or nothing can be told."""
@@ -114,7 +115,9 @@ class Recovery:
                     return None
                 record = read_record(fd, meta, verify=False)
                 moves = known is not None and known.path != unsettled.path
-                return Entry(record, replaces=known is not None, relocates=moves, is_kept=True)
+                # what it took the place of was noted by the commit that is lost
+                notes = tuple(f"incoming/{name}" for name in self._settler.superseded(record.sop_instance_uid))
+                return Entry(record, replaces=known is not None, relocates=moves, unlink=notes, is_kept=True)
             finally:
                 os.close(fd)
         except (FileNotFoundError, FileMetaError, DimseError) as error:  # one damaged file does not stop the archive

@@ -56,6 +56,7 @@ class Settler:
         self._told = False  # that there are some
         self._held: list[Unsettled] = []  # settled, and the store wants them by their name once more to remove them
         self._notes = False  # there are some to carry out
+        self._superseded: dict[str, list[str]] = {}  # by SOP Instance UID; as many as the index has notes, no more
         self._wanted = threading.Event()
         self._stopping = False
         self._thread: threading.Thread | None = None
@@ -70,6 +71,10 @@ class Settler:
         """Everything that is unsettled. With the index's lock held: everything of it is committed."""
         with self._table:
             return list(self._unsettled.values())
+
+    def superseded(self, sop_instance_uid: str) -> list[str]:
+        """Names in ``incoming`` that others took the place of, and that may still be there."""
+        return self._superseded.get(sop_instance_uid, [])
 
     def arriving(self, sop_instance_uid: str) -> Unsettled | None:
         """The file whose row is just being committed, or refused. Look here first, then ``locate``."""
@@ -93,8 +98,11 @@ class Settler:
     def committed(self, unsettled: Sequence[Unsettled]) -> None:
         """Their rows are committed, and the index's lock is still held: settle them some time."""
         with self._table:
-            self._unsettled.update((one.sop_instance_uid, one) for one in unsettled)
             for one in unsettled:
+                old = self._unsettled.get(one.sop_instance_uid)
+                if old is not None and old.name != one.name:
+                    self._superseded.setdefault(one.sop_instance_uid, []).append(old.name)
+                self._unsettled[one.sop_instance_uid] = one
                 del self._arriving[one.sop_instance_uid]
             self._committed += unsettled
             many = len(self._committed) >= self._options.settle_files and not self._store.must_sync
@@ -105,6 +113,18 @@ class Settler:
     def noted(self) -> None:
         """Files were noted for removal: some time."""
         self._notes = True
+
+    def carry_out_notes(self) -> None:
+        """Remove what is noted; with ``lock`` held."""
+        carry_out_notes(self._store, self._index)
+        with self._index.lock:  # what is committed has its note, or needs none any more
+            noted = {name for _, name, _ in self._index.notes()}
+            with self._table:
+                left = {
+                    uid: [name for name in names if f"incoming/{name}" in noted]
+                    for uid, names in self._superseded.items()
+                }
+                self._superseded = {uid: names for uid, names in left.items() if names}
 
     def forget(self, unsettled: Unsettled) -> None:
         """It is deleted, or settled."""
@@ -179,7 +199,7 @@ class Settler:
         if self._notes:
             self._notes = False
             with self.lock:
-                carry_out_notes(self._store, self._index)
+                self.carry_out_notes()
 
     def _make_rows_safe(self, batch: Sequence[Unsettled], *, at_once: bool) -> bool:
         if batch and self._options.durability == "commit":
