@@ -5,12 +5,15 @@ Were a note dropped before the removal of its file is durable, a power cut would
 """
 
 import logging
+import os
 
 from pacslite.archive.index.writer import IndexWriter
 from pacslite.archive.instances.layout import InstancePath
 from pacslite.archive.instances.protocol import InstanceStore
+from pacslite.archive.proof import is_file_of
+from pacslite.dataset.meta import FileMetaError
 
-__all__ = ["carry_out_notes"]
+__all__ = ["carry_out_notes", "is_back"]
 
 log = logging.getLogger("pacslite.archive")
 
@@ -39,11 +42,33 @@ def carry_out_notes(store: InstanceStore, index: IndexWriter) -> int:
     return len(notes) - len(stuck)
 
 
+def is_back(store: InstanceStore, index: IndexWriter, name: str, sop_instance_uid: str) -> bool:
+    """What was deleted was stored again, and its new file is in the noted one's place.
+
+    Until it is settled there, the file at its place is the one that was deleted.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    directory, _, rest = name.partition("/")
+    known = index.current(sop_instance_uid)
+    if directory == "incoming" or known is None or str(known.path) != rest:
+        return False
+    try:
+        fd = store.open_settled(known.path)
+    except FileNotFoundError:
+        return False
+    try:
+        return is_file_of(fd, known)
+    except FileMetaError:  # whose it was cannot be said: a check sets it aside
+        return True
+    finally:
+        os.close(fd)
+
+
 def _carry_out(store: InstanceStore, index: IndexWriter, name: str, sop_instance_uid: str) -> None:
     directory, _, rest = name.partition("/")
     if directory == "incoming":
         store.remove_incoming(rest)
-        return
-    known = index.current(sop_instance_uid)
-    if known is None or str(known.path) != rest:  # else it was stored again, at the same place
+    elif not is_back(store, index, name, sop_instance_uid):
         store.remove_settled(InstancePath(*rest.split("/")))

@@ -3,7 +3,8 @@
 Files in ``incoming/`` are the journal of the index. One whose row is there was synced before the row was written and
 is left to who settles, unless the instance has another file too: then it may be what a sender repeated, cut off before
 it was refused. That one, and one without a row, proves itself by length and digest and is taken in, or is torn and
-removed: nobody was told that it is stored. The same after the index has failed, while the archive serves.
+removed: nobody was told that it is stored. One that proves itself and is refused is set aside: whether somebody was
+told cannot always be known. The same after the index has failed, while the archive serves.
 """
 
 import logging
@@ -40,7 +41,8 @@ class Recovered:
 
     settled: int = 0  # indexed before, now to be moved to their place
     indexed: int = 0
-    removed: int = 0  # torn, or refused before
+    removed: int = 0  # torn, or there already
+    set_aside: int = 0  # sound, and another file has their place
     dropped: int = 0  # rows without their files: [storage] durability did not promise them
     deletions: int = 0  # files of deletions that were cut off
 
@@ -168,8 +170,7 @@ class Recovery:
         size = record.data_set_offset + record.data_set_length
         same = known is not None and (known.digest, known.size) == (record.digest, size)
         if known is not None and not self._store.may_replace(name) and (old is not None or not same):
-            self._store.remove_incoming(name)  # the index was about to refuse it
-            found.removed += 1
+            self._refuse(name, record, found, is_there=known.digest == record.digest)
             return
         if same:
             if old is not None:
@@ -181,14 +182,34 @@ class Recovery:
             entry = Entry(record, replaces=known is not None, relocates=moves, unlink=notes, is_kept=True)
             refusal = self._commit(entry)
             if refusal is not None:
-                log.warning("incoming file refused", extra={"file": name, "reason": str(refusal)})
-                self._store.remove_incoming(name)
-                found.removed += 1
+                self._refuse(name, record, found, reason=str(refusal))
                 return
             found.indexed += 1
         self._leave_to_settler(Unsettled(record.sop_instance_uid, name, path))
         if old is not None:
             self._settler.noted()
+
+    def _refuse(
+        self,
+        name: str,
+        record: Record,
+        found: Recovered,
+        *,
+        is_there: bool = False,
+        reason: str = "another file has its place",
+    ) -> None:
+        """The index was about to refuse it, or does; ``is_there``: its data set stands in another file."""
+        if is_there:
+            self._store.remove_incoming(name)
+            found.removed += 1
+            return
+        extra = {"file": name, "instance": record.sop_instance_uid, "reason": reason}
+        try:
+            extra["set_aside"] = self._store.set_incoming_aside(name)
+            found.set_aside += 1
+        except OSError as error:  # on a full disk, for one: it stays for the next start
+            extra["error"] = str(error)
+        log.warning("incoming file refused", extra=extra)
 
     def _leave_to_settler(self, unsettled: Unsettled) -> None:
         self._settler.register(unsettled)

@@ -25,7 +25,7 @@ from pacslite.archive.instances.header import read_header
 from pacslite.archive.instances.layout import SUFFIX, InstancePath, instance_path
 from pacslite.archive.instances.protocol import InstanceStore
 from pacslite.archive.lock import DataDirLock
-from pacslite.archive.notes import carry_out_notes
+from pacslite.archive.notes import carry_out_notes, is_back
 from pacslite.archive.options import StorageOptions
 from pacslite.archive.record import Record
 from pacslite.archive.recovery import read_record
@@ -192,7 +192,7 @@ class _Reindexing:
             old = IndexWriter(path, self._options)
             try:
                 carry_out_notes(self._store, old)
-                self._stuck = [(name, uid) for _, name, uid in old.notes() if not _is_back(old, name, uid)]
+                self._stuck = [(name, uid) for _, name, uid in old.notes() if not self._is_back(old, name, uid)]
                 self._extra_keys = [one.key for one in old.extra_states() if one.state != DROPPED]
                 return old.totals().instances
             finally:
@@ -205,6 +205,14 @@ class _Reindexing:
                 extra={"file": _INDEX, "error": str(error)},
             )
             return 0
+
+    def _is_back(self, old: IndexWriter, name: str, sop_instance_uid: str) -> bool:
+        try:
+            return is_back(self._store, old, name, sop_instance_uid)
+        except OSError as error:
+            if not is_of_file(error):
+                raise
+            return True  # it is not known to be the one that was deleted
 
     def _is_indexed(self, index: IndexWriter, path: InstancePath) -> bool:
         self._done.files += 1
@@ -290,12 +298,6 @@ def _is_of_machine(error: Exception) -> bool:
 def _groups(paths: Iterator[InstancePath]) -> Iterator[list[InstancePath]]:
     while group := list(islice(paths, _GROUP)):
         yield group
-
-
-def _is_back(index: IndexWriter, name: str, sop_instance_uid: str) -> bool:
-    """What was deleted was stored again, at the same place."""
-    known = index.current(sop_instance_uid)
-    return known is not None and name == f"instances/{known.path}"
 
 
 def _has(index: IndexWriter, sop_instance_uid: str, path: InstancePath) -> bool:

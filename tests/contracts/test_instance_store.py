@@ -125,6 +125,16 @@ def test_what_cannot_be_settled_stays(store: InstanceStore) -> None:
     assert _content(store.open_settled(NEIGHBOUR)) == b"x"
 
 
+def test_incoming_file_that_is_set_aside_is_not_lost(store: InstanceStore, tmp_path: Path) -> None:
+    name = _put(store, b"one")
+    aside = store.set_incoming_aside(name)
+    assert store.incoming() == []
+    with pytest.raises(FileNotFoundError):
+        store.open_incoming(name)
+    (kept,) = [path for path in tmp_path.rglob("*.dcm") if path.read_bytes() == b"one"]
+    assert str(kept).endswith(aside)
+
+
 def test_removal(store: InstanceStore) -> None:
     _put(store, b"one", PLACE)
     _put(store, b"two", NEIGHBOUR)

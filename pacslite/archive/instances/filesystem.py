@@ -226,6 +226,30 @@ class FilesystemStore:
             os.close(damaged)
         self._tree.remove_empty(path)
 
+    def set_incoming_aside(self, name: str) -> str:
+        damaged, aside = self._make_root("damaged"), f"{next(self._numbers)}-{name}"
+        try:
+            if self.holds(name):
+                self._copy_durably(self.open_incoming(name), damaged, aside)
+                self.remove_incoming(name)
+            else:
+                self.operations.rename(self._incoming, name, damaged, aside)
+        finally:
+            os.close(damaged)
+        return f"damaged/{aside}"
+
+    def _copy_durably(self, source: int, directory: int, name: str) -> None:
+        try:
+            fd = self.operations.create(directory, name)
+            try:
+                self.operations.copy(source, 0, fd, os.fstat(source).st_size)
+                self.operations.sync(fd)
+            finally:
+                self.operations.close(fd)
+            self.operations.sync_directory(directory)
+        finally:
+            os.close(source)
+
     def take_back(self, path: InstancePath) -> str:
         name = incoming_name(next(self._numbers))
         directory = self._tree.open_directory(path)

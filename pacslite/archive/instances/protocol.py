@@ -76,6 +76,9 @@ class InstanceStore(Protocol):
     def set_aside(self, path: InstancePath) -> None:
         """Move a settled file out of the way, without losing it."""
 
+    def set_incoming_aside(self, name: str) -> str:
+        """Move a file in ``incoming`` out of the way, without losing it; gives its new name in the data directory."""
+
     def take_back(self, path: InstancePath) -> str:
         """Make a settled file an incoming one; gives its name."""
 

@@ -659,7 +659,7 @@ async def test_an_unfinished_duplicate_takes_no_place(tmp_path: Path, duplicates
         archive._index.commit = stop_before  # type: ignore[method-assign]
         await asyncio.gather(store(archive, new), return_exceptions=True)
     async with archive_in(image, duplicates=duplicates) as archive:
-        assert archive.recovered.removed == 1
+        assert archive.recovered.set_aside == 1
         assert read(archive, old.sop_instance_uid) == old.data
         assert (await archive.check(deep=True)).differences == []
 
