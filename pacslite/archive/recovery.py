@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import xxhash
 
-from pacslite.archive.index.removal import InstanceRow, remove_rows
+from pacslite.archive.index.removal import InstanceRow, remove_dangling, remove_rows
 from pacslite.archive.index.statements import Statements
-from pacslite.archive.index.writer import Entry, IndexFailure, IndexFull, IndexWriter
+from pacslite.archive.index.writer import AlreadyThere, Entry, IndexFailure, IndexFull, IndexWriter
 from pacslite.archive.instances.header import read_header
 from pacslite.archive.instances.layout import InstancePath, instance_path
 from pacslite.archive.instances.protocol import InstanceStore
@@ -88,9 +88,28 @@ class Recovery:
         log.warning("index works again")
 
     def adopt(self, path: InstancePath) -> None:
-        """Index a sound file of ours that lies among the settled ones."""
+        """Index a file of ours that lies among the settled ones, and was found to be sound.
+
+        If its instance was stored meanwhile, it is set aside.
+        """
         with self._settler.lock:
-            self._take_in(self._store.take_back(path), Recovered())
+            fd = self._store.open_settled(path)
+            try:
+                record = read_record(fd, read_header(fd), verify=False)
+            finally:
+                os.close(fd)
+            with self._index.lock:  # nobody stores it from here on
+                if self._index.current(record.sop_instance_uid) is not None:
+                    self._store.set_aside(path)
+                    return
+                name = self._store.take_back(path)
+                try:
+                    refusal = self._index_file(name, record, None)
+                except BaseException:
+                    self._store.settle([(name, path)])
+                    raise
+            if refusal is not None:
+                self._refuse(name, record, Recovered(), reason=str(refusal))
 
     # private
 
@@ -99,8 +118,8 @@ class Recovery:
         for unsettled in self._settler.all():
             if f"incoming/{unsettled.name}" in deleted:  # its row is gone, and the deletion was not finished
                 self._settler.forget(unsettled)
-            elif (entry := self._lost_entry(unsettled)) is not None:
-                self._commit(entry)
+            elif (entry := self._lost_entry(unsettled)) is not None and (refusal := self._commit(entry)) is not None:
+                log.error("acknowledged file refused", extra={"file": unsettled.name, "reason": str(refusal)})
         self._settler.noted()
 
     def _lost_entry(self, unsettled: Unsettled) -> Entry | None:
@@ -163,31 +182,44 @@ class Recovery:
             self._leave_to_settler(Unsettled(record.sop_instance_uid, name, record.path))
             found.settled += 1
             return
-        key = record.series_key
-        path = instance_path(key.study_instance_uid, key.series_instance_uid, record.sop_instance_uid)
         known = self._index.current(record.sop_instance_uid)
         old = self._settler.locate(record.sop_instance_uid)
         size = record.data_set_offset + record.data_set_length
         same = known is not None and (known.digest, known.size) == (record.digest, size)
         if known is not None and not self._store.may_replace(name) and (old is not None or not same):
             self._refuse(name, record, found, is_there=known.digest == record.digest)
-            return
-        if same:
+        elif same:
             if old is not None:
                 self._store.remove_incoming(old.name)
+                self._settler.noted()
+            self._leave_to_settler(Unsettled(record.sop_instance_uid, name, _place(record)))
             found.settled += 1
+        elif (refusal := self._index_file(name, record, known)) is not None:
+            self._refuse(name, record, found, reason=str(refusal))
         else:
-            notes = () if old is None else (f"incoming/{old.name}",)
-            moves = known is not None and known.path != path
-            entry = Entry(record, replaces=known is not None, relocates=moves, unlink=notes, is_kept=True)
-            refusal = self._commit(entry)
-            if refusal is not None:
-                self._refuse(name, record, found, reason=str(refusal))
-                return
             found.indexed += 1
-        self._leave_to_settler(Unsettled(record.sop_instance_uid, name, path))
-        if old is not None:
+
+    def _index_file(self, name: str, record: Record, known: InstanceRow | None) -> DimseError | None:
+        """Commit the row of an unsettled file; whoever sees the row finds the file."""
+        unsettled = Unsettled(record.sop_instance_uid, name, _place(record))
+        moves = known is not None and known.path != unsettled.path
+        with self._index.lock:
+            old = self._settler.register(unsettled)
+            notes = () if old is None else (f"incoming/{old.name}",)
+            refusal: DimseError | None = None
+            try:
+                entry = Entry(record, replaces=known is not None, relocates=moves, unlink=notes, is_kept=True)
+                refusal = self._commit(entry)
+            except BaseException:
+                self._settler.withdraw(unsettled)
+                raise
+            if refusal is not None:
+                self._settler.withdraw(unsettled)
+                return refusal
+            self._settler.committed([unsettled])
+        if moves or old is not None:
             self._settler.noted()
+        return None
 
     def _refuse(
         self,
@@ -217,6 +249,11 @@ class Recovery:
 
     def _commit(self, entry: Entry) -> DimseError | None:
         (outcome,) = self._index.commit([entry])
+        if isinstance(outcome, AlreadyThere) and not entry.replaces:  # and yet no query finds it
+            with self._index.transaction() as connection:
+                removed = remove_dangling(connection, entry.record.sop_instance_uid)
+            if removed:
+                (outcome,) = self._index.commit([entry])
         if isinstance(outcome, IndexFailure | IndexFull):
             raise outcome  # not the file's fault
         return outcome
@@ -249,6 +286,11 @@ class Recovery:
         except OSError:  # something is there
             return None
         return None
+
+
+def _place(record: Record) -> InstancePath:
+    key = record.series_key
+    return instance_path(key.study_instance_uid, key.series_instance_uid, record.sop_instance_uid)
 
 
 def read_record(fd: int, meta: FileMeta, *, verify: bool) -> Record:

@@ -10,7 +10,7 @@ from pacslite.archive.index.statements import Statements
 from pacslite.archive.instances.layout import InstancePath, instance_path
 from pacslite.archive.keys import Level
 
-__all__ = ["InstanceRow", "Removed", "join_values", "remove_rows"]
+__all__ = ["InstanceRow", "Removed", "join_values", "remove_dangling", "remove_rows"]
 
 
 class InstanceRow(NamedTuple):
@@ -86,3 +86,24 @@ def remove_rows(connection: sqlite3.Connection, rows: Collection[InstanceRow]) -
     totals = (-removed.patients, -removed.studies, -removed.series, -removed.instances, -size, 1)
     execute(Statements.add_to_totals.text, totals)
     return removed
+
+
+def remove_dangling(connection: sqlite3.Connection, sop_instance_uid: str) -> bool:
+    """Delete the row of an instance whose series or study has none: nobody finds it, and it keeps its UID from others.
+
+    What is above it cannot be counted; ``check`` does. False if there is no such row.
+    """
+    execute = connection.execute
+    found = execute(
+        "SELECT id, series_fk, data_set_offset + data_set_length FROM instance WHERE sop_instance_uid = ?",
+        (sop_instance_uid,),
+    ).fetchone()
+    if found is None or execute(Statements.select_instance.text, (sop_instance_uid,)).fetchone() is not None:
+        return False
+    instance_id, series_id, size = found
+    execute(Statements.delete_instance.text, (instance_id,))
+    execute(Statements.add_to_series.text, (-1, series_id))
+    gone = execute(Statements.delete_series.text, (series_id,)).rowcount
+    forget_extra_values(connection, {Level.SERIES: [series_id] * gone, Level.IMAGE: [instance_id]})
+    execute(Statements.add_to_totals.text, (0, 0, -gone, -1, -size, 1))
+    return True

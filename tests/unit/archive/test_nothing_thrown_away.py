@@ -2,19 +2,24 @@
 
 import asyncio
 import errno
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pacslite.archive.archive import Archive
+from pacslite.archive.check import CheckAborted
 from pacslite.archive.delete import Deleted
+from pacslite.archive.index.failures import IndexFull
+from pacslite.archive.index.writer import Entry
 from pacslite.archive.instances.layout import InstancePath
 from pacslite.archive.keys import Level
 from pacslite.archive.reindex import reindex
 from pacslite.archive.settle import Unsettled
+from pacslite.errors import DimseError
 from tests.support.instances import make_instance
-from tests.support.storing import FailingOperations, archive_in, image_of, read, store
+from tests.support.storing import FailingOperations, archive_in, files_in, image_of, read, store
 
 OLD, NEW = make_instance(1, size=2000), make_instance(1, size=3000)
 
@@ -95,3 +100,96 @@ async def test_what_cannot_be_set_aside_stays_for_the_next_start(tmp_path: Path)
         assert archive.recovered.set_aside == 1
     (aside,) = _set_aside(image)
     assert aside.endswith(NEW.data)
+
+
+@pytest.mark.parametrize("table", ["series", "study", "patient"])
+@pytest.mark.parametrize("settled", [False, True], ids=["start", "check"])
+async def test_a_file_whose_row_hangs_in_the_air_is_kept(tmp_path: Path, table: str, settled: bool) -> None:
+    """The row is found by nobody, and nobody else can have its UID."""
+    image = tmp_path / "image"
+    async with archive_in(tmp_path / "live") as archive:
+        await store(archive, OLD)
+        if settled:
+            await archive.settle()
+        with archive._index.transaction() as connection:
+            connection.execute(f"DELETE FROM {table}")
+        image_of(tmp_path / "live", image)
+    async with archive_in(image) as archive:
+        await archive.check(repair=True)
+        assert read(archive, OLD.sop_instance_uid) == OLD.data
+        await archive.settle()
+    assert len(list(image.rglob(f"instances/**/{OLD.sop_instance_uid}.dcm"))) == 1
+
+
+async def test_a_new_instance_of_a_study_that_hangs_in_the_air_is_kept(tmp_path: Path) -> None:
+    other, image = make_instance(2), tmp_path / "image"
+    async with archive_in(tmp_path / "live") as archive:
+        await store(archive, other)
+        with archive._index.transaction() as connection:
+            connection.execute("DELETE FROM instance")
+            connection.execute("DELETE FROM patient")
+        image_of(tmp_path / "live", image)
+    async with archive_in(image) as archive:
+        assert archive.recovered.set_aside == 1
+    (aside,) = _set_aside(image)
+    assert aside.endswith(other.data)
+
+
+def _forget_all(archive: Archive) -> None:
+    with archive._index.transaction() as connection:
+        for table in ("instance", "series", "study", "patient"):
+            connection.execute(f"DELETE FROM {table}")
+        connection.execute("UPDATE totals SET patients = 0, studies = 0, series = 0, instances = 0, bytes = 0")
+
+
+async def test_what_is_stored_while_an_orphan_is_adopted_stays(tmp_path: Path) -> None:
+    async with archive_in(tmp_path) as archive:
+        await store(archive, OLD)
+        await archive.settle()
+        _forget_all(archive)
+        adopt, loop = archive._recovery.adopt, asyncio.get_running_loop()
+
+        def store_before(path: InstancePath) -> None:
+            asyncio.run_coroutine_threadsafe(store(archive, NEW), loop).result(10)
+            adopt(path)
+
+        archive._recovery.adopt = store_before  # type: ignore[method-assign]
+        assert [each.kind for each in (await archive.check(repair=True)).differences] == ["orphan"]
+        await archive.settle()
+        assert read(archive, NEW.sop_instance_uid) == NEW.data
+        assert (await archive.check(deep=True)).differences == []
+    (aside,) = _set_aside(tmp_path)
+    assert aside.endswith(OLD.data)
+
+
+async def test_an_orphan_can_be_read_as_soon_as_it_is_seen(tmp_path: Path) -> None:
+    async with archive_in(tmp_path) as archive:
+        await store(archive, OLD)
+        await archive.settle()
+        _forget_all(archive)
+        commit = archive._index.commit
+        seen: list[bytes] = []
+
+        def read_after(entries: Sequence[Entry], *, late: bool = False) -> list[DimseError | None]:
+            outcomes = commit(entries, late=late)
+            seen.append(read(archive, OLD.sop_instance_uid))
+            return outcomes
+
+        archive._index.commit = read_after  # type: ignore[method-assign]
+        await archive.check(repair=True)
+        assert seen == [OLD.data]
+
+
+async def test_an_orphan_that_the_index_has_no_room_for_stays_where_it_is(tmp_path: Path) -> None:
+    async with archive_in(tmp_path) as archive:
+        await store(archive, OLD)
+        await archive.settle()
+        _forget_all(archive)
+        before, commit = files_in(tmp_path), archive._index.commit
+        archive._index.commit = lambda entries, *, late=False: [IndexFull("no room")] * len(entries)  # type: ignore[method-assign]
+        with pytest.raises(CheckAborted, match="no room"):
+            await archive.check(repair=True)
+        assert files_in(tmp_path) == before
+        archive._index.commit = commit  # type: ignore[method-assign]
+        assert (await archive.check(repair=True)).clean
+        assert read(archive, OLD.sop_instance_uid) == OLD.data
