@@ -132,7 +132,8 @@ class Recovery:
             try:
                 meta = read_header(fd)
                 known = self._index.current(meta.sop_instance_uid)
-                if known is not None and known.digest == meta.digest:
+                size = meta.data_set_offset + (meta.data_set_length or 0)
+                if known is not None and (known.digest, known.size) == (meta.digest, size):
                     return None
                 record = read_record(fd, meta, verify=False)
                 moves = known is not None and known.path != unsettled.path
@@ -275,9 +276,8 @@ class Recovery:
         if not self._trust_rows or self._settler.locate(meta.sop_instance_uid) is not None:
             return None
         known = self._index.current(meta.sop_instance_uid)
-        if known is None or known.digest != meta.digest:
-            return None
-        if known.size != meta.data_set_offset + (meta.data_set_length or 0):
+        size = meta.data_set_offset + (meta.data_set_length or 0)
+        if known is None or (known.digest, known.size) != (meta.digest, size):
             return None
         try:
             os.close(self._store.open_settled(known.path))

@@ -63,3 +63,17 @@ async def test_what_was_replaced_is_remembered_until_it_is_gone(tmp_path: Path) 
         await archive.settle()
         assert archive._settler.superseded(uid) == []
         assert archive._settler._superseded == {}
+
+
+async def test_the_same_data_set_from_another_sender_is_indexed_again(tmp_path: Path) -> None:
+    """Its header is longer: the lost row said where the data set begins."""
+    instance = make_instance(1)
+    async with archive_in(tmp_path, duplicates="replace") as archive:
+        await store(archive, instance, source_ae_title="A")
+        await archive.settle()
+        with _losing_commits(archive):
+            await store(archive, instance, source_ae_title="LONGER_TITLE")
+        await asyncio.to_thread(archive._recovery.revive)
+        await archive.settle()
+        assert (await archive.check(deep=True)).differences == []
+        assert read(archive, instance.sop_instance_uid) == instance.data
