@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import xxhash
 
+from pacslite.archive.file_faults import is_of_file
 from pacslite.archive.index.removal import InstanceRow, remove_dangling, remove_rows
 from pacslite.archive.index.statements import Statements
 from pacslite.archive.index.writer import AlreadyThere, Entry, IndexFailure, IndexFull, IndexWriter
@@ -64,7 +65,7 @@ class Recovery:
         """
         found = Recovered(deletions=carry_out_notes(self._store, self._index))
         deleted = {name for _, name, _ in self._index.notes()}  # and could not be removed
-        names = [name for name in self._store.incoming() if f"incoming/{name}" not in deleted]
+        names = [n for n in self._store.incoming() if f"incoming/{n}" not in deleted and self._can_be_opened(n)]
         if names and self._trust_rows:
             self._store.sync_incoming(names)  # who was killed may have left them in memory only: rows promise them now
         for name in names:  # oldest first: of one instance the newest file stays
@@ -145,6 +146,9 @@ class Recovery:
         except (FileNotFoundError, FileMetaError, DimseError) as error:  # one damaged file does not stop the archive
             log.error("acknowledged file is damaged", extra={"file": unsettled.name, "error": str(error)})
             return None
+        except OSError as error:
+            self._leave_alone(unsettled.name, error)
+            return None
 
     def _drop_rows_without_files(self) -> int:
         """Where files are not synced before their rows, a power cut may leave the newest rows alone."""
@@ -173,8 +177,32 @@ class Recovery:
         finally:
             os.close(fd)
 
+    def _can_be_opened(self, name: str) -> bool:
+        if self._store.holds(name):
+            return True
+        try:
+            os.close(self._store.open_incoming(name))
+        except OSError as error:
+            self._leave_alone(name, error)
+            return False
+        return True
+
+    def _leave_alone(self, name: str, error: OSError) -> None:
+        """One file that cannot be read keeps no other from being served, and is not touched: it may be read some day.
+
+        Raises:
+            OSError: There is more to it: the journal cannot be read, or there is no descriptor left.
+        """
+        if self._store.holds(name) or not is_of_file(error):
+            raise error
+        log.error("incoming file cannot be read", extra={"file": name, "error": str(error)})
+
     def _take_in(self, name: str, found: Recovered) -> None:
-        record = self._read(name)
+        try:
+            record = self._read(name)
+        except OSError as error:
+            self._leave_alone(name, error)
+            return
         if record is None:
             self._store.remove_incoming(name)
             found.removed += 1

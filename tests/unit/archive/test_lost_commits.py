@@ -1,6 +1,7 @@
 """The index loses commits while the archive serves: what was acknowledged is indexed again as it was, and stays."""
 
 import asyncio
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from pacslite.archive.archive import Archive
 from tests.support.instances import make_instance
-from tests.support.storing import archive_in, files_in, image_of, read, rows, store
+from tests.support.storing import FailingOperations, archive_in, files_in, image_of, read, rows, store
 
 
 @contextmanager
@@ -77,3 +78,25 @@ async def test_the_same_data_set_from_another_sender_is_indexed_again(tmp_path: 
         await archive.settle()
         assert (await archive.check(deep=True)).differences == []
         assert read(archive, instance.sop_instance_uid) == instance.data
+
+
+async def test_a_file_that_cannot_be_read_does_not_keep_the_index_closed(tmp_path: Path) -> None:
+    bad = ""
+    operations = FailingOperations(lambda *_: 0)
+    open_file = operations.open_file
+
+    def open_others(directory: int, name: str) -> int:
+        if name == bad:
+            raise OSError(errno.EIO, "Input/output error")
+        return open_file(directory, name)
+
+    operations.open_file = open_others  # type: ignore[method-assign]
+    async with archive_in(tmp_path, operations=operations) as archive:
+        await store(archive, make_instance(1))
+        bad = archive._store.incoming()[0]
+        archive._index.fail("sync failed")
+        await asyncio.to_thread(archive._recovery.revive)
+        assert (await store(archive, make_instance(2))).outcome == "stored"
+        bad = ""
+        await archive.settle()
+        assert read(archive, make_instance(1).sop_instance_uid) == make_instance(1).data

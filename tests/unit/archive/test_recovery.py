@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from pacslite.archive.archive import Archive
+from pacslite.archive.archive import Archive, ArchiveUnusable
 from pacslite.archive.keys import Level
 from tests.support.instances import Instance, make_instance
 from tests.support.storing import FailingOperations, archive_in, begin, files_in, image_of, read, rows, store
@@ -369,6 +369,57 @@ async def test_rows_that_outlived_their_files_are_dropped(tmp_path: Path, durabi
         await store(archive, lost[0])
         report = await archive.check(deep=True, repair=True)
         assert {difference.kind for difference in report.differences} <= {"surplus", "foreign"}
+
+
+class _Unreadable(FailingOperations):
+    """One file cannot be opened, by an errno."""
+
+    def __init__(self, error: int) -> None:
+        super().__init__(lambda *_: 0)
+        self.error = error
+        self.name = ""
+
+    def open_file(self, directory: int, name: str) -> int:
+        if name == self.name:
+            raise OSError(self.error, os.strerror(self.error))
+        return super().open_file(directory, name)
+
+
+@pytest.mark.parametrize("what", ["sector", "link", "directory"])
+async def test_a_file_that_cannot_be_read_keeps_no_other(tmp_path: Path, what: str) -> None:
+    instances = [make_instance(n) for n in range(3)]
+    async with archive_in(tmp_path / "live") as archive:
+        await _store_all(archive, instances)
+        image = image_of(tmp_path / "live", tmp_path / "image")
+    bad = min((image / "incoming").iterdir())
+    lost = next(instance for instance in instances if bad.read_bytes().endswith(instance.data))
+    content = bad.with_name("elsewhere")
+    operations = _Unreadable(errno.EIO)
+    if what == "sector":
+        operations.name = bad.name
+    else:
+        bad.rename(content)
+        bad.symlink_to(content) if what == "link" else bad.mkdir()
+    async with archive_in(image, operations=operations) as archive:
+        for instance in instances:
+            if instance is not lost:
+                assert read(archive, instance.sop_instance_uid) == instance.data
+    assert os.path.lexists(bad), "it is not touched"
+    if what == "sector":
+        await _judge(image, {instance.sop_instance_uid: instance.data for instance in instances})
+
+
+async def test_without_descriptors_no_archive_starts(tmp_path: Path) -> None:
+    """Nothing is known of the files then."""
+    async with archive_in(tmp_path / "live") as archive:
+        await store(archive, make_instance(1))
+        image = image_of(tmp_path / "live", tmp_path / "image")
+    operations = _Unreadable(errno.EMFILE)
+    (bad,) = (image / "incoming").iterdir()
+    operations.name = bad.name
+    with pytest.raises(ArchiveUnusable, match="Too many open files"):
+        await archive_in(image, operations=operations).start()
+    await _judge(image, {make_instance(1).sop_instance_uid: make_instance(1).data})
 
 
 async def test_seeded_histories(tmp_path: Path) -> None:
