@@ -14,14 +14,14 @@ from dataclasses import dataclass
 import xxhash
 
 from pacslite.archive.file_faults import is_of_file
-from pacslite.archive.index.removal import InstanceRow, remove_dangling, remove_rows
-from pacslite.archive.index.statements import Statements
+from pacslite.archive.index.removal import InstanceRow, remove_dangling
 from pacslite.archive.index.writer import AlreadyThere, Entry, IndexFailure, IndexFull, IndexWriter
 from pacslite.archive.instances.header import read_header
 from pacslite.archive.instances.layout import InstancePath, instance_path
 from pacslite.archive.instances.protocol import InstanceStore
 from pacslite.archive.notes import carry_out_notes
 from pacslite.archive.options import StorageOptions
+from pacslite.archive.outlived import OutlivedRows
 from pacslite.archive.record import Record, make_record
 from pacslite.archive.settle import Settler, Unsettled
 from pacslite.dataset.meta import FileMeta, FileMetaError
@@ -33,7 +33,6 @@ __all__ = ["Recovered", "Recovery", "read_record"]
 log = logging.getLogger("pacslite.archive")
 
 _PIECE = 1 << 20
-_AT_ONCE = 256  # rows looked at together
 
 
 @dataclass(slots=True)
@@ -55,6 +54,7 @@ class Recovery:
         self._store = store
         self._index = index
         self._settler = settler
+        self._outlived = OutlivedRows(store, index, settler)
         self._trust_rows = options.durability == "full"  # a row was written after its file was synced
 
     def start(self) -> Recovered:
@@ -71,7 +71,7 @@ class Recovery:
         for name in names:  # oldest first: of one instance the newest file stays
             self._take_in(name, found)
         if not self._trust_rows:
-            found.dropped = self._drop_rows_without_files()
+            found.dropped = self._outlived.drop()
         if names or found.deletions:
             log.info("recovered", extra={name: getattr(found, name) for name in Recovered.__slots__})
         return found
@@ -149,33 +149,6 @@ class Recovery:
         except OSError as error:
             self._leave_alone(unsettled.name, error)
             return None
-
-    def _drop_rows_without_files(self) -> int:
-        """Where files are not synced before their rows, a power cut may leave the newest rows alone."""
-        dropped = 0
-        with self._index.transaction() as connection:
-            while True:
-                newest = [InstanceRow(*row) for row in connection.execute(Statements.select_newest.text, (_AT_ONCE,))]
-                alone = [row for row in newest if not self._is_whole(row)]
-                if not alone:
-                    return dropped
-                remove_rows(connection, alone)
-                dropped += len(alone)
-
-    def _is_whole(self, row: InstanceRow) -> bool:
-        unsettled = self._settler.locate(row.sop_instance_uid)  # on a full disk, for one
-        try:
-            fd = self._store.open_settled(row.path) if unsettled is None else self._store.open_incoming(unsettled.name)
-        except OSError:
-            return False
-        try:
-            meta = read_header(fd)
-            read_record(fd, meta, verify=True)
-            return meta.digest == row.digest
-        except (OSError, FileMetaError, DimseError):
-            return False
-        finally:
-            os.close(fd)
 
     def _can_be_opened(self, name: str) -> bool:
         if self._store.holds(name):

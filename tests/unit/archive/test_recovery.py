@@ -348,29 +348,6 @@ async def test_a_file_that_cannot_be_removed_keeps_no_other(tmp_path: Path) -> N
     await _judge(image, {replaced.sop_instance_uid: replaced.data})
 
 
-@pytest.mark.parametrize("durability", ["commit", "none"])
-async def test_rows_that_outlived_their_files_are_dropped(tmp_path: Path, durability: str) -> None:
-    """Files were not synced: whole or gone, but never visible and not to be had."""
-    instances = [make_instance(n, series=n % 2, size=700) for n in range(12)]
-    async with archive_in(tmp_path / "live", durability=durability) as archive:
-        await _store_all(archive, instances[:6])
-        await archive.settle()
-        await _store_all(archive, instances[6:])
-        image = image_of(tmp_path / "live", tmp_path / "image")
-    lost = [instances[1], instances[3], instances[7], instances[9]]
-    for instance, damage in zip(lost, (b"", None, b"", None), strict=True):
-        (path,) = (p for p in image.rglob("*.dcm") if p.read_bytes().endswith(instance.data))
-        path.unlink() if damage is None else path.write_bytes(damage)
-    kept = [instance for instance in instances if instance not in lost]
-    async with archive_in(image, durability=durability) as archive:
-        found = {uid for (uid,) in rows(image, "SELECT sop_instance_uid FROM instance")}
-        assert found == {instance.sop_instance_uid for instance in kept}
-        assert all(read(archive, instance.sop_instance_uid) == instance.data for instance in kept)
-        await store(archive, lost[0])
-        report = await archive.check(deep=True, repair=True)
-        assert {difference.kind for difference in report.differences} <= {"surplus", "foreign"}
-
-
 class _Unreadable(FailingOperations):
     """One file cannot be opened, by an errno."""
 
