@@ -24,6 +24,7 @@ from pacslite.archive.options import StorageOptions
 from pacslite.archive.outlived import OutlivedRows
 from pacslite.archive.record import Record, make_record
 from pacslite.archive.settle import Settler, Unsettled
+from pacslite.archive.unsynced import is_marked_unsynced, mark_synced, mark_unsynced
 from pacslite.dataset.meta import FileMeta, FileMetaError
 from pacslite.dataset.scan import HeaderScanner
 from pacslite.errors import DimseError
@@ -55,7 +56,9 @@ class Recovery:
         self._index = index
         self._settler = settler
         self._outlived = OutlivedRows(store, index, settler)
-        self._trust_rows = options.durability == "full"  # a row was written after its file was synced
+        self._data_dir = options.data_dir
+        self._syncs = options.durability == "full"  # a row is written after its file was synced
+        self._trust_rows = False  # and so it was before
 
     def start(self) -> Recovered:
         """Finish what was cut off, before anybody is served. Files are moved to their place later, as ever.
@@ -63,16 +66,23 @@ class Recovery:
         Raises:
             OSError, sqlite3.Error, IndexFailure, IndexFull: Disk or index do not work; nothing is lost.
         """
+        if not self._syncs:
+            mark_unsynced(self._data_dir)
+        self._trust_rows = not is_marked_unsynced(self._data_dir)
         found = Recovered(deletions=carry_out_notes(self._store, self._index))
         deleted = {name for _, name, _ in self._index.notes()}  # and could not be removed
         names = [n for n in self._store.incoming() if f"incoming/{n}" not in deleted and self._can_be_opened(n)]
-        if names and self._trust_rows:
+        if names and self._syncs:
             self._store.sync_incoming(names)  # who was killed may have left them in memory only: rows promise them now
         for name in names:  # oldest first: of one instance the newest file stays
             self._take_in(name, found)
         if not self._trust_rows:
             found.dropped = self._outlived.drop()
-        if names or found.deletions:
+            if self._syncs:
+                self._store.sync_all()
+                mark_synced(self._data_dir)
+                self._trust_rows = True
+        if names or found.deletions or found.dropped:
             log.info("recovered", extra={name: getattr(found, name) for name in Recovered.__slots__})
         return found
 

@@ -8,6 +8,7 @@ import pytest
 
 from pacslite.archive.instances.layout import instance_path
 from pacslite.archive.reindex import reindex
+from pacslite.archive.unsynced import is_marked_unsynced
 from pacslite.dataset.meta import encode_file_meta
 from tests.support.instances import Instance, make_instance
 from tests.support.storing import (
@@ -88,3 +89,40 @@ async def test_rows_of_files_that_cannot_be_opened_stay(tmp_path: Path, error: i
         failing = False
         assert archive.recovered.dropped == 0
         assert read(archive, instance.sop_instance_uid) == instance.data
+
+
+@pytest.mark.parametrize("durability", ["commit", "none"])
+@pytest.mark.parametrize("torn", [False, True])
+async def test_full_does_not_trust_what_ran_with_less_before(tmp_path: Path, durability: str, torn: bool) -> None:
+    """A power cut took the newer file, or what was in it; the row came to the disk."""
+    kept, lost = make_instance(1), make_instance(2, size=600_000)
+    async with archive_in(tmp_path / "live", durability=durability) as archive:
+        await store(archive, kept)
+        await archive.settle()
+        await store(archive, lost)
+        archive.index.catch_up()
+        image = image_of(tmp_path / "live", tmp_path / "image")
+    (file,) = (image / "incoming").glob("*.dcm")
+    if torn:
+        file.write_bytes(file.read_bytes()[:8192].ljust(file.stat().st_size, b"\0"))
+    else:
+        file.unlink()
+    async with archive_in(image, durability="full") as archive:
+        assert archive.recovered.dropped == 1
+        await archive.settle()
+        assert (await archive.check(deep=True)).differences == []
+        assert read(archive, kept.sop_instance_uid) == kept.data
+        assert (await store(archive, lost)).outcome == "stored"
+        image_of(image, tmp_path / "full")
+    async with archive_in(tmp_path / "full", durability="full") as archive:
+        assert archive.recovered.settled, "rows are trusted again"
+
+
+async def test_a_run_with_full_leaves_no_mark(tmp_path: Path) -> None:
+    async with archive_in(tmp_path):
+        assert not is_marked_unsynced(tmp_path)
+    async with archive_in(tmp_path, durability="commit"):
+        assert is_marked_unsynced(tmp_path)
+    assert is_marked_unsynced(tmp_path), "a stop does not sync everything"
+    async with archive_in(tmp_path):
+        assert not is_marked_unsynced(tmp_path)

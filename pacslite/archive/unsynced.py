@@ -1,0 +1,38 @@
+"""Remembers, for the next start, that files were not synced before their rows: it cannot know it from them.
+
+The mark is an empty file in the data directory. A run short of ``full`` makes it before it stores anything; one with
+``full`` removes it when it has looked at the rows, and synced what they stand for.
+"""
+
+import os
+from pathlib import Path
+
+__all__ = ["is_marked_unsynced", "mark_synced", "mark_unsynced"]
+
+_MARK = "unsynced"
+
+
+def is_marked_unsynced(data_dir: Path) -> bool:
+    """Rows may have been written whose files are not on the disk."""
+    return (data_dir / _MARK).exists()
+
+
+def mark_unsynced(data_dir: Path) -> None:
+    """Return when the mark survives a power cut: once in the life of a data directory, as a rule."""
+    if not is_marked_unsynced(data_dir):
+        (data_dir / _MARK).touch(mode=0o640)
+        _sync(data_dir)
+
+
+def mark_synced(data_dir: Path) -> None:
+    """All rows have their files, for good."""
+    (data_dir / _MARK).unlink(missing_ok=True)
+    _sync(data_dir)
+
+
+def _sync(data_dir: Path) -> None:
+    fd = os.open(data_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
