@@ -8,6 +8,7 @@ import logging
 from dataclasses import dataclass
 
 from pacslite.archive.index.removal import InstanceRow, Removed, remove_rows
+from pacslite.archive.index.replaced import note_deleted
 from pacslite.archive.index.statements import Statements
 from pacslite.archive.index.writer import IndexWriter
 from pacslite.archive.instances.layout import InstancePath
@@ -87,6 +88,8 @@ class Deleter:
                 notes = [(f"instances/{row.path}", row.sop_instance_uid) for row in rows]
                 notes += [(f"incoming/{file.name}", file.sop_instance_uid) for _, file in files if file is not None]
                 connection.executemany(Statements.insert_deleted_file.text, notes)
+                if self._index.outlives_files:
+                    note_deleted(connection, [row.sop_instance_uid for row in rows])
                 removed = remove_rows(connection, rows)
             deleted.add(removed)
             if rows:

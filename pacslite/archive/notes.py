@@ -23,6 +23,8 @@ def carry_out_notes(store: InstanceStore, index: IndexWriter) -> int:
     notes = index.notes()
     if not notes:
         return 0
+    if index.outlives_files and not _sync_all(store):  # first what takes the place of the files, then they go
+        return 0
     stuck: list[tuple[str, str]] = []  # these wait for the next time, or the next start; the others for none of them
     for _, name, sop_instance_uid in notes:
         try:
@@ -33,10 +35,7 @@ def carry_out_notes(store: InstanceStore, index: IndexWriter) -> int:
             stuck.append((name, sop_instance_uid))
     if len(stuck) == len(notes):
         return 0
-    try:
-        store.sync_all()
-    except OSError as error:
-        log.error("removal", extra={"error": str(error)})
+    if not _sync_all(store):
         return 0
     index.drop_notes(notes[-1][0], stuck)
     return len(notes) - len(stuck)
@@ -52,7 +51,7 @@ def is_back(store: InstanceStore, index: IndexWriter, name: str, sop_instance_ui
     """
     directory, _, rest = name.partition("/")
     known = index.current(sop_instance_uid)
-    if directory == "incoming" or known is None or str(known.path) != rest:
+    if directory != "instances" or known is None or str(known.path) != rest:
         return False
     try:
         fd = store.open_settled(known.path)
@@ -66,9 +65,18 @@ def is_back(store: InstanceStore, index: IndexWriter, name: str, sop_instance_ui
         os.close(fd)
 
 
+def _sync_all(store: InstanceStore) -> bool:
+    try:
+        store.sync_all()
+    except OSError as error:
+        log.error("removal", extra={"error": str(error)})
+        return False
+    return True
+
+
 def _carry_out(store: InstanceStore, index: IndexWriter, name: str, sop_instance_uid: str) -> None:
     directory, _, rest = name.partition("/")
     if directory == "incoming":
         store.remove_incoming(rest)
-    elif not is_back(store, index, name, sop_instance_uid):
+    elif directory == "instances" and not is_back(store, index, name, sop_instance_uid):
         store.remove_settled(InstancePath(*rest.split("/")))

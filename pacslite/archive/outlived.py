@@ -1,8 +1,10 @@
 """Rows that outlived their files: where files are not synced before their rows, a power cut may leave rows alone."""
 
 import os
+from collections.abc import Collection, Iterator
 
 from pacslite.archive.index.removal import InstanceRow, remove_rows
+from pacslite.archive.index.replaced import replaced_files
 from pacslite.archive.index.statements import Statements
 from pacslite.archive.index.writer import IndexWriter
 from pacslite.archive.instances.protocol import InstanceStore
@@ -23,19 +25,29 @@ class OutlivedRows:
         self._index = index
         self._settler = settler
 
-    def drop(self) -> int:
-        """Remove those among the newest rows, as far back as there are any; gives how many."""
-        dropped = 0
+    def replaced(self) -> Iterator[tuple[InstanceRow, list[str]]]:
+        """Rows among them that took the place of others; with the files that these had, from the newest on."""
+        for sop_instance_uid, files in replaced_files(self._index.notes()).items():
+            row = self._index.current(sop_instance_uid)
+            if row is not None and self._is_alone(row):
+                yield row, files
+
+    def drop(self, others: Collection[InstanceRow] = ()) -> int:
+        """Remove those among the newest rows, as far back as there are any, and ``others``; gives how many."""
         with self._index.transaction() as connection:
+            remove_rows(connection, others)
+            dropped = len(others)
             while True:
                 newest = [InstanceRow(*row) for row in connection.execute(Statements.select_newest.text, (_AT_ONCE,))]
-                alone = [row for row in newest if self.is_alone(row)]
+                alone = [row for row in newest if self._is_alone(row)]
                 if not alone:
                     return dropped
                 remove_rows(connection, alone)
                 dropped += len(alone)
 
-    def is_alone(self, row: InstanceRow) -> bool:
+    # private
+
+    def _is_alone(self, row: InstanceRow) -> bool:
         """Its file is gone, or torn. One that cannot be read is neither."""
         unsettled = self._settler.locate(row.sop_instance_uid)  # on a full disk, for one
         try:

@@ -9,12 +9,14 @@ told cannot always be known. The same after the index has failed, while the arch
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import xxhash
 
 from pacslite.archive.file_faults import is_of_file
 from pacslite.archive.index.removal import InstanceRow, remove_dangling
+from pacslite.archive.index.replaced import drop_note
 from pacslite.archive.index.writer import AlreadyThere, Entry, IndexFailure, IndexFull, IndexWriter
 from pacslite.archive.instances.header import read_header
 from pacslite.archive.instances.layout import InstancePath, instance_path
@@ -45,6 +47,7 @@ class Recovered:
     removed: int = 0  # torn, or there already
     set_aside: int = 0  # sound, and another file has their place
     dropped: int = 0  # rows without their files: [storage] durability did not promise them
+    restored: int = 0  # the same, and the files were there that their instances had before
     deletions: int = 0  # files of deletions that were cut off
 
 
@@ -69,20 +72,18 @@ class Recovery:
         if not self._syncs:
             mark_unsynced(self._data_dir)
         self._trust_rows = not is_marked_unsynced(self._data_dir)
-        found = Recovered(deletions=carry_out_notes(self._store, self._index))
-        deleted = {name for _, name, _ in self._index.notes()}  # and could not be removed
+        found = Recovered()
+        if self._trust_rows:
+            found.deletions = carry_out_notes(self._store, self._index)
+        deleted = {name for _, name, _ in self._index.notes()}
         names = [n for n in self._store.incoming() if f"incoming/{n}" not in deleted and self._can_be_opened(n)]
         if names and self._syncs:
             self._store.sync_incoming(names)  # who was killed may have left them in memory only: rows promise them now
         for name in names:  # oldest first: of one instance the newest file stays
             self._take_in(name, found)
         if not self._trust_rows:
-            found.dropped = self._outlived.drop()
-            if self._syncs:
-                self._store.sync_all()
-                mark_synced(self._data_dir)
-                self._trust_rows = True
-        if names or found.deletions or found.dropped:
+            self._mend_outlived(found)
+        if names or found.deletions or found.dropped or found.restored:
             log.info("recovered", extra={name: getattr(found, name) for name in Recovered.__slots__})
         return found
 
@@ -123,6 +124,53 @@ class Recovery:
                 self._refuse(name, record, Recovered(), reason=str(refusal))
 
     # private
+
+    def _mend_outlived(self, found: Recovered) -> None:
+        """Make each row one that has its file; only then remove what is noted: it may be what is to be restored."""
+        lost = [row for row, files in self._outlived.replaced() if not self._restore(row, files, found)]
+        found.dropped = self._outlived.drop(lost)
+        if self._syncs:
+            self._store.sync_all()
+        found.deletions = carry_out_notes(self._store, self._index)
+        if self._syncs:
+            mark_synced(self._data_dir)
+            self._trust_rows = True
+
+    def _restore(self, row: InstanceRow, files: Sequence[str], found: Recovered) -> bool:
+        """Give a row without its file to the newest that is left of what it took the place of."""
+        for file in files:
+            record = self._sound(file)
+            if record is None or record.sop_instance_uid != row.sop_instance_uid:
+                continue
+            directory, _, name = file.partition("/")
+            if directory == "incoming":
+                with self._index.transaction() as connection:
+                    drop_note(connection, file)
+                refusal = self._index_file(name, record, row)
+            else:
+                moves = row.path != _place(record)
+                refusal = self._commit(Entry(record, replaces=True, relocates=moves, is_kept=True))
+            if refusal is None:
+                found.restored += 1
+                return True
+        return False
+
+    def _sound(self, file: str) -> Record | None:
+        """Read a file by its name in the data directory; None if it is not there, or not whole."""
+        directory, _, name = file.partition("/")
+        try:
+            if directory == "incoming":
+                fd = self._store.open_incoming(name)
+            else:
+                fd = self._store.open_settled(InstancePath(*name.split("/")))
+        except OSError:
+            return None
+        try:
+            return read_record(fd, read_header(fd), verify=True)
+        except (OSError, FileMetaError, DimseError):
+            return None
+        finally:
+            os.close(fd)
 
     def _index_again(self) -> None:
         deleted = {name for _, name, _ in self._index.notes()}

@@ -299,7 +299,7 @@ class Sealer:
                 if error is not None:
                     self._settler.withdraw(file)
             self._settler.committed([file for file, error in zip(files, errors, strict=True) if error is None])
-        if any(written.entry.unlink or written.entry.relocates for written in group):
+        if any(written.entry.unlink or written.entry.replaces for written in group):
             self._settler.noted()
         results: list[Result] = []
         for written, error in zip(group, errors, strict=True):

@@ -30,6 +30,7 @@ from pacslite.archive.index.instance_rows import (
 from pacslite.archive.index.late import LateRows
 from pacslite.archive.index.placing import Counts, Place, Places, add_sop_class
 from pacslite.archive.index.removal import InstanceRow, remove_rows
+from pacslite.archive.index.replaced import note_replaced
 from pacslite.archive.index.statements import Statements
 from pacslite.archive.options import StorageOptions
 from pacslite.archive.record import Record
@@ -70,6 +71,7 @@ class IndexWriter:
     def __init__(self, path: Path, options: StorageOptions) -> None:
         self.lock = threading.RLock()
         self.failed = ""  # why nothing can be written
+        self.outlives_files = options.durability == "commit"  # after a power cut; without any sync nothing can be known
         self._options = options
         self._extra_values = ExtraValues()
         self._places = Places(options.patient_conflict, self._extra_values)
@@ -164,6 +166,8 @@ class IndexWriter:
         outcomes: list[DimseError | None] = []
         for entry in entries:
             record = entry.record
+            if entry.replaces and self.outlives_files:
+                note_replaced(connection, record.sop_instance_uid, entry.unlink)
             if entry.relocates:
                 self._remove_elsewhere(entry)
             try:

@@ -2,11 +2,14 @@
 
 import asyncio
 import errno
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pacslite.archive.instances.layout import instance_path
+from pacslite.archive.keys import Level
 from pacslite.archive.reindex import reindex
 from pacslite.archive.unsynced import is_marked_unsynced
 from pacslite.dataset.meta import encode_file_meta
@@ -15,6 +18,7 @@ from tests.support.storing import (
     EXPLICIT_LITTLE_ENDIAN,
     FailingOperations,
     archive_in,
+    files_in,
     image_of,
     read,
     rows,
@@ -126,3 +130,98 @@ async def test_a_run_with_full_leaves_no_mark(tmp_path: Path) -> None:
     assert is_marked_unsynced(tmp_path), "a stop does not sync everything"
     async with archive_in(tmp_path):
         assert not is_marked_unsynced(tmp_path)
+
+
+_COMMIT: dict[str, Any] = {"durability": "commit", "duplicates": "replace", "uid_conflict": "replace"}
+
+
+def _cut(live: Path, image: Path, lost: Instance) -> Path:
+    """A power cut: rows and all else came to the disk, the file of ``lost`` did not."""
+    image_of(live, image)
+    (file,) = (path for path in (image / "incoming").glob("*.dcm") if path.read_bytes().endswith(lost.data))
+    file.unlink()
+    return image
+
+
+@pytest.mark.parametrize("study", [0, 1], ids=["in-place", "relocated"])
+@pytest.mark.parametrize("settled", [False, True])
+async def test_what_was_replaced_is_there_again_if_what_replaced_it_is_lost(
+    tmp_path: Path, study: int, settled: bool
+) -> None:
+    """A cut takes the last seconds, not what was there for months: however many were stored since."""
+    old, new = make_instance(1), make_instance(1, size=3000)
+    if study:
+        other = make_instance(2, study=study, size=3000)
+        data = other.data.replace(other.sop_instance_uid.encode(), old.sop_instance_uid.encode())
+        new = replace(other, sop_instance_uid=old.sop_instance_uid, data=data)
+    others = [make_instance(n, series=1, size=300) for n in range(10, 300)]
+    async with archive_in(tmp_path / "live", **_COMMIT) as archive:
+        await store(archive, old)
+        if settled:
+            await asyncio.gather(*(store(archive, instance) for instance in others))
+            await archive.settle()
+        assert (await store(archive, new)).outcome == "replaced"
+        image = _cut(tmp_path / "live", tmp_path / "image", new)
+    async with archive_in(image, **_COMMIT) as archive:
+        assert (archive.recovered.restored, archive.recovered.dropped) == (1, 0)
+        assert read(archive, old.sop_instance_uid) == old.data
+        assert (await archive.check(deep=True)).differences == []
+        await archive.settle()
+        assert read(archive, old.sop_instance_uid) == old.data
+        assert (await archive.check(deep=True)).differences == []
+        assert archive._index.notes() == []
+
+
+async def test_the_newest_of_several_that_is_left_is_restored(tmp_path: Path) -> None:
+    first, second, third = (make_instance(1, size=size) for size in (2000, 3000, 4000))
+    async with archive_in(tmp_path / "live", **_COMMIT) as archive:
+        await store(archive, first)
+        await archive.settle()
+        await store(archive, second)
+        await store(archive, third)
+        image = _cut(tmp_path / "live", tmp_path / "image", third)
+        both = _cut(image, tmp_path / "both", second)
+    for directory, left in ((image, second), (both, first)):
+        async with archive_in(directory, **_COMMIT) as archive:
+            assert read(archive, first.sop_instance_uid) == left.data
+            assert (await archive.check(deep=True)).differences == []
+        assert len(files_in(directory)) == 1
+
+
+async def test_what_was_deleted_is_not_restored(tmp_path: Path) -> None:
+    """Stored, replaced, deleted, stored anew and lost by a cut before the files of the deletion were removed."""
+    first, second, third = (make_instance(1, size=size) for size in (2000, 3000, 4000))
+    stuck = False
+    operations = FailingOperations(lambda name, _: errno.EIO if stuck and name == "unlink" else 0)
+    async with archive_in(tmp_path / "live", operations=operations, **_COMMIT) as archive:
+        await store(archive, first)
+        await store(archive, second)
+        stuck = True
+        carry_out, archive._settler.carry_out_notes = archive._settler.carry_out_notes, lambda: None  # type: ignore[method-assign]
+        await archive.delete(Level.IMAGE, first.sop_instance_uid)
+        await store(archive, third)
+        image = _cut(tmp_path / "live", tmp_path / "image", third)
+        archive._settler.carry_out_notes = carry_out  # type: ignore[method-assign]
+        stuck = False
+    assert len(files_in(image)) == 2
+    async with archive_in(image, **_COMMIT) as archive:
+        assert archive.recovered.dropped == 1
+        assert (await archive.totals()).instances == 0
+    assert files_in(image) == []
+
+
+async def test_what_was_replaced_goes_after_what_replaced_it_is_synced(tmp_path: Path) -> None:
+    """Else a cut could take both."""
+    calls: list[str] = []
+
+    def remember(name: str, _: int) -> int:
+        calls.append(name)
+        return 0
+
+    operations = FailingOperations(remember, ["unlink", "sync_filesystem"])
+    async with archive_in(tmp_path, operations=operations, **_COMMIT) as archive:
+        await store(archive, make_instance(1, size=2000))
+        await store(archive, make_instance(1, size=3000))
+        calls.clear()
+        archive._settler.carry_out_notes()
+        assert calls == ["sync_filesystem", "unlink", "sync_filesystem"]
