@@ -29,7 +29,7 @@ class OutlivedRows:
         """Rows among them that took the place of others; with the files that these had, from the newest on."""
         for sop_instance_uid, files in replaced_files(self._index.notes()).items():
             row = self._index.current(sop_instance_uid)
-            if row is not None and self._is_alone(row):
+            if row is not None and self.is_alone(row):
                 yield row, files
 
     def drop(self, others: Collection[InstanceRow] = ()) -> int:
@@ -39,15 +39,13 @@ class OutlivedRows:
             dropped = len(others)
             while True:
                 newest = [InstanceRow(*row) for row in connection.execute(Statements.select_newest.text, (_AT_ONCE,))]
-                alone = [row for row in newest if self._is_alone(row)]
+                alone = [row for row in newest if self.is_alone(row)]
                 if not alone:
                     return dropped
                 remove_rows(connection, alone)
                 dropped += len(alone)
 
-    # private
-
-    def _is_alone(self, row: InstanceRow) -> bool:
+    def is_alone(self, row: InstanceRow) -> bool:
         """Its file is gone, or torn. One that cannot be read is neither."""
         unsettled = self._settler.locate(row.sop_instance_uid)  # on a full disk, for one
         try:

@@ -247,7 +247,8 @@ class Recovery:
         size = record.data_set_offset + record.data_set_length
         same = known is not None and (known.digest, known.size) == (record.digest, size)
         if known is not None and not self._store.may_replace(name) and (old is not None or not same):
-            self._refuse(name, record, found, is_there=known.digest == record.digest)
+            is_there = known.digest == record.digest and not self._outlived.is_alone(known)
+            self._refuse(name, record, found, is_there=is_there)
         elif same:
             if old is not None:
                 self._store.remove_incoming(old.name)

@@ -102,6 +102,29 @@ async def test_what_cannot_be_set_aside_stays_for_the_next_start(tmp_path: Path)
     assert aside.endswith(NEW.data)
 
 
+async def test_a_duplicate_of_a_file_that_is_gone_is_kept(tmp_path: Path) -> None:
+    """Killed before the index refused it; meanwhile somebody removed the file that it repeats."""
+    image = tmp_path / "image"
+    async with archive_in(tmp_path / "live", journal_bytes=1 << 20) as archive:
+        await store(archive, OLD)
+        await archive.settle()
+        commit = archive._index.commit
+
+        def stop_before(entries: Sequence[Entry], *, late: bool = False) -> list[DimseError | None]:
+            if not image.exists():
+                image_of(archive.options.data_dir, image)
+            return commit(entries, late=late)
+
+        archive._index.commit = stop_before  # type: ignore[method-assign]
+        await store(archive, OLD, source_ae_title="ANOTHER_SENDER")
+    for path in image.rglob("instances/**/*.dcm"):
+        path.unlink()
+    async with archive_in(image) as archive:
+        assert archive.recovered.set_aside == 1
+    (aside,) = _set_aside(image)
+    assert aside.endswith(OLD.data)
+
+
 @pytest.mark.parametrize("table", ["series", "study", "patient"])
 @pytest.mark.parametrize("settled", [False, True], ids=["start", "check"])
 async def test_a_file_whose_row_hangs_in_the_air_is_kept(tmp_path: Path, table: str, settled: bool) -> None:
