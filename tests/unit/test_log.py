@@ -4,7 +4,6 @@ import io
 import json
 import logging
 import re
-from collections.abc import Iterator
 from typing import Any, Literal
 
 import pytest
@@ -14,19 +13,6 @@ from hypothesis import strategies as st
 from pacslite.log import configure, escape
 
 Style = Literal["text", "json"]
-
-
-@pytest.fixture(autouse=True)
-def _restored() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    switches = {
-        name: getattr(logging, name) for name in ("logThreads", "logProcesses", "logMultiprocessing", "raiseExceptions")
-    }
-    yield
-    root.handlers[:], root.level = handlers, level
-    for name, value in switches.items():
-        setattr(logging, name, value)
 
 
 def logged(style: Style, event: str, level: int = logging.INFO, **fields: Any) -> str:
