@@ -22,7 +22,7 @@ from tests.support.instances import make_instance
 from tests.support.processes import Pacslite, ServerFactory, need, run
 
 SOAK = int(os.environ.get("PACSLITE_TEST_KILL_ROUNDS", "30")) > 30
-STEP = 1 if SOAK else 15
+STEP = 1 if SOAK else 20
 CALLS = (
     *("fdatasync", "fsync", "syncfs", "pwrite64", "pwritev2", "copy_file_range"),
     *("renameat", "renameat2", "rename", "unlinkat", "ftruncate"),
