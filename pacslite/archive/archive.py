@@ -18,7 +18,7 @@ from pacslite.archive.extra import ExtraKey, ExtraKeys
 from pacslite.archive.incoming import Incoming, ReadFlow
 from pacslite.archive.index.extra_values import DROPPED
 from pacslite.archive.index.file import IndexFile
-from pacslite.archive.index.upgrade import is_damage, upgrade_index
+from pacslite.archive.index.upgrade import remedy, upgrade_index
 from pacslite.archive.index.writer import IndexWriter, Totals
 from pacslite.archive.ingest import Ingest
 from pacslite.archive.instances.fileops import FileOperations
@@ -100,8 +100,7 @@ class Archive:
         except OSError as error:
             raise ArchiveUnusable(f"{self.options.data_dir}: {error}") from error
         except sqlite3.Error as error:
-            advice = "; run pacslite reindex" if is_damage(error) else ""
-            raise ArchiveUnusable(f"{self.index.path}: {error}{advice}") from error
+            raise ArchiveUnusable(f"{self.index.path}: {error}{remedy(error)}") from error
         self._space = SpaceGuard(self._store, self.options, self._index.totals().bytes)
         self._ingest = Ingest(
             store=self._store,

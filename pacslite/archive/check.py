@@ -13,8 +13,6 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Literal, NamedTuple
 
-import xxhash
-
 from pacslite.archive.delete import Deleter
 from pacslite.archive.extending import OpenFile
 from pacslite.archive.extra_check import check_extra_values
@@ -29,7 +27,7 @@ from pacslite.archive.instances.header import read_header
 from pacslite.archive.instances.layout import SUFFIX, InstancePath
 from pacslite.archive.instances.protocol import InstanceStore
 from pacslite.archive.keys import Level
-from pacslite.archive.notes import carry_out_notes
+from pacslite.archive.proof import digest_of
 from pacslite.archive.recovery import Recovery, read_record
 from pacslite.archive.settle import Settler
 from pacslite.dataset.meta import FileMetaError, read_file_meta
@@ -41,7 +39,6 @@ Kind = Literal["missing", "damaged", "orphan", "surplus", "foreign", "links", "c
 Progress = Callable[[int, int], None]  # done and all, in instances of index and files
 
 _PAGE = 256
-_PIECE = 1 << 20
 _READERS = 4
 
 
@@ -157,7 +154,7 @@ class Checker:
         """Make files without rows of all that no query finds: those are indexed again, with all that is above them."""
         self._settler.settle(at_once=True)
         with self._settler.lock:
-            carry_out_notes(self._store, self._index)  # what was stored again after a deletion is known by its row only
+            self._settler.carry_out_notes()  # what was stored again after a deletion is known by its row only
             return drop_dangling(self._index)
 
     def _check_counts(self, report: CheckReport) -> list[Difference]:
@@ -219,7 +216,7 @@ class Checker:
                     read_header(fd)
                 if meta.sop_instance_uid != row.sop_instance_uid:
                     return "damaged", f"{name}: another instance"
-                if _digest(fd, meta.data_set_offset) != row.digest:
+                if digest_of(fd, meta.data_set_offset) != row.digest:
                     return "damaged", f"{name}: digest differs"
         except OSError as error:
             return "damaged", f"{name}: {fault_of_file(error, name)}"
@@ -298,12 +295,3 @@ def _mended(kind: Kind, wrong: Sequence[tuple[str, str]], left: Sequence[tuple[s
     still = {name for name, _ in left}
     mended = [Difference(kind, name, detail, mended=True) for name, detail in wrong if name not in still]
     return mended + [Difference(kind, name, detail) for name, detail in left]
-
-
-def _digest(fd: int, offset: int) -> bytes:
-    digest = xxhash.xxh3_128()
-    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-    while piece := os.pread(fd, _PIECE, offset):
-        digest.update(piece)
-        offset += len(piece)
-    return digest.digest()

@@ -1,4 +1,4 @@
-"""Whether a file is the one that a row stands for."""
+"""Whether a file is the one that a row stands for, and what it holds."""
 
 import os
 
@@ -8,7 +8,7 @@ from pacslite.archive.index.removal import InstanceRow
 from pacslite.archive.instances.header import read_header
 from pacslite.dataset.meta import read_file_meta
 
-__all__ = ["is_file_of", "is_whole"]
+__all__ = ["digest_of", "is_file_of", "is_whole"]
 
 _PIECE = 1 << 20
 
@@ -37,11 +37,13 @@ def is_whole(fd: int, row: InstanceRow) -> bool:
     meta = read_file_meta(fd)
     if meta.digest is not None:
         read_header(fd)
-    return meta.sop_instance_uid == row.sop_instance_uid and _digest(fd, meta.data_set_offset) == row.digest
+    return meta.sop_instance_uid == row.sop_instance_uid and digest_of(fd, meta.data_set_offset) == row.digest
 
 
-def _digest(fd: int, offset: int) -> bytes:
+def digest_of(fd: int, offset: int) -> bytes:
+    """Of a file from ``offset`` to its end."""
     digest = xxhash.xxh3_128()
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
     while piece := os.pread(fd, _PIECE, offset):
         digest.update(piece)
         offset += len(piece)

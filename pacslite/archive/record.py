@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
+from pacslite.archive.instances.layout import InstancePath, instance_path
 from pacslite.archive.kept import encode_kept
 from pacslite.archive.keys import KEYS, Level
 from pacslite.archive.normalise import NORMALISERS
@@ -72,6 +73,12 @@ class Record:
     data_set_offset: int = 0
     data_set_length: int = 0
     digest: bytes = b""
+
+    @property
+    def path(self) -> InstancePath:
+        """Where its file belongs."""
+        key = self.series_key
+        return instance_path(key.study_instance_uid, key.series_instance_uid, self.sop_instance_uid)
 
     def upper(self) -> Upper:
         """Decode patient, study and series."""

@@ -19,7 +19,7 @@ from pacslite.archive.index.removal import InstanceRow, remove_dangling
 from pacslite.archive.index.replaced import drop_note
 from pacslite.archive.index.writer import AlreadyThere, Entry, IndexFailure, IndexFull, IndexWriter
 from pacslite.archive.instances.header import read_header
-from pacslite.archive.instances.layout import InstancePath, instance_path
+from pacslite.archive.instances.layout import InstancePath
 from pacslite.archive.instances.protocol import InstanceStore
 from pacslite.archive.notes import carry_out_notes
 from pacslite.archive.options import StorageOptions
@@ -148,7 +148,7 @@ class Recovery:
                     drop_note(connection, file)
                 refusal = self._index_file(name, record, row)
             else:
-                moves = row.path != _place(record)
+                moves = row.path != record.path
                 refusal = self._commit(Entry(record, replaces=True, relocates=moves, is_kept=True))
             if refusal is None:
                 found.restored += 1
@@ -253,7 +253,7 @@ class Recovery:
             if old is not None:
                 self._store.remove_incoming(old.name)
                 self._settler.noted()
-            self._leave_to_settler(Unsettled(record.sop_instance_uid, name, _place(record)))
+            self._leave_to_settler(Unsettled(record.sop_instance_uid, name, record.path))
             found.settled += 1
         elif (refusal := self._index_file(name, record, known)) is not None:
             self._refuse(name, record, found, reason=str(refusal))
@@ -262,7 +262,7 @@ class Recovery:
 
     def _index_file(self, name: str, record: Record, known: InstanceRow | None) -> DimseError | None:
         """Commit the row of an unsettled file; whoever sees the row finds the file."""
-        unsettled = Unsettled(record.sop_instance_uid, name, _place(record))
+        unsettled = Unsettled(record.sop_instance_uid, name, record.path)
         moves = known is not None and known.path != unsettled.path
         with self._index.lock:
             old = self._settler.register(unsettled)
@@ -346,11 +346,6 @@ class Recovery:
         except OSError:  # something is there
             return None
         return None
-
-
-def _place(record: Record) -> InstancePath:
-    key = record.series_key
-    return instance_path(key.study_instance_uid, key.series_instance_uid, record.sop_instance_uid)
 
 
 def read_record(fd: int, meta: FileMeta, *, verify: bool) -> Record:

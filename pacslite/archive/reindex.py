@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-import xxhash
-
 from pacslite.archive.extra import ExtraKey
 from pacslite.archive.file_faults import fault_of_file, is_of_file
 from pacslite.archive.index.extra_values import DROPPED
@@ -22,11 +20,12 @@ from pacslite.archive.index.upgrade import current_revision, is_damage, upgrade_
 from pacslite.archive.index.writer import AlreadyThere, Entry, IndexFailure, IndexFull, IndexWriter
 from pacslite.archive.instances.filesystem import FilesystemStore
 from pacslite.archive.instances.header import read_header
-from pacslite.archive.instances.layout import SUFFIX, InstancePath, instance_path
+from pacslite.archive.instances.layout import SUFFIX, InstancePath
 from pacslite.archive.instances.protocol import InstanceStore
 from pacslite.archive.lock import DataDirLock
 from pacslite.archive.notes import carry_out_notes, is_back
 from pacslite.archive.options import StorageOptions
+from pacslite.archive.proof import digest_of
 from pacslite.archive.record import Record
 from pacslite.archive.recovery import read_record
 from pacslite.dataset.meta import FileMetaError, read_file_meta
@@ -38,7 +37,6 @@ log = logging.getLogger("pacslite.archive")
 
 _GROUP = 512  # files a transaction
 _READERS = 4
-_PIECE = 1 << 20
 _INDEX = "index.sqlite"
 _NEW = "index.sqlite.new"
 _OF_MACHINE = frozenset(
@@ -241,8 +239,8 @@ class _Reindexing:
         for path, record in found:
             if isinstance(record, str):
                 self._refuse(path, record)
-            elif _place(record) != path:
-                self._refuse(path, f"belongs at {_place(record)}")
+            elif record.path != path:
+                self._refuse(path, f"belongs at {record.path}")
             else:  # a path has one SOP Instance UID: none comes twice, unless it is hashed
                 paths[record.sop_instance_uid] = path
                 entries.append(Entry(record, is_kept=True))
@@ -305,18 +303,13 @@ def _has(index: IndexWriter, sop_instance_uid: str, path: InstancePath) -> bool:
     return known is not None and known.path == path
 
 
-def _place(record: Record) -> InstancePath:
-    key = record.series_key
-    return instance_path(key.study_instance_uid, key.series_instance_uid, record.sop_instance_uid)
-
-
 def _record_of(fd: int) -> Record:
     """Read one file: only its header, if the header has the digest."""
     meta = read_file_meta(fd)
     status = os.fstat(fd)
     if meta.digest is None or meta.data_set_length is None:  # not written by us
         meta = meta._replace(
-            digest=_digest(fd, meta.data_set_offset), data_set_length=status.st_size - meta.data_set_offset
+            digest=digest_of(fd, meta.data_set_offset), data_set_length=status.st_size - meta.data_set_offset
         )
     else:
         read_header(fd)
@@ -325,11 +318,3 @@ def _record_of(fd: int) -> Record:
     record = read_record(fd, meta, verify=False)
     record.received_at = int(status.st_mtime)
     return record
-
-
-def _digest(fd: int, offset: int) -> bytes:
-    digest = xxhash.xxh3_128()
-    while piece := os.pread(fd, _PIECE, offset):
-        digest.update(piece)
-        offset += len(piece)
-    return digest.digest()

@@ -16,7 +16,6 @@ from pacslite.archive.incoming import Complete, Incoming, Pieces, Posted
 from pacslite.archive.index.failures import AlreadyThere
 from pacslite.archive.index.removal import InstanceRow
 from pacslite.archive.index.writer import Entry, IndexWriter
-from pacslite.archive.instances.layout import InstancePath, instance_path
 from pacslite.archive.instances.protocol import IncomingFile, InstanceStore
 from pacslite.archive.options import StorageOptions
 from pacslite.archive.outcome import DuplicateInstance, StorageFailed, Stored, refusal_of
@@ -285,7 +284,7 @@ class Sealer:
             again: Takes those that are no new instances: what becomes of them is decided by what is there.
         """
         late = self._late and not any(written.incoming.streamed for written in group)  # there a calm moment follows
-        files = [Unsettled(w.entry.record.sop_instance_uid, w.file.name, _place(w.entry.record)) for w in group]
+        files = [Unsettled(w.entry.record.sop_instance_uid, w.file.name, w.entry.record.path) for w in group]
         with self._index.lock:  # a deletion sees a file of this group with its row, or neither
             replaced = [self._settler.register(file) for file in files]
             for written, old in zip(group, replaced, strict=True):
@@ -346,11 +345,6 @@ def _told(problem: Exception) -> DimseError:
         return refusal_of(problem)
     log.error("storing failed", exc_info=problem)
     return StorageFailed("internal error, see the log")
-
-
-def _place(record: Record) -> InstancePath:
-    key = record.series_key
-    return instance_path(key.study_instance_uid, key.series_instance_uid, record.sop_instance_uid)
 
 
 def _stored(

@@ -4,8 +4,9 @@ The mark is an empty file in the data directory. A run short of ``full`` makes i
 ``full`` removes it when it has looked at the rows, and synced what they stand for.
 """
 
-import os
 from pathlib import Path
+
+from pacslite.archive.instances.fileops import sync_folder
 
 __all__ = ["is_marked_unsynced", "mark_synced", "mark_unsynced"]
 
@@ -21,18 +22,10 @@ def mark_unsynced(data_dir: Path) -> None:
     """Return when the mark survives a power cut: once in the life of a data directory, as a rule."""
     if not is_marked_unsynced(data_dir):
         (data_dir / _MARK).touch(mode=0o640)
-        _sync(data_dir)
+        sync_folder(data_dir)
 
 
 def mark_synced(data_dir: Path) -> None:
     """All rows have their files, for good."""
     (data_dir / _MARK).unlink(missing_ok=True)
-    _sync(data_dir)
-
-
-def _sync(data_dir: Path) -> None:
-    fd = os.open(data_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    sync_folder(data_dir)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pacslite.archive.archive import Archive
-from pacslite.archive.index.upgrade import is_damage
+from pacslite.archive.index.upgrade import remedy
 from pacslite.config import Settings, load
 from pacslite.config.load import Flag
 from pacslite.errors import PacsliteError
@@ -42,5 +42,4 @@ def naming(index: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        advice = "; run pacslite reindex" if is_damage(error) else ""
-        raise IndexUnreadable(f"{index}: {error}{advice}") from error
+        raise IndexUnreadable(f"{index}: {error}{remedy(error)}") from error

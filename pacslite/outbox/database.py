@@ -5,12 +5,12 @@ Transactions reach the disk when the system writes back, as the mark of what was
 and a power cut only has the same instances enqueued again. What a peer was told is kept is synced: ``durable``.
 """
 
-import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from pacslite.archive.instances.fileops import sync_folder
 from pacslite.errors import DimseError, PacsliteError
 
 __all__ = ["Database", "OutboxUnreadable", "OutboxUnwritable"]
@@ -96,7 +96,7 @@ class Database:
                 raise OutboxUnreadable(f"{path}: {error}") from error
             undo.pop_all()
         if is_new:
-            _sync_directory(path.parent)
+            sync_folder(path.parent)
 
     def close(self) -> None:
         self.connection.close()
@@ -141,11 +141,3 @@ class Database:
 
     def _version_of_schema(self) -> int:
         return int(self.connection.execute("PRAGMA user_version").fetchone()[0])
-
-
-def _sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -17,7 +17,7 @@ from pacslite.errors import PacsliteError
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-__all__ = ["IndexTooNew", "current_revision", "is_damage", "migrations_path", "upgrade_index"]
+__all__ = ["IndexTooNew", "current_revision", "is_damage", "migrations_path", "remedy", "upgrade_index"]
 
 
 class IndexTooNew(PacsliteError):
@@ -41,6 +41,11 @@ def current_revision(path: Path) -> str | None:
 def is_damage(error: sqlite3.Error) -> bool:
     """The file is no sound database, and will not become one."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
+
+
+def remedy(error: sqlite3.Error) -> str:
+    """What to say behind the error."""
+    return "; run pacslite reindex" if is_damage(error) else ""
 
 
 def upgrade_index(path: Path) -> str | None:

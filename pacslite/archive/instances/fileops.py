@@ -4,8 +4,9 @@ import ctypes
 import errno
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
-__all__ = ["FileOperations"]
+__all__ = ["FileOperations", "sync_folder"]
 
 _Bytes = bytes | bytearray | memoryview
 
@@ -199,3 +200,12 @@ def _after(buffers: Sequence[_Bytes], written: int) -> list[_Bytes]:
             return [memoryview(buffer)[written:], *buffers[index + 1 :]]
         written -= len(buffer)
     return []
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a directory durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
