@@ -10,6 +10,7 @@ __all__ = [
     "AssociationReleased",
     "ConnectFailed",
     "DimseTimeout",
+    "NobodyListens",
     "TimedOut",
 ]
 
@@ -48,6 +49,10 @@ class TimedOut(AssociationEnded):
 
 class ConnectFailed(AssociationEnded):
     """No transport connection, or no answer to the A-ASSOCIATE-RQ."""
+
+
+class NobodyListens(ConnectFailed):
+    """The host is there, and refuses the transport connection: its application entity does not run (yet)."""
 
 
 class DimseTimeout(AssociationEnded):

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import math
 import os
 import socket
@@ -13,7 +14,7 @@ from pacslite.budget import HostBudget
 from pacslite.dimse.messages import Message
 from pacslite.dimse.service import Request
 from pacslite.net.connection import Connection, receive_buffer
-from pacslite.net.ended import AssociationEnded, ConnectFailed
+from pacslite.net.ended import AssociationEnded, ConnectFailed, NobodyListens
 from pacslite.net.sending import Sending
 from pacslite.net.timeouts import Timeouts
 from pacslite.net.timers import Timer
@@ -43,7 +44,8 @@ async def associate(
         buffer: A shared receive buffer, if the caller keeps one for its associations.
 
     Raises:
-        ConnectFailed: Nobody listens there, TLS failed, or there was no answer in time.
+        NobodyListens: The host refuses the connection.
+        ConnectFailed: It cannot be reached, TLS failed, or there was no answer in time.
         AssociationRejectedError: The peer refused.
     """
     loop = asyncio.get_running_loop()
@@ -117,7 +119,7 @@ async def _connect(host: str, port: int, seconds: float) -> socket.socket:
     loop = asyncio.get_running_loop()
     where = f"{host}:{port}"
     ends = loop.time() + (seconds or math.inf)
-    problem = "no address"
+    problem, refused = "no address", False
     try:
         async with asyncio.timeout(seconds or None):
             addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -136,13 +138,14 @@ async def _connect(host: str, port: int, seconds: float) -> socket.socket:
                 await loop.sock_connect(one, address)
         except OSError as error:
             one.close()
+            refused = error.errno == errno.ECONNREFUSED
             problem = _reason(error) if error.errno else f"no connection within {seconds:g} s"
         except BaseException:
             one.close()
             raise
         else:
             return one
-    raise ConnectFailed(f"{where}: {problem}")
+    raise (NobodyListens if refused else ConnectFailed)(f"{where}: {problem}")
 
 
 async def _await_answer(connection: Connection, seconds: float) -> None:

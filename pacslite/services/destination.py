@@ -6,7 +6,14 @@ from dataclasses import dataclass, field
 from pacslite.archive.reference import InstanceRef
 from pacslite.dataset.source import ReadBuffer
 from pacslite.net.connection import Connection
-from pacslite.net.ended import AssociationEnded, AssociationRejectedError, ConnectFailed, DimseTimeout, TimedOut
+from pacslite.net.ended import (
+    AssociationEnded,
+    AssociationRejectedError,
+    ConnectFailed,
+    DimseTimeout,
+    NobodyListens,
+    TimedOut,
+)
 from pacslite.scu.contexts import ContextMap
 from pacslite.scu.pool import Pool
 from pacslite.scu.requestor import Address
@@ -16,6 +23,7 @@ from pacslite.upper_layer.items import PresentationContext
 
 __all__ = ["Destination"]
 
+_TRIES = 2  # of an instance: what it was under way with was lost, or it is what the receiver fails at
 _REOPENINGS = 3  # after associations lost in a row; then the destination is given up
 _TRANSIENT = 2  # Result of an A-ASSOCIATE-RJ: the same request may be accepted later (PS3.8 §9.3.4)
 _PAUSES = (0.25, 0.5, 1.0, 2.0, 4.0)  # seconds before we ask again after each
@@ -110,16 +118,19 @@ class Destination:
     # private
 
     async def _send(self, instance: InstanceRef) -> int:
-        one = await self._connected()
-        try:
-            return await self._send_on(one, instance)
-        except (DimseTimeout, TimedOut):
-            raise
-        except AssociationEnded:
-            if not one.was_idle:
+        """Send on one association after another, while the peer loses them before it answers."""
+        losses = 0
+        while True:
+            one = await self._connected()
+            try:
+                return await self._send_on(one, instance)
+            except (DimseTimeout, TimedOut):
                 raise
-        # The peer ended what was idle while our request was on its way: that says nothing of the instance
-        return await self._send_on(await self._connected(), instance)
+            except AssociationEnded:
+                # That the peer ends what was idle, while our request is on its way, says nothing of the instance
+                losses += not one.was_idle
+                if losses == _TRIES:
+                    raise
 
     async def _send_on(self, one: _Association, instance: InstanceRef) -> int:
         status = await self._sender.send(one.connection, one.contexts, instance, one.buffer)
@@ -156,12 +167,16 @@ class Destination:
         return None if idle is None else _Association(idle, was_idle=True)
 
     async def _associate(self) -> Connection:
-        """A new association; a receiver whose places are all taken gets the time to free one."""
+        """A new association; a receiver gets the time to free a place, or to start again after we lost it."""
+        lost = self._association is not None and not self._association.was_idle
         for pause in _PAUSES:
             try:
                 return await self._pool.open(self._address, self._contexts)
             except AssociationRejectedError as rejected:
                 if rejected.result != _TRANSIENT:
+                    raise
+            except NobodyListens:
+                if not lost:
                     raise
             await asyncio.sleep(pause)
         return await self._pool.open(self._address, self._contexts)

@@ -34,7 +34,7 @@ Act = Callable[[Wire, Message], Awaitable[None]]
 
 
 class Scripted(StorageScp):
-    """Does ``act`` instead of answering the ``at``-th instance it is sent, counted over all associations from 0."""
+    """Does ``act`` instead of answering the ``at``-th C-STORE request, counted over all associations from 0."""
 
     def __init__(self, port: int, act: Act, at: Sequence[int]) -> None:
         super().__init__(port)
@@ -89,9 +89,10 @@ OUTCOMES = [
     ("is full at one", status(0xA700), (3,), Outcome(0xB000, COUNT - 1, 1, 0, (3,), "status A700")),
     ("refuses all", status(0xC001), ALL, Outcome(0xA702, 0, COUNT, 0, ALL, f"{COUNT} x status C001")),
     ("refuses all but one", status(0x0122), ALL[1:], Outcome(0xB000, 1, COUNT - 1, 0, ALL[1:], "status 0122")),
-    ("aborts at the first", abort, (0,), Outcome(0xB000, COUNT - 1, 1, 0, (0,), "aborted by the peer")),
-    ("aborts in the middle", abort, (2,), Outcome(0xB000, COUNT - 1, 1, 0, (2,), "aborted by the peer")),
-    ("aborts at the last", abort, (COUNT - 1,), Outcome(0xB000, COUNT - 1, 1, 0, (COUNT - 1,), "aborted")),
+    ("aborts once", abort, (2,), Outcome(0x0000, COUNT)),
+    ("aborts at the first", abort, (0, 1), Outcome(0xB000, COUNT - 1, 1, 0, (0,), "aborted by the peer")),
+    ("aborts in the middle", abort, (2, 3), Outcome(0xB000, COUNT - 1, 1, 0, (2,), "aborted by the peer")),
+    ("aborts at the last", abort, (COUNT - 1, COUNT), Outcome(0xB000, COUNT - 1, 1, 0, (COUNT - 1,), "aborted")),
     ("does not answer one", stay_silent, (1,), Outcome(0xB000, COUNT - 1, 1, 0, (1,), "no response within 1 s")),
 ]
 
