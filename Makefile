@@ -48,7 +48,7 @@ format: setup
 
 test: setup
 	@./tests/install-peers
-	$(BIN)/python -m pytest $(or $(ARGS),--numprocesses=2 --dist=loadfile)
+	$(BIN)/python -m pytest $(or $(ARGS),--numprocesses=2 --dist=loadfile --no-loadscope-reorder)
 
 bench: setup
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -213,7 +213,7 @@ def _padded(uid: str) -> bytes:
     return uid.encode() + b"\0" * (len(uid) % 2)
 
 
-@pytest.mark.timeout(60 + 5 * ROUNDS)
+@pytest.mark.timeout(300 + 5 * ROUNDS)
 @pytest.mark.parametrize("duplicates", ["keep", "replace"])
 async def test_everything_at_once(tmp_path: Path, duplicates: str) -> None:
     """Round after round four senders store one study, two delete of it, two fetch it and one lists it.

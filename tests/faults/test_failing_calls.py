@@ -73,7 +73,6 @@ def archive(new_server: ServerFactory, calls: Sequence[str]) -> Archive:
 
 @pytest.mark.parametrize(("calls", "error"), FAILURES, ids=lambda value: value if isinstance(value, str) else value[0])
 @pytest.mark.parametrize("ever_after", [False, True], ids=["once", "from-then-on"])
-@pytest.mark.timeout(300)
 async def test_each_call_of_a_store_fails(archive: Archive, calls: Sequence[str], error: str, ever_after: bool) -> None:
     server = archive.server
     server.expected = ["EIO", "ENOSPC", "EMFILE", "rror", "disk", "No space", "Too many"]
@@ -127,7 +126,7 @@ async def _recovers(archive: Archive) -> None:
 
 @pytest.mark.parametrize("disturbance", ["error=EIO", "signal=KILL"])
 @pytest.mark.parametrize("calls", [SYNCS, WRITES, NAMES], ids=lambda calls: calls[0])
-@pytest.mark.timeout(1200 if SOAK else 120)
+@pytest.mark.timeout(1200 if SOAK else 300)
 async def test_each_call_of_a_replacement(new_server: ServerFactory, calls: Sequence[str], disturbance: str) -> None:
     """A refused one leaves the old bytes, one that was cut off the old ones or the new ones; settled or not."""
     archive = Archive(new_server(storage={"min_free_bytes": 0, "duplicates": "replace"}), count(), {})
@@ -160,7 +159,7 @@ async def test_each_call_of_a_replacement(new_server: ServerFactory, calls: Sequ
 
 
 @pytest.mark.parametrize("calls", [SYNCS, WRITES, NAMES], ids=lambda calls: calls[0])
-@pytest.mark.timeout(1200 if SOAK else 120)
+@pytest.mark.timeout(1200 if SOAK else 300)
 async def test_killed_at_each_call_of_a_store(archive: Archive, calls: Sequence[str]) -> None:
     """Each call in turn is the last: at the next start the instance is whole or not there, and all others are."""
     server = archive.server

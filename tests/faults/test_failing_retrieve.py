@@ -110,7 +110,7 @@ def server(new_server: ServerFactory) -> Pacslite:
 @pytest.mark.parametrize("ever_after", [False, True], ids=["once", "from-then-on"])
 @pytest.mark.parametrize(("calls", "error"), [(OPENS, "EIO"), (OPENS, "EMFILE"), (READS, "EIO")])
 @pytest.mark.parametrize("retrieve", [_get, _move], ids=["get", "move"])
-@pytest.mark.timeout(600 if SOAK else 180)
+@pytest.mark.timeout(600 if SOAK else 300)
 async def test_each_call_of_a_retrieve_fails(
     server: Pacslite,
     retrieve: Callable[[Pacslite, str], Awaitable[Outcome]],
@@ -193,7 +193,7 @@ async def test_damaged_file_fails_alone(
         assert outcome.failed_uids == {instances[1].sop_instance_uid}
 
 
-@pytest.mark.timeout(600 if SOAK else 120)
+@pytest.mark.timeout(600 if SOAK else 300)
 async def test_index_that_cannot_be_read(server: Pacslite) -> None:
     """Just after a start, when none of it is in a cache: each read fails in turn, with all that follow."""
     instances = [make_instance(n, seed=123, series=n % 2, size=20_000) for n in range(4)]

@@ -121,7 +121,7 @@ async def test_index_is_synced_before_files_are_settled(archive: _Archive, journ
     await asyncio.to_thread(archive.server.stop)
 
 
-@pytest.mark.timeout(1800 if SOAK else 240)
+@pytest.mark.timeout(1800 if SOAK else 300)
 @pytest.mark.parametrize("ever_after", [False, True], ids=["once", "from-then-on"])
 @pytest.mark.parametrize(
     ("calls", "error"),
@@ -172,7 +172,7 @@ def _assert_no_sync_is_repeated(trace: Trace) -> None:
             assert "index.sqlite-wal" not in failed, f"settled on the word of a log that failed\n{trace.raw}"
 
 
-@pytest.mark.timeout(1800 if SOAK else 240)
+@pytest.mark.timeout(1800 if SOAK else 300)
 @pytest.mark.parametrize("calls", [SYNCS, WRITES, NAMES], ids=lambda calls: calls[0])
 async def test_killed_at_each_call_of_settling(archive: _Archive, calls: Sequence[str]) -> None:
     for number in range(1, LIMIT, 1 if SOAK or calls == SYNCS else 8):

@@ -61,7 +61,7 @@ def crashed(new_server: ServerFactory) -> tuple[Pacslite, Path, dict[str, str]]:
     return server, original, {item.sop_instance_uid: item.digest for item in instances}
 
 
-@pytest.mark.timeout(3600 if SOAK else 180)
+@pytest.mark.timeout(3600 if SOAK else 300)
 @pytest.mark.parametrize("disturbance", DISTURBANCES)
 async def test_each_call_of_a_start(
     crashed: tuple[Pacslite, Path, dict[str, str]], tmp_path: Path, disturbance: str
@@ -125,7 +125,7 @@ def _make_older(index: Path) -> None:
     engine.dispose()
 
 
-@pytest.mark.timeout(3600 if SOAK else 180)
+@pytest.mark.timeout(3600 if SOAK else 300)
 @pytest.mark.parametrize("disturbance", DISTURBANCES)
 async def test_each_call_of_a_start_that_migrates(new_server: ServerFactory, tmp_path: Path, disturbance: str) -> None:
     """The index is of the old revision or of the new one, with all that was in it."""
@@ -150,7 +150,7 @@ async def test_each_call_of_a_start_that_migrates(new_server: ServerFactory, tmp
     await server.tool("check", "--deep", "--data-dir", server.data_dir)
 
 
-@pytest.mark.timeout(3600 if SOAK else 180)
+@pytest.mark.timeout(3600 if SOAK else 300)
 @pytest.mark.parametrize("disturbance", DISTURBANCES)
 async def test_each_call_of_the_first_start(new_server: ServerFactory, tmp_path: Path, disturbance: str) -> None:
     """The data directory is being made: the next start makes the rest of it."""
@@ -207,7 +207,7 @@ async def test_order_of_a_deletion(new_server: ServerFactory, tmp_path: Path) ->
     assert not [at for at in written if removed[0] < at < synced], "the notes were dropped too early"
 
 
-@pytest.mark.timeout(3600 if SOAK else 180)
+@pytest.mark.timeout(3600 if SOAK else 300)
 @pytest.mark.parametrize("disturbance", DISTURBANCES)
 async def test_each_call_of_a_reindexing(new_server: ServerFactory, tmp_path: Path, disturbance: str) -> None:
     """The server refuses what is half built and says what to do; the next run finishes it."""
@@ -241,7 +241,7 @@ async def test_each_call_of_a_reindexing(new_server: ServerFactory, tmp_path: Pa
     assert half
 
 
-@pytest.mark.timeout(3600 if SOAK else 180)
+@pytest.mark.timeout(3600 if SOAK else 300)
 @pytest.mark.parametrize("disturbance", DISTURBANCES)
 async def test_each_call_of_a_delete(new_server: ServerFactory, tmp_path: Path, disturbance: str) -> None:
     """The series is gone or whole, its files and rows together; a second delete ends what the first began."""

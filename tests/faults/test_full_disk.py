@@ -41,7 +41,6 @@ async def _until_stored(server: Pacslite, instance: Instance, *, seconds: float)
     assert answer.status == 0, f"still {answer} after {seconds} s"
 
 
-@pytest.mark.timeout(120)
 async def test_disk_full_under_sixteen_associations(
     small_disk: Path, new_server: ServerFactory, tmp_path: Path
 ) -> None:
@@ -146,7 +145,6 @@ async def test_out_of_inodes(tmp_path: Path, new_server: ServerFactory) -> None:
             assert len((await observe(server.port)).content) == statuses.count(0)
 
 
-@pytest.mark.timeout(120)
 async def test_disk_turns_read_only(small_disk: Path, new_server: ServerFactory) -> None:
     """What ext4 does after an error of the medium: stores are refused, queries and retrieves go on."""
     server = new_server(small_disk / "data", storage={"min_free_bytes": 0})

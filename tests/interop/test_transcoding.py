@@ -67,7 +67,6 @@ async def get_as(port: int, file: CorpusFile, syntax: str) -> tuple[list[Receive
     return received, final.status, final.comment
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.filterwarnings("ignore::UserWarning:pydicom")  # files of the corpus are odd, and pydicom says so
 async def test_every_decodable_image_reaches_a_receiver_of_implicit_vr_only(
     server: Pacslite,

@@ -51,7 +51,6 @@ def test_the_wheel_holds_the_package_and_the_migrations_and_nothing_else(wheel: 
     assert ours <= set(names)
 
 
-@pytest.mark.timeout(180)
 async def test_it_serves_from_an_empty_environment(installed: Path, tmp_path: Path) -> None:
     port = free_port()
     words = ["serve", "--host", "127.0.0.1", "--port", str(port), "--data-dir", str(tmp_path / "data")]

@@ -78,8 +78,9 @@ def free_port() -> int:
 
     Each of the processes that run the tests has ports of its own.
     """
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
-    share = 17_000 // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % workers  # one that replaces another is gw2
+    share = 17_000 // workers
     for _ in range(1000):
         port = 15_000 + worker * share + random.randrange(share)
         with socket.socket() as probe, contextlib.suppress(OSError):
