@@ -199,11 +199,13 @@ async def test_restart_goes_on_where_it_was(directory: Path, monkeypatch: pytest
 
     monkeypatch.setattr(extending, "read_values", counted)
     monkeypatch.setattr(extending, "_AT_ONCE", 3)
-    monkeypatch.setattr(extending, "_LEAST_PAUSE", 0.02)
+    monkeypatch.setattr(extending, "_LEAST_PAUSE", 0.2)
     place = directory
     for number in range(6):
         async with archive_with(place, ["KVP"]) as archive:
-            await asyncio.sleep(0.06)
+            before = len(pages)
+            while len(pages) == before:
+                await asyncio.sleep(0.01)
             assert rows(place, "SELECT state FROM extra_key") == [("building",)]
             image = image_of(place, tmp_path / f"killed{number}")
         if number % 2:
