@@ -225,7 +225,7 @@ class Incoming:
         """Bytes of the data set in the file."""
         return self.length - self.stripped
 
-    def header(self, digest: bytes) -> bytes:
+    def header(self, digest: bytes, *, is_new: bool) -> bytes:
         """The file's header: it proves ``stored_length`` bytes with this digest."""
         return encode_header(
             sop_class_uid=self.sop_class_uid,
@@ -234,6 +234,7 @@ class Incoming:
             source_ae_title=self.source_ae_title,
             data_set_length=self.stored_length,
             digest=digest,
+            is_new=is_new,
         )
 
     def scan_pieces(self, pieces: Sequence[bytes | bytearray], layouts: Layouts) -> HeaderScanner:

@@ -230,25 +230,26 @@ class Recovery:
 
     def _take_in(self, name: str, found: Recovered) -> None:
         try:
-            record = self._read(name)
+            read = self._read(name)
         except OSError as error:
             self._leave_alone(name, error)
             return
-        if record is None:
+        if read is None:
             self._store.remove_incoming(name)
             found.removed += 1
             return
-        if isinstance(record, InstanceRow):
-            self._leave_to_settler(Unsettled(record.sop_instance_uid, name, record.path))
+        if isinstance(read, InstanceRow):
+            self._leave_to_settler(Unsettled(read.sop_instance_uid, name, read.path))
             found.settled += 1
             return
+        record, is_new = read
         known = self._index.current(record.sop_instance_uid)
         old = self._settler.locate(record.sop_instance_uid)
         size = record.data_set_offset + record.data_set_length
         same = known is not None and (known.digest, known.size) == (record.digest, size)
-        if known is not None and not self._store.may_replace(name) and (old is not None or not same):
-            is_there = known.digest == record.digest and not self._outlived.is_alone(known)
-            self._refuse(name, record, found, is_there=is_there)
+        cut_off = is_new and (old is not None or not same)  # if its instance was there all the same
+        if known is not None and cut_off and not self._outlived.is_alone(known):
+            self._refuse(name, record, found, is_there=known.digest == record.digest)
         elif same:
             if old is not None:
                 self._store.remove_incoming(old.name)
@@ -319,12 +320,12 @@ class Recovery:
             raise outcome  # not the file's fault
         return outcome
 
-    def _read(self, name: str) -> Record | InstanceRow | None:
-        """Give the file's record, or its row if that proves it; None if it does not prove itself."""
+    def _read(self, name: str) -> tuple[Record, bool] | InstanceRow | None:
+        """Give the file's record and whether it came as new, or its row if that proves it; None if nothing does."""
         fd = self._store.open_incoming(name)
         try:
             meta = read_header(fd)
-            return self._proof(meta) or read_record(fd, meta, verify=True)
+            return self._proof(meta) or (read_record(fd, meta, verify=True), meta.is_new)
         except (FileMetaError, DimseError) as error:
             log.info("incoming file is torn", extra={"file": name, "reason": str(error)})
             return None

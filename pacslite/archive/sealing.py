@@ -139,9 +139,10 @@ class Sealer:
             self._lead(synced)
 
     def _new(self, group: Sequence[Complete]) -> dict[str, InstanceRow | None]:
-        """Take all of a group for new, if little is lost where one is not: the index says so, its record is taken back.
+        """Take all of a group for new, if little is lost where one is not: the index says so, and it is taken back.
 
-        This saves a question, for which the interpreter lock would be given up three times.
+        A start knows those that were not taken back any more: their headers call them new. This saves a question, for
+        which the interpreter lock would be given up three times.
         """
         if self._doubted:
             self._doubted -= 1
@@ -195,21 +196,23 @@ class Sealer:
             if kept is not None:
                 return kept
         digest = incoming.digest_pieces(pieces).digest()
+        header = incoming.header(digest, is_new=known is None)
         if incoming.file is None:
             file = incoming.file = self._store.create(0)
-            file.append([incoming.header(digest), *pieces])
+            file.append([header, *pieces])
         else:
             file = incoming.file
             file.append(pieces)
-            file.write_header(incoming.header(digest))
+            if known is not None:  # which may have begun later, and ended before
+                file.come_last()
+            file.write_header(header)
         if self._syncs and (in_company or file.size >= _WORTH_WAKING):
             file.begin_writeback()
-        file.replaces = known is not None
         record = self._record(incoming, pieces)
         record.data_set_offset = file.size - incoming.stored_length
         record.data_set_length = incoming.stored_length
         record.digest = digest
-        return _Written(complete, file, Entry(record, replaces=file.replaces, relocates=relocates))
+        return _Written(complete, file, Entry(record, replaces=known is not None, relocates=relocates))
 
     def _record(self, incoming: Incoming, pieces: Pieces) -> Record:
         if incoming.record is not None:

@@ -1,8 +1,9 @@
 """File Meta Information, PS3.10 §7.1: the header of every file we keep, written last and proof of what follows it.
 
 (0002,0102) Private Information holds the data set's length and digest, under our creator UID in (0002,0100): a file
-names its own bytes, so a check needs no second source. The header's size depends on the UIDs and the AE title only:
-room for it can be left before the data set has arrived, and the header written when its digest is known.
+names its own bytes, so a check needs no second source. It also says whether its instance was new when it came: what
+was cut off before it was refused takes no other's place then. The header's size depends on the UIDs and the AE title
+only: room for it can be left before the data set has arrived, and the header written when its digest is known.
 """
 
 import os
@@ -31,6 +32,7 @@ IMPLEMENTATION_VERSION_NAME = "PACSLITE_0.1"
 PRIVATE_CREATOR_UID = "2.25.225055889314196305492347342065272859905"
 
 _MAGIC = b"PLF1"  # the version is the last character: another layout gets another one
+_MAGIC_OF_NEW = b"PLN1"  # the same layout
 _PRIVATE = struct.Struct("<4sQ16s")
 _SHORT = struct.Struct("<HH2sH")  # PS3.5 Table 7.1-2; file meta is always Explicit VR Little Endian
 _GROUP_LENGTH = struct.Struct("<HH2sHI")
@@ -55,11 +57,12 @@ class FileMeta(NamedTuple):
     data_set_offset: int
     data_set_length: int | None = None
     digest: bytes | None = None
+    is_new: bool = False  # when it came its instance was not there
 
 
-def private_information(data_set_length: int, digest: bytes) -> bytes:
+def private_information(data_set_length: int, digest: bytes, *, is_new: bool = False) -> bytes:
     """Give the value of (0002,0102): 28 bytes. ``digest`` is XXH3-128 over the data set as it lies in the file."""
-    return _PRIVATE.pack(_MAGIC, data_set_length, digest)
+    return _PRIVATE.pack(_MAGIC_OF_NEW if is_new else _MAGIC, data_set_length, digest)
 
 
 def encode_file_meta(
@@ -117,7 +120,7 @@ def _parse(head: bytes, at_end: bool) -> FileMeta | None:
         raise FileMetaError("no DICM prefix at byte 128")
     values: dict[int, bytes] = {}
     offset = 132
-    private: tuple[int, bytes] | None = None
+    private: tuple[int, bytes, bool] | None = None
     for element, value, end in _walk(head):
         if end > len(head):
             if at_end:
@@ -134,14 +137,14 @@ def _parse(head: bytes, at_end: bool) -> FileMeta | None:
     if 0x0010 not in values:
         raise FileMetaError("no Transfer Syntax UID (0002,0010)")
     sop_class, sop_instance, source = (_text(values.get(element, b"")) for element in (0x0002, 0x0003, 0x0016))
-    return FileMeta(sop_class, sop_instance, _text(values[0x0010]), source, offset, *(private or (None, None)))
+    return FileMeta(sop_class, sop_instance, _text(values[0x0010]), source, offset, *(private or ()))
 
 
-def _unpack_private(value: bytes) -> tuple[int, bytes] | None:
-    if len(value) < _PRIVATE.size or not value.startswith(_MAGIC):
+def _unpack_private(value: bytes) -> tuple[int, bytes, bool] | None:
+    if len(value) < _PRIVATE.size or not value.startswith((_MAGIC, _MAGIC_OF_NEW)):
         return None
-    _, length, digest = _PRIVATE.unpack_from(value)
-    return length, digest
+    magic, length, digest = _PRIVATE.unpack_from(value)
+    return length, digest, magic == _MAGIC_OF_NEW
 
 
 def _text(value: bytes) -> str:

@@ -319,15 +319,22 @@ class Wire:
 
     async def store(self, sop_class: str, sop_instance: str, data: bytes, *, context_id: int | None = None) -> Answer:
         """One C-STORE; ``data`` is sent as it is."""
-        command = {
+        command = self._store_command(sop_class, sop_instance)
+        await self.send(context_id or self._context_of(sop_class), command, data)
+        return Answer.of(await self.receive())
+
+    async def begin_store(self, sop_class: str, sop_instance: str) -> None:
+        """A C-STORE-RQ whose data set is sent by ``send_part`` and ``send_rest``; the answer is ``receive``'s."""
+        await self.send(self._context_of(sop_class), {0x0800: _us(1)} | self._store_command(sop_class, sop_instance))
+
+    def _store_command(self, sop_class: str, sop_instance: str) -> dict[int, bytes]:
+        return {
             0x0002: _uid(sop_class),
             0x0100: _us(_STORE_RQ),
             0x0110: _us(self.next_message_id()),
             0x0700: _us(0),
             0x1000: _uid(sop_instance),
         }
-        await self.send(context_id or self._context_of(sop_class), command, data)
-        return Answer.of(await self.receive())
 
     async def start_query(self, sop_class: str, identifier: bytes, *, destination: str | None = None) -> int:
         """Send C-FIND-RQ, C-GET-RQ or C-MOVE-RQ, by the SOP class; returns the Message ID."""

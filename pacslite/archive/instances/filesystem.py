@@ -86,7 +86,7 @@ class FilesystemStore:
 
     def create(self, header_size: int) -> FilesystemIncoming:
         journaled = self._journaled if self._takes_more else None
-        file = FilesystemIncoming(self.operations, self._incoming, incoming_name(next(self._numbers)), journaled)
+        file = FilesystemIncoming(self.operations, self._incoming, self._numbers, journaled)
         if header_size:
             file.leave_room(header_size)
         elif journaled is None:
@@ -107,10 +107,6 @@ class FilesystemStore:
         else:
             with suppress(FileNotFoundError):
                 self.operations.unlink(self._incoming, name)
-
-    def may_replace(self, name: str) -> bool:
-        journaled = self._journaled
-        return journaled is None or journaled.may_replace(incoming_number(name))
 
     def incoming(self) -> list[str]:
         """Ours only: anything else is not touched."""

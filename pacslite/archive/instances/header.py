@@ -30,14 +30,15 @@ def encode_header(
     source_ae_title: str,
     data_set_length: int,
     digest: bytes,
+    is_new: bool,
 ) -> bytes:
-    """Encode the header of a file whose data set has this length and digest."""
+    """Encode the header of a file whose data set has this length and digest, and whose instance is new or is not."""
     header = encode_file_meta(
         sop_class_uid=sop_class_uid,
         sop_instance_uid=sop_instance_uid,
         transfer_syntax_uid=transfer_syntax_uid,
         source_ae_title=source_ae_title,
-        private=private_information(data_set_length, digest) + bytes(_CRC_BYTES),
+        private=private_information(data_set_length, digest, is_new=is_new) + bytes(_CRC_BYTES),
     )[:-_CRC_BYTES]
     return header + zlib.crc32(header).to_bytes(_CRC_BYTES, "little")
 

@@ -1,14 +1,17 @@
 """One object on its way into the file system: a file in ``incoming/``, or what the journal takes if it is small."""
 
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from pacslite.archive.instances.fileops import FileOperations
 from pacslite.archive.instances.journal import JournalEntry
 from pacslite.archive.instances.journaled import JOURNALED_BYTES, JournaledFiles
-from pacslite.archive.instances.layout import incoming_number
+from pacslite.archive.instances.layout import incoming_name, incoming_number
 
 __all__ = ["FilesystemIncoming"]
+
+log = logging.getLogger("pacslite.archive")
 
 _WRITEBACK_STEP = 1 << 20  # hand this much to the disk at a time while the object still arrives
 _WRITEBACK_LAG = 16 << 20  # and let no more than this pile up: the last sync of a large object stays short
@@ -21,19 +24,24 @@ class FilesystemIncoming:
     """
 
     __slots__ = (
-        "_begun", "_directory", "_fd", "_journaled", "_operations", "_waited", "content", "name", "replaces", "size",
+        "_begun", "_directory", "_fd", "_journaled", "_numbers", "_operations", "_renamed", "_synced", "_waited",
+        "content", "name", "size",
     )  # fmt: skip
 
-    def __init__(self, operations: FileOperations, directory: int, name: str, journaled: JournaledFiles | None) -> None:
+    def __init__(
+        self, operations: FileOperations, directory: int, numbers: Iterator[int], journaled: JournaledFiles | None
+    ) -> None:
         self._operations = operations
         self._directory = directory
         self._fd = -1
         self._journaled = journaled
+        self._numbers = numbers
+        self._renamed = False
+        self._synced = False  # it may prove itself after a power cut
         self._begun = 0  # writeback started up to here
         self._waited = 0  # and finished up to here
         self.content: Sequence[bytes | bytearray] | None = None
-        self.name = name
-        self.replaces = False
+        self.name = incoming_name(next(numbers))
         self.size = 0
 
     def leave_room(self, size: int) -> None:
@@ -69,7 +77,7 @@ class FilesystemIncoming:
 
     def entry(self) -> JournalEntry:
         """Say to the journal what it is."""
-        return JournalEntry(incoming_number(self.name), self.size, self.content or (), self.replaces)
+        return JournalEntry(incoming_number(self.name), self.size, self.content or ())
 
     def begin_writeback(self) -> None:
         """Wake the disk; the caller has something to compute before it syncs."""
@@ -77,12 +85,20 @@ class FilesystemIncoming:
             self._operations.start_writeback(self._fd, self._begun, 0)
             self._begun = self.size
 
+    def come_last(self) -> None:
+        name = incoming_name(next(self._numbers))
+        self._operations.rename(self._directory, self.name, self._directory, name)
+        self.name, self._renamed = name, True
+
     def write_header(self, header: bytes) -> None:
         self._operations.write_at(self._fd, header, 0)
 
     def sync(self) -> None:
         self.make()
         self._operations.sync(self._fd)
+        self._synced = True
+        if self._renamed:  # of a name that is new the sync of its file may know nothing
+            self._operations.sync_directory(self._directory)
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -96,8 +112,10 @@ class FilesystemIncoming:
                 self._journaled.remove(incoming_number(self.name))
             if self._fd >= 0:
                 self._operations.truncate(self._fd, 0)  # if the name comes back after a power cut, it proves nothing
+                if self._synced:
+                    self._operations.sync(self._fd)
                 self._operations.unlink(self._directory, self.name)
-        except OSError:
-            pass  # an unreadable or torn file is removed at the next start
+        except OSError as error:  # a torn file is removed at the next start
+            log.error("discard", extra={"file": self.name, "error": str(error)})
         finally:
             self.close()

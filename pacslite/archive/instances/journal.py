@@ -35,7 +35,7 @@ _PIECE = 256 * _BLOCK  # read at once
 _ZEROS = bytes(_BLOCK)
 _START = struct.Struct("<8s16sQQQQ")  # magic, secret, turn, bytes of the ring, position of the first live record, clean
 _START_MAGIC = b"PLJRNL1\0"
-_RECORD = struct.Struct("<8s16sQQQB")  # magic, secret, position, number, bytes of the file, replaces
+_RECORD = struct.Struct("<8s16sQQQx")  # magic, secret, position, number, bytes of the file, and one that has no use
 _RECORD_MAGIC = b"PLJREC1\0"
 _CRC = struct.Struct("<I")
 _HEADER = 64
@@ -47,7 +47,6 @@ class JournalEntry(NamedTuple):
     number: int
     size: int  # bytes
     content: Sequence[bytes | bytearray]
-    replaces: bool = False
 
 
 class JournalRecord(NamedTuple):
@@ -56,7 +55,6 @@ class JournalRecord(NamedTuple):
     position: int
     number: int
     size: int  # bytes of the file
-    replaces: bool  # takes the place of an instance; else it may not
 
 
 class Journal:
@@ -197,7 +195,7 @@ class Journal:
                 return None
             position = begin
             for file in files:
-                records.append(JournalRecord(position, file.number, file.size, file.replaces))
+                records.append(JournalRecord(position, file.number, file.size))
                 position += _padded(file.size)
             if self._clean:
                 self._write_start(self._live, clean=False)
@@ -317,12 +315,12 @@ class Journal:
 
     def _parse(self, header: bytes) -> JournalRecord | None:
         """Give the live record whose header this is."""
-        _, secret, position, number, size, replaces = _RECORD.unpack_from(header)
+        _, secret, position, number, size = _RECORD.unpack_from(header)
         if not _is_sound(header, _RECORD.size) or secret != self._secret or position < self._live:
             return None
         if position % self.capacity + _HEADER + size > self.capacity:
             return None
-        return JournalRecord(position, number, size, bool(replaces))
+        return JournalRecord(position, number, size)
 
     def _room(self, total: int) -> int | None:
         """Where ``total`` bytes in one piece go."""

@@ -46,11 +46,6 @@ class JournaledFiles:
         """Its record is not retired: until then it is read, placed and removed here."""
         return number in self._pending or number in self._placed
 
-    def may_replace(self, number: int) -> bool:
-        """It was not said to be a new instance."""
-        record = self._pending.get(number)
-        return record is None or record.replaces
-
     def place_of(self, number: int) -> InstancePath | None:
         """Where a file was placed."""
         placed = self._placed.get(number)

@@ -25,13 +25,15 @@ class IncomingFile(Protocol):
 
     name: str
     size: int
-    replaces: bool  # set it before ``sync``, if it takes the place of an instance
 
     def append(self, pieces: Sequence[bytes | bytearray]) -> None:
         """Write behind what is written."""
 
     def begin_writeback(self) -> None:
         """Hint: a sync follows soon."""
+
+    def come_last(self) -> None:
+        """Take another name, behind those of all files so far: of one instance's files a start keeps the last."""
 
     def write_header(self, header: bytes) -> None:
         """Fill the room left at the start."""
@@ -43,7 +45,7 @@ class IncomingFile(Protocol):
         """Give the descriptor back; the file stays."""
 
     def discard(self) -> None:
-        """Remove the file, so that no recovery takes it for an instance. Does not raise."""
+        """Remove the file, so that no recovery takes it for an instance, after a power cut too. Does not raise."""
 
 
 class InstanceStore(Protocol):
@@ -81,9 +83,6 @@ class InstanceStore(Protocol):
 
     def take_back(self, path: InstancePath) -> str:
         """Make a settled file an incoming one; gives its name."""
-
-    def may_replace(self, name: str) -> bool:
-        """False of a file that was synced as new: if its UID is there, nobody was told that it is stored."""
 
     def incoming(self) -> list[str]:
         """Names in ``incoming``, oldest first."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import errno
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,9 +120,49 @@ async def test_a_duplicate_of_a_file_that_is_gone_is_kept(tmp_path: Path) -> Non
     for path in image.rglob("instances/**/*.dcm"):
         path.unlink()
     async with archive_in(image) as archive:
-        assert archive.recovered.set_aside == 1
-    (aside,) = _set_aside(image)
-    assert aside.endswith(OLD.data)
+        assert archive.recovered.indexed == 1
+        assert read(archive, OLD.sop_instance_uid) == OLD.data
+
+
+@pytest.mark.parametrize("settled", [False, True])
+@pytest.mark.parametrize(
+    ("size", "options"),
+    [
+        (5_000, {"journal_bytes": 1 << 14}),  # has no room
+        (261_700, {"journal_bytes": 1 << 20}),  # small enough for the journal, if there were no header
+        (5_000, {"journal_bytes": 0, "durability": "none"}),
+        (400_000, {"journal_bytes": 1 << 20, "durability": "none"}),
+    ],
+)
+async def test_a_duplicate_that_was_cut_off_takes_no_place(
+    tmp_path: Path, size: int, options: Mapping[str, Any], settled: bool
+) -> None:
+    """Killed before it is refused, with a file of its own: which of the two its sender was told of is known."""
+    image = tmp_path / "image"
+    repeated = make_instance(1, size=size)
+    async with archive_in(tmp_path / "live", **options) as archive:
+        await store(archive, OLD)
+        if settled:
+            await archive.settle()
+        commit = archive._index.commit
+
+        def stop_before(entries: Sequence[Entry], *, late: bool = False) -> list[DimseError | None]:
+            if not image.exists():
+                image_of(archive.options.data_dir, image)
+            return commit(entries, late=late)
+
+        archive._index.commit = stop_before  # type: ignore[method-assign]
+        stored = await store(archive, repeated)
+        assert stored.outcome == "duplicate"
+    for _ in range(2):
+        async with archive_in(image, **options) as archive:
+            assert read(archive, OLD.sop_instance_uid) == OLD.data
+    assert (await _checked(image)) == []
+
+
+async def _checked(directory: Path) -> list[Any]:
+    async with archive_in(directory) as archive:
+        return (await archive.check(deep=True)).differences
 
 
 @pytest.mark.parametrize("table", ["series", "study", "patient"])
