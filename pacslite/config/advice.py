@@ -34,17 +34,32 @@ def advice(loaded: Loaded) -> list[str]:
         f"remote {title} has a port in several entries: the first is the move destination"
         for title in {title for title in titles if titles.count(title) > 1}
     ]
-    return found
+    return found + list(_widened(loaded))
 
 
 def check(loaded: Loaded) -> None:
-    """Check what no single value shows: files that TLS needs, and destinations that rules name.
+    """Check what no single value shows: files that TLS needs, users of one name, destinations that rules name.
 
     Raises:
         ConfigError: With a line for each thing that is wrong.
     """
-    if problems := [*_tls_problems(loaded), *_forward_problems(loaded), *_not_yet(loaded)]:
+    if problems := [
+        *_tls_problems(loaded),
+        *_user_problems(loaded),
+        *_forward_problems(loaded),
+        *_not_yet(loaded),
+    ]:
         raise ConfigError(problems)
+
+
+def _widened(loaded: Loaded) -> Iterator[str]:
+    """The short form of a remote allows everything: over an entry that does not, that may not be meant."""
+    for title, (origin, before) in loaded.replaced.items():
+        allowed = {word for one in before for word in one.allow}
+        for index, one in enumerate(loaded.settings.remote):
+            more = [word for word in one.allow if word not in allowed] if one.ae_title == title else []
+            if more:
+                yield f"{loaded.origin('remote', index)} lets {title} also {', '.join(more)}, which {origin} does not"
 
 
 def _tls_problems(loaded: Loaded) -> Iterator[str]:
@@ -64,6 +79,16 @@ def _tls_problems(loaded: Loaded) -> Iterator[str]:
             ssl.create_default_context(cafile=str(tls.ca))
         except OSError as error:
             yield f"{loaded.origin('tls', 'ca')}: tls.ca = {str(tls.ca)!r}: {error}"
+
+
+def _user_problems(loaded: Loaded) -> Iterator[str]:
+    """Only one of two passwords could count."""
+    first: dict[str, int] = {}
+    for index, user in enumerate(loaded.settings.user):
+        earlier = first.setdefault(user.username, index)
+        if earlier != index:
+            where = f"{loaded.origin('user', index, 'username')}: user[{index}].username = {user.username!r}"
+            yield f"{where}: is the username of {loaded.origin('user', earlier, 'username')} already"
 
 
 def _forward_problems(loaded: Loaded) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Gather the settings: file < environment < flags, and remember where each value came from."""
 
+import contextlib
 import os
 import re
 import tomllib
@@ -8,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from pacslite.config.environment import EnvironmentSource
+from pacslite.config.layers import Layers, Place
 from pacslite.config.model import Settings
+from pacslite.config.network import Remote
 from pacslite.config.places import line_of
 from pacslite.config.problems import ConfigError, describe
 
@@ -19,11 +22,6 @@ __all__ = ["Flag", "Loaded", "find_file", "load"]
 
 ENVIRONMENT_FILE = "PACSLITE_CONFIG"
 USUAL_FILES = (Path("pacslite.toml"), Path("/etc/pacslite/pacslite.toml"))
-
-# Entries of these arrays are one when this key is equal: the later layer's entry takes the place of the earlier one's.
-IDENTITY = {"remote": "ae_title", "user": "username"}
-
-Place = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +35,15 @@ class Flag:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Settings, the file they were read from, and the origin of each value that is not a default."""
+    """Settings, the file they were read from, and the origin of each value that is not a default.
+
+    ``replaced`` are remotes by AE title, as the first layer had them, that a later one says anew: with their origin.
+    """
 
     settings: Settings
     file: Path | None
     origins: Mapping[Place, str]
+    replaced: Mapping[str, tuple[str, Sequence[Remote]]]
 
     def origin(self, *path: str | int) -> str:
         """Where the value at ``path`` was set: file and line, an environment variable, a flag, or ``default``."""
@@ -70,26 +72,34 @@ def load(file: Path | None = None, *, environ: Mapping[str, str] | None = None, 
     """
     environ = os.environ if environ is None else environ
     file = file or find_file(environ)
-    values: dict[str, Any] = {}
-    origins: dict[Place, str] = {}
+    layers = Layers()
     if file is not None:
-        _lay(values, origins, *_read_file(file))
+        layers.lay(*_read_file(file))
     environment = EnvironmentSource(Settings, environ)
     tree: Any = environment()
     places: dict[Place, str] = {}
     for path, origin in environment.origins.items():
         places |= _places_of(_value_at(tree, path), path, origin)
-    _lay(values, origins, tree, places)
+    layers.lay(tree, places)
     for flag in flags:
         tree = flag.value
         for part in reversed(flag.key.split(".")):
             tree = {part: tree}
-        _lay(values, origins, tree, _places_of(tree, (), flag.name))
+        layers.lay(tree, _places_of(tree, (), flag.name))
     try:
-        settings = Settings(**values)
+        settings = Settings(**layers.values)
     except ValidationError as error:
-        raise describe(error, Settings, origins) from None
-    return Loaded(settings, file, origins)
+        raise describe(error, Settings, layers.origins) from None
+    return Loaded(settings, file, layers.origins, _remotes_replaced(layers))
+
+
+def _remotes_replaced(layers: Layers) -> dict[str, tuple[str, list[Remote]]]:
+    found = {}
+    for (name, title), (origin, entries) in layers.replaced.items():
+        if name == "remote":
+            with contextlib.suppress(ValidationError):  # what is not used may be wrong
+                found[title] = origin, [Remote.model_validate(entry) for entry in entries]
+    return found
 
 
 def _read_file(file: Path) -> tuple[dict[str, Any], dict[Place, str]]:
@@ -123,41 +133,3 @@ def _value_at(tree: Any, path: Place) -> Any:
     for part in path:
         tree = tree[part]
     return tree
-
-
-def _lay(
-    values: dict[str, Any], origins: dict[Place, str], tree: Mapping[str, Any], places: Mapping[Place, str]
-) -> None:
-    """Lay one layer over ``values``: sections key by key, entries of IDENTITY's arrays one by one, all else whole."""
-    moved: dict[Place, Place] = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping) and isinstance(values.get(name, {}), Mapping):
-            values[name] = {**values.get(name, {}), **value}
-        elif name in IDENTITY and isinstance(value, list | tuple) and isinstance(values.get(name, []), list):
-            entries: list[Any] = values.setdefault(name, [])
-            for index, entry in enumerate(value):
-                at = _same_entry(entries, entry, IDENTITY[name])
-                entries[at : at + 1] = [entry]
-                moved[name, index] = (name, at)
-                for old in [path for path in origins if path[:2] == (name, at)]:
-                    del origins[old]
-        else:
-            values[name] = value
-    for path, origin in places.items():
-        origins[(*moved.get(path[:2], path[:2]), *path[2:])] = origin
-
-
-def _same_entry(entries: Sequence[Any], entry: Any, key: str) -> int:
-    """The place of the entry with the same identity, else the end."""
-    identity = _identity(entry, key)
-    return next(
-        (at for at, other in enumerate(entries) if identity and _identity(other, key) == identity), len(entries)
-    )
-
-
-def _identity(entry: Any, key: str) -> str:
-    if isinstance(entry, BaseModel):
-        entry = entry.model_dump()
-    if isinstance(entry, Mapping):
-        return str(entry.get(key, "")).strip()
-    return str(entry).rpartition("@")[0].strip()

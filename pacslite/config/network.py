@@ -217,7 +217,7 @@ class Listener(Section):
 
 
 class Remote(Section):
-    """A peer: what it may do, and where it is as a destination of C-MOVE."""
+    """A peer: what it may do, and where C-MOVE sends to. Of entries with one AE title the first that fits counts."""
 
     ae_title: AETitle = Field(description="Its AE title; as a destination of C-MOVE too.")
     host: Host = Field(
