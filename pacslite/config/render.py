@@ -145,7 +145,7 @@ def toml_value(value: Any) -> str:
         )
         return f"{{ {', '.join(pairs)} }}" if value else "{}"
     if isinstance(value, float):
-        return f"{value:g}"
+        return repr(value).removesuffix(".0")
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from pacslite.config import ConfigError, Loaded, Settings, changed_keys, load
@@ -16,7 +18,7 @@ from pacslite.config.environment import EnvironmentSource
 from pacslite.config.load import Flag
 from pacslite.config.places import line_of
 from pacslite.config.problems import fields_at
-from pacslite.config.render import sample, show, values
+from pacslite.config.render import sample, show, toml_value, values
 from pacslite.config.values import split_peer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -352,6 +354,14 @@ def test_show_is_toml_that_loads_to_the_same(tmp_path: Path) -> None:
     again = tmp_path / "again.toml"
     again.write_text(show(loaded))
     assert load(again, environ={}).settings == loaded.settings
+
+
+@example(1_234_567.0)
+@given(st.floats(min_value=0.001, max_value=31_536_000))
+def test_numbers_are_shown_as_they_are(seconds: float) -> None:
+    shown = toml_value(seconds)
+    assert tomllib.loads(f"x = {shown}")["x"] == seconds
+    assert not shown.endswith(".0")
 
 
 def test_show_tells_origins(tmp_path: Path) -> None:
