@@ -104,7 +104,7 @@ def _remotes_replaced(layers: Layers) -> dict[str, tuple[str, list[Remote]]]:
 
 def _read_file(file: Path) -> tuple[dict[str, Any], dict[Place, str]]:
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")  # of Windows: with a byte order mark
         tree = tomllib.loads(text)
     except OSError as error:
         raise ConfigError([f"{file}: {error.strerror or error}"]) from None

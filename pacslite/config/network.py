@@ -10,6 +10,7 @@ from pacslite.config.values import (
     MIB,
     AETitle,
     AETitles,
+    Folder,
     Host,
     OptionalPath,
     Permissions,
@@ -39,7 +40,7 @@ class Server(Section):
         "twice the echoes of one peer, for a tenth more processor time an association. Never with 0, or fewer than two "
         "processors.",
     )
-    data_dir: Path = Field(
+    data_dir: Folder = Field(
         Path("./data"),
         description="Everything that lasts: instances/, incoming/ and index.sqlite. One server at a time.",
     )

@@ -13,6 +13,7 @@ __all__ = [
     "AETitle",
     "AETitles",
     "ExtraKeys",
+    "Folder",
     "Host",
     "OptionalPath",
     "Permission",
@@ -67,6 +68,13 @@ def _empty_path(value: Any) -> Any:
     return None if value in ("", None) else value
 
 
+def _folder(value: Any) -> Any:
+    """Path("") is the current folder, which nobody asks for with a variable that is empty."""
+    if value == "":
+        raise ValueError('an empty path names no folder; the current one is "."')
+    return value
+
+
 def _split_words(value: Any) -> Any:
     """A list may come as one string from the environment: JSON, or words between commas and spaces."""
     if not isinstance(value, str):
@@ -115,6 +123,7 @@ def split_peer(text: str) -> dict[str, Any]:
 
 AETitle = Annotated[str, AfterValidator(_ae_title)]
 Host = Annotated[str, AfterValidator(_host)]
+Folder = Annotated[Path, BeforeValidator(_folder)]
 OptionalPath = Annotated[Path | None, BeforeValidator(_empty_path)]
 UtcOffset = Annotated[str, AfterValidator(_utc_offset)]
 AETitles = Annotated[tuple[AETitle, ...], BeforeValidator(_split_words)]

@@ -164,6 +164,9 @@ def test_the_usual_places_of_the_file(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_variables_of_others_are_left_alone() -> None:
     kubernetes = {
         "PACSLITE_PORT": "tcp://10.0.0.1:11112",
+        "PACSLITE_SERVER_PORT": "tcp://10.0.0.1:11112",
+        "PACSLITE_SERVER_PORT_11112_TCP_PORT": "11112",
+        "PACSLITE_REMOTE_PORT": "104",
         "PACSLITE_SERVICE_HOST": "10.0.0.1",
         "PACSLITE_PORT_11112_TCP_ADDR": "10.0.0.1",
         "PACSLITE_IMAGE": "pacslite:latest",
@@ -188,6 +191,7 @@ def test_variables_of_others_are_left_alone() -> None:
         ('[query]\nextra_keys = ["KVP", "PatientID"]', "'PatientID': is a key of the index already"),
         ('[server]\nport = "a"', "pacslite.toml:2: server.port = 'a': must be a valid integer"),
         ("[server]\nport = 65536", "allowed is 0 to 65535"),
+        ('[server]\ndata_dir = ""', "pacslite.toml:2: server.data_dir = '': an empty path names no folder"),
         ('[server]\nhost = "pacs..example"', "pacslite.toml:2: server.host = 'pacs..example': a host name consists of"),
         (f'[[remote]]\nae_title = "A"\nhost = "{"h" * 64}"', "labels of 1 to 63 characters"),
         ("[storage]\ndurability = 'ful'", 'allowed is "full", "commit", "none"; nearest is full'),
@@ -228,9 +232,25 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
         ),
         ("PACSLITE_SERVER__PORT", "x", "environment PACSLITE_SERVER__PORT: server.port = 'x': must be a valid integer"),
         ("PACSLITE_PORT", "104", "environment PACSLITE_PORT: no such key; nearest is PACSLITE_SERVER__PORT"),
+        # one underscore for two
+        (
+            "PACSLITE_SERVER_PORT",
+            "104",
+            "environment PACSLITE_SERVER_PORT: no such key; nearest is PACSLITE_SERVER__PORT",
+        ),
+        ("PACSLITE_LOG_LEVEL", "debug", "nearest is PACSLITE_LOG__LEVEL"),
+        ("PACSLITE_TLS_KEY_PASSWORD_FILE", "/run/secrets/key", "nearest is PACSLITE_TLS__KEY_PASSWORD_FILE"),
+        (
+            "PACSLITE_REMOTE__PORT",
+            "104",
+            "environment PACSLITE_REMOTE__PORT: no such key; PACSLITE_REMOTE takes whole entries",
+        ),
+        ("PACSLITE_SERVER__DATA_DIR", "", "environment PACSLITE_SERVER__DATA_DIR: server.data_dir = '': an empty path"),
         ("PACSLITE_TLS__KEY_PASSWORD_FILE", "/nowhere", "/nowhere: No such file or directory"),
         ("PACSLITE_REMOTE", "WS7", "environment PACSLITE_REMOTE: remote[0] = 'WS7': AET@HOST:PORT expected, not 'WS7'"),
-        ("PACSLITE_REMOTE", "[{", "PACSLITE_…REMOTE: no valid JSON"),
+        ("PACSLITE_REMOTE", "[{", "environment PACSLITE_REMOTE: no valid JSON"),
+        ("PACSLITE_QUERY", '{"strict', "environment PACSLITE_QUERY: no valid JSON"),
+        ("PACSLITE_QUERY__EXTRA_KEYS", "[KVP", "environment PACSLITE_QUERY__EXTRA_KEYS: no valid JSON"),
     ],
 )
 def test_a_mistake_in_the_environment(name: str, value: str, told: str) -> None:
@@ -242,6 +262,16 @@ def test_a_mistake_in_a_flag() -> None:
     (problem,) = problems(None, {}, Flag("log.level", "--log-level", "dbg"))
     assert problem.startswith("--log-level: log.level = 'dbg': unknown value")
     assert problem.endswith("nearest is debug")
+
+
+def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
+    """Editors of Windows write one, before secrets too."""
+    file, secret = written(tmp_path, "[server]\nport = 5\n"), tmp_path / "secret"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    secret.write_bytes(b"\xef\xbb\xbflong\r\n")
+    loaded = load(file, environ={"PACSLITE_TLS__KEY_PASSWORD_FILE": str(secret)})
+    assert (loaded.settings.server.port, loaded.origin("server", "port")) == (5, f"{file}:2")
+    assert loaded.settings.tls.key_password.get_secret_value() == "long"
 
 
 def test_a_wrong_secret_is_not_repeated(tmp_path: Path) -> None:
