@@ -28,12 +28,9 @@ def check(config: Config = None) -> None:
     from pacslite.config import load
     from pacslite.config.advice import advice
     from pacslite.config.advice import check as check_together
-    from pacslite.outbox.rules import make_rule
 
     loaded = load(config)
     check_together(loaded)
-    for rule in loaded.settings.forward:
-        make_rule(rule.to, rule.when)
     for sentence in advice(loaded):
         print(f"warning: {escape(sentence)}", file=sys.stderr)
     print(f"{loaded.file or 'defaults'}: no error")

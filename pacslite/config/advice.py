@@ -13,6 +13,9 @@ from pacslite.config.problems import ConfigError, nearest
 
 __all__ = ["advice", "check"]
 
+_PEM = "-----BEGIN"
+_HS256_BYTES = 32
+
 
 def advice(loaded: Loaded) -> list[str]:
     """A sentence for each thing to reconsider."""
@@ -28,6 +31,12 @@ def advice(loaded: Loaded) -> list[str]:
     if settings.storage.durability != "full":
         found.append(
             f'storage.durability is "{settings.storage.durability}": a power cut can lose acknowledged instances'
+        )
+    secret = settings.access.jwt_key.get_secret_value().encode()
+    if 0 < len(secret) < _HS256_BYTES and not secret.startswith(_PEM.encode()):
+        found.append(
+            f"{loaded.origin('access', 'jwt_key')}: access.jwt_key has {len(secret)} bytes, HS256 wants {_HS256_BYTES} "
+            "(RFC 7518 §3.2): it can be guessed"
         )
     titles = [remote.ae_title for remote in settings.remote if remote.port]
     found += [
@@ -45,6 +54,7 @@ def check(loaded: Loaded) -> None:
     """
     if problems := [
         *_tls_problems(loaded),
+        *_token_problems(loaded),
         *_user_problems(loaded),
         *_forward_problems(loaded),
         *_not_yet(loaded),
@@ -64,9 +74,10 @@ def _widened(loaded: Loaded) -> Iterator[str]:
 
 def _tls_problems(loaded: Loaded) -> Iterator[str]:
     settings, tls = loaded.settings, loaded.settings.tls
-    listening = settings.server.tls or any(listener.tls for listener in settings.listener)
+    listening: list[tuple[str | int, ...]] = [("server", "tls")] if settings.server.tls else []
+    listening += [("listener", index, "tls") for index, listener in enumerate(settings.listener) if listener.tls]
     if listening and tls.certificate is None:
-        yield "tls.certificate: is required by a listener with tls = true"
+        yield f"{loaded.origin(*listening[0])}: tls.certificate: is required by a listener with tls = true"
     if tls.certificate is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         try:
@@ -79,6 +90,31 @@ def _tls_problems(loaded: Loaded) -> Iterator[str]:
             ssl.create_default_context(cafile=str(tls.ca))
         except OSError as error:
             yield f"{loaded.origin('tls', 'ca')}: tls.ca = {str(tls.ca)!r}: {error}"
+
+
+def _token_problems(loaded: Loaded) -> Iterator[str]:
+    """A key that proves no token: who brings one would be refused, each time."""
+    key = loaded.settings.access.jwt_key.get_secret_value()
+    if _PEM in key and (problem := _pem_problem(key)):
+        yield f"{loaded.origin('access', 'jwt_key')}: access.jwt_key: {problem}"
+
+
+def _pem_problem(key: str) -> str:
+    from cryptography.exceptions import UnsupportedAlgorithm  # 110 ms: not for who has no such key
+    from cryptography.hazmat.primitives.asymmetric import ec, rsa
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    if not key.startswith(_PEM):  # it would be taken for a secret
+        return f"a PEM key has nothing before {_PEM}"
+    try:
+        public = load_pem_public_key(key.encode())
+    except (ValueError, UnsupportedAlgorithm) as error:
+        return f"no PEM public key: {str(error).partition('. See ')[0]}"  # without cryptography's address
+    if isinstance(public, rsa.RSAPublicKey):
+        return ""
+    if isinstance(public, ec.EllipticCurvePublicKey) and isinstance(public.curve, ec.SECP256R1):
+        return ""
+    return "neither RSA (RS256) nor on the curve P-256 (ES256)"
 
 
 def _user_problems(loaded: Loaded) -> Iterator[str]:
@@ -99,6 +135,14 @@ def _forward_problems(loaded: Loaded) -> Iterator[str]:
             where = f"{loaded.origin('forward', index, 'to')}: forward[{index}].to = {rule.to!r}"
             hint = f"; nearest is {near}" if near else ""
             yield f"{where}: no [[remote]] with a port has this AE title{hint}"
+    if loaded.settings.forward:
+        from pacslite.outbox.rules import RuleError, make_rule  # 50 ms: not for who has no rules
+
+        for index, rule in enumerate(loaded.settings.forward):
+            try:
+                make_rule(rule.to, rule.when)
+            except RuleError as error:
+                yield f"{loaded.origin('forward', index, 'when')}: forward[{index}].when: {error}"
 
 
 def _not_yet(loaded: Loaded) -> Iterator[str]:

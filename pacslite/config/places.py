@@ -34,15 +34,25 @@ def _written_paths(text: str) -> list[tuple[int, tuple[str | int, ...]]]:
             continue
         if header := _TABLE.match(line):
             names = _names(header[2])
-            table = names
+            table = _in_elements(names, elements)
             if header[1] == "[[":
-                table = (*names, elements[names])
+                table = (*table, elements[names])
                 elements[names] += 1
             found.append((number, table))
         elif key := _KEY.match(line):
             found.append((number, (*table, *_names(key[1]))))
         inside_string = quotes % 2 == 1
     return found
+
+
+def _in_elements(names: tuple[str, ...], elements: Counter[tuple[str, ...]]) -> tuple[str | int, ...]:
+    """A table below an array of tables is in the last of its elements so far."""
+    path: list[str | int] = []
+    for n, name in enumerate(names):
+        if n and elements[names[:n]]:
+            path.append(elements[names[:n]] - 1)
+        path.append(name)
+    return tuple(path)
 
 
 def _names(dotted: str) -> tuple[str, ...]:

@@ -291,6 +291,7 @@ def test_a_file_that_is_not_there() -> None:
         ('[s]\n"quoted key" = 2', ("s", "quoted key"), 2),
         ("s.k = 1", ("s", "k"), 1),
         ("[[r]]\nk=1\n[[r]]\nk=2", ("r", 1, "k"), 4),
+        ("[[r]]\n[r.s]\nk=1\n[[r]]\n[r.s]\nk=2", ("r", 1, "s", "k"), 6),  # a table of the last element
         ('t = """\n[s]\nk = 1\n"""\n[s]\nk = 2', ("s", "k"), 6),  # what is in a string is no key
         ("s = {k = 1}", ("s", "k"), 1),
         ("", ("s",), None),
