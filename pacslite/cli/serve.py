@@ -1,6 +1,7 @@
 """``pacslite serve``: the server, until SIGTERM or SIGINT."""
 
 import logging
+import os
 import resource
 import sys
 from typing import Annotated, Any
@@ -36,7 +37,7 @@ def serve(
     from pacslite import app as server
     from pacslite.config import Loaded, load
     from pacslite.config.advice import advice, check
-    from pacslite.config.load import Flag
+    from pacslite.config.load import Flag, find_file
     from pacslite.log import configure
 
     given: dict[str, tuple[str, Any]] = {
@@ -51,8 +52,10 @@ def serve(
     }
     flags = [Flag(key, name, value) for key, (name, value) in given.items() if value is not None]
 
+    file = config or find_file(os.environ)  # once: without it a SIGHUP is refused, and takes no remote away
+
     def read() -> Loaded:
-        loaded = load(config, flags=flags)
+        loaded = load(file, flags=flags)
         check(loaded)
         return loaded
 

@@ -7,6 +7,7 @@ import shlex
 import signal
 import socket
 import struct
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -211,6 +212,39 @@ async def test_users_are_read_again_on_sighup(
         assert 'keys="timeouts.idle_seconds storage.duplicates"' in server.text()
         await dcmtk("storescu", "-usr", "anna", "-pwd", "right", *peer, expect=1)
         await dcmtk("storescu", "-usr", "anna", "-pwd", "new", *peer)
+
+
+async def test_a_file_that_went_away_is_no_empty_configuration(tmp_path: Path) -> None:
+    """Nobody named it: it was found in the folder. SIGHUP without it must not take all remotes away."""
+    file, aside = tmp_path / "pacslite.toml", tmp_path / "aside"
+    file.write_text(
+        '[server]\nhost = "127.0.0.1"\nport = 0\n[storage]\njournal_bytes = 0\n'
+        '[[remote]]\nae_title = "CT01"\nhost = "192.0.2.1"\n'
+    )
+    server = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "pacslite", "serve",
+        cwd=tmp_path, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+
+    async def line_with(text: str) -> str:
+        assert server.stderr is not None
+        async with asyncio.timeout(20):
+            while text not in (line := (await server.stderr.readline()).decode()):
+                assert line, f"ended without {text}"
+            return line
+
+    try:
+        await line_with(" serving ")
+        file.rename(aside)
+        server.send_signal(signal.SIGHUP)
+        assert "pacslite.toml: No such file" in await line_with("configuration")
+        aside.rename(file)
+        server.send_signal(signal.SIGHUP)
+        assert "remotes=1" in await line_with("configuration")
+    finally:
+        server.terminate()
+        await server.communicate()
+    assert server.returncode == 0
 
 
 async def test_user_identity_with_pynetdicom(
