@@ -37,7 +37,7 @@ WORKDIR /
 VOLUME /data
 EXPOSE 11112
 STOPSIGNAL SIGTERM
-# A real association with the server's own title and port, whatever they were set to
+# A real association with the server's own title and port, whatever they were set to; a rejection as configured is one
 HEALTHCHECK --interval=30s --timeout=5s --start-period=10s --retries=3 CMD ["pacslite", "echo", "--self"]
 ENTRYPOINT ["pacslite"]
 CMD ["serve"]

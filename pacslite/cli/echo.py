@@ -1,7 +1,9 @@
 """``pacslite echo``: exit 0 if every C-ECHO was answered 0000, else 1."""
 
+import ipaddress
 import time
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, TypeAlias
 
 import typer
 
@@ -9,12 +11,18 @@ from pacslite.cli.options import Config, UsageError, command, run
 from pacslite.cli.output import complain, print_line
 from pacslite.cli.peers import Calling, OptionalPeer, Tls, client_of
 from pacslite.dimse.status import Status
+from pacslite.net.ended import AssociationRejectedError
 from pacslite.scu.client import Client
 from pacslite.scu.requestor import Address
 
 __all__ = ["app"]
 
 app = command()
+
+Codes: TypeAlias = tuple[int, int, int]  # Result, Source and Reason of an A-ASSOCIATE-RJ (PS3.8 §9.3.4)
+
+_CALLING_AE_TITLE_NOT_RECOGNIZED: Codes = (1, 1, 3)
+_NO_USER_IDENTITY: Codes = (1, 2, 1)  # PS3.7 §D.3.3.7.3
 
 
 @app.command()
@@ -29,10 +37,18 @@ def echo(
     """Verify that a peer answers (C-ECHO)."""
     if itself == (peer is not None):
         raise UsageError("echo: either AET@HOST:PORT or --self")
-    peer = peer or _own_address(config)
+    refusals: Mapping[Codes, str] = {}
+    if peer is None:
+        peer, refusals = _itself(config)
     # its own certificate need not be made out to 127.0.0.1
     client = client_of(peer, calling, tls=tls, config=config, check_names=not itself)
-    raise typer.Exit(run(_echo(client, peer, repeat)))
+    try:
+        raise typer.Exit(run(_echo(client, peer, repeat)))
+    except AssociationRejectedError as error:
+        why = refusals.get((error.result, error.source, error.reason))
+        if why is None:
+            raise
+        print_line(f"{peer}: answers, rejected as configured: {why}")
 
 
 async def _echo(client: Client, peer: Address, repeat: int) -> int:
@@ -50,10 +66,27 @@ async def _echo(client: Client, peer: Address, repeat: int) -> int:
     return 0 if good == repeat else 1
 
 
-def _own_address(config: Config) -> Address:
-    """Of the server with this configuration, seen from its own machine: what a container's health check asks."""
+def _itself(config: Config) -> tuple[Address, Mapping[Codes, str]]:
+    """The server with this configuration, seen from its own machine: what a container's health check asks.
+
+    With it the rejections that the same configuration wants of us: a server that gives one is alive.
+    """
     from pacslite.config import load
 
-    server = load(config).settings.server
+    settings = load(config).settings
+    server, access = settings.server, settings.access
     everywhere = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
-    return Address(server.ae_title, everywhere.get(server.host, server.host), server.port, server.tls)
+    address = Address(server.ae_title, everywhere.get(server.host, server.host), server.port, server.tls)
+    refusals = {}
+    if access.unknown_peers == "nobody" or (access.unknown_peers == "loopback" and not _is_loopback(address.host)):
+        refusals[_CALLING_AE_TITLE_NOT_RECOGNIZED] = f'access.unknown_peers is "{access.unknown_peers}"'
+    if access.user_identity == "required":
+        refusals[_NO_USER_IDENTITY] = 'access.user_identity is "required"'
+    return address, refusals
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name
+        return host == "localhost"

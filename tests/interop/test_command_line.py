@@ -13,7 +13,7 @@ from pydicom.uid import UID
 
 from tests.support.corpus import CorpusFile
 from tests.support.peers import Dcmtk, QrScp, StoreScp
-from tests.support.processes import ROOT, Pacslite, RunResult, free_port, run
+from tests.support.processes import ROOT, Pacslite, RunResult, ServerFactory, free_port, run
 from tests.support.storage_scp import StorageScp
 
 CT_STUDY = "1.3.6.1.4.1.5962.1.2.1.20040119072730.12322"
@@ -219,6 +219,31 @@ async def test_health_check_of_the_container(server: Pacslite, dcmtk: Dcmtk) -> 
     assert "answered" in await server.tool("echo", "--self", "--config", config)
     config.write_text(f'[server]\nport = {server.port}\nae_title = "OTHER"\n')
     await server.tool("echo", "--self", "--config", config, expect=1)
+
+
+@pytest.mark.parametrize(
+    ("access", "why"),
+    [
+        ('unknown_peers = "nobody"', 'access.unknown_peers is "nobody"'),
+        ('user_identity = "required"', 'access.user_identity is "required"'),
+    ],
+)
+async def test_a_refusal_that_the_configuration_wants_is_healthy(
+    new_server: ServerFactory, tmp_path: Path, access: str, why: str
+) -> None:
+    """Only such a one: what this configuration does not explain says that the server is not as it should be."""
+    key, _, value = access.partition(" = ")
+    server = new_server(access={key: value.strip('"')})
+    config, other = tmp_path / "same.toml", tmp_path / "other.toml"
+    place = f'[server]\nhost = "127.0.0.1"\nport = {server.port}\nae_title = "{server.ae_title}"\n'
+    config.write_text(f"{place}[access]\n{access}\n")
+    other.write_text(place)
+    async with server.running():
+        assert f"rejected as configured: {why}" in await server.tool("echo", "--self", "--config", config)
+        assert "association rejected" in await server.tool("echo", "--self", "--config", other, expect=1)
+        peer = f"{server.ae_title}@127.0.0.1:{server.port}"
+        assert "association rejected" in await server.tool("echo", peer, "--config", config, expect=1)
+    await server.tool("echo", "--self", "--config", config, expect=1)  # nobody is there
 
 
 async def test_tls_by_the_configuration(tmp_path: Path, ct_slice: Path) -> None:
