@@ -190,8 +190,8 @@ class Access(Section):
 
     unknown_peers: Literal["loopback", "nobody", "anybody"] = Field(
         "loopback",
-        description='Peers without a [[remote]] entry. "loopback": accepted from this machine only; "anybody": from '
-        "anywhere.",
+        description='Peers without a [[remote]] entry. "loopback": accepted from this machine only; "nobody": not '
+        'from there either; "anybody": from anywhere.',
     )
     unknown_allow: Permissions = Field(
         EVERYTHING, description="What those may do that are not on this machine: it may do everything."

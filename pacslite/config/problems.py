@@ -9,7 +9,7 @@ from pydantic.fields import FieldInfo
 
 from pacslite.errors import PacsliteError
 
-__all__ = ["ConfigError", "allowed", "describe", "fields_at", "nearest"]
+__all__ = ["ConfigError", "allowed", "choices", "describe", "fields_at", "nearest"]
 
 Path = tuple[str | int, ...]
 
@@ -56,7 +56,7 @@ def _sentence(problem: Any, path: Path, model: type[BaseModel]) -> str:
     elif message.startswith("Input should be "):
         message = f"must be {message.removeprefix('Input should be ')}"
     range_ = allowed(field) if field is not None else ""
-    near = nearest(str(problem["input"]), _choices(field)) if field is not None else None
+    near = nearest(str(problem["input"]), choices(field)) if field is not None else None
     return (
         f"{key}{value}: {message}"
         + (f"; allowed is {range_}" if range_ else "")
@@ -112,15 +112,16 @@ def _literal(annotation: Any) -> tuple[Any, ...]:
     return ()
 
 
-def _choices(field: FieldInfo | None) -> tuple[str, ...]:
+def choices(field: FieldInfo | None) -> tuple[str, ...]:
+    """The words of which a key takes one; none where it takes others."""
     return tuple(str(value) for value in _literal(field.annotation)) if field is not None else ()
 
 
 def allowed(field: FieldInfo) -> str:
     """What a key may hold, in words: its range or its choices."""
-    choices = _choices(field)
-    if choices:
-        text = ", ".join(f'"{choice}"' for choice in choices)
+    words = choices(field)
+    if words:
+        text = ", ".join(f'"{word}"' for word in words)
         return f"any of {text}" if get_origin(field.annotation) is tuple else text
     if field.annotation is bool:
         return "true or false"

@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from pacslite.config.load import Loaded
 from pacslite.config.model import Settings
 from pacslite.config.network import Listener, Remote, User
-from pacslite.config.problems import allowed
+from pacslite.config.problems import allowed, choices
 from pacslite.config.services import Forward
 
 __all__ = ["sample", "show", "values"]
@@ -77,10 +77,12 @@ def _sample_tables() -> Iterator[str]:
 
 
 def _described(field: FieldInfo) -> str:
-    text = field.description or ""
-    range_ = allowed(field)
+    """Its description, and what it may hold where that does not say all of it."""
+    text, range_, words = field.description or "", allowed(field), choices(field)
+    if not range_ or field.annotation is bool or (words and all(f'"{word}"' in text for word in words)):
+        return text
     range_ = range_.replace(" ", "\N{NO-BREAK SPACE}")  # not to be wrapped
-    return f"{text} ({range_})" if range_ and not range_.startswith(("any of", '"', "true")) else text
+    return f"{text} ({range_})"
 
 
 def _comment(text: str) -> list[str]:

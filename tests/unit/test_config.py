@@ -17,7 +17,7 @@ from pacslite.config.advice import advice, check
 from pacslite.config.environment import EnvironmentSource
 from pacslite.config.load import Flag
 from pacslite.config.places import line_of
-from pacslite.config.problems import fields_at
+from pacslite.config.problems import choices, fields_at
 from pacslite.config.render import sample, show, toml_value, values
 from pacslite.config.values import split_peer
 
@@ -70,6 +70,16 @@ def test_every_key_is_described_with_a_sentence() -> None:
         for key, field in fields.items():
             assert field.description, key
             assert field.description.endswith("."), key
+
+
+def test_sample_file_names_every_choice() -> None:
+    """Of each key that takes one of several words, in the comment above it."""
+    text = SAMPLE.read_text()
+    for section, key in KEYS:
+        for choice in choices(fields_at(Settings, (section,))[key]):
+            comment = re.search(rf"((?:^#.*\n)+){key} = ", text.partition(f"\n[{section}]\n")[2], re.MULTILINE)
+            assert comment is not None
+            assert f'"{choice}"' in comment[1], f"{section}.{key}"
 
 
 @pytest.mark.parametrize("section", ["server", "limits", "timeouts", "storage", "index", "query", "http", "tls"])
