@@ -1,6 +1,9 @@
 """What the documents name exists: keys, variables, commands with their flags, make targets, files."""
 
+import configparser
 import re
+import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +11,7 @@ import pytest
 import typer
 
 from pacslite.cli.main import COMMANDS, root
-from pacslite.config import Settings, load
+from pacslite.config import ConfigError, Settings, changed_keys, load
 from pacslite.config.advice import check
 from pacslite.config.problems import fields_at
 
@@ -72,6 +75,38 @@ def test_the_configuration_in_the_readme_is_one(tmp_path: Path) -> None:
     loaded = load(file, environ={})
     check(loaded)
     assert [remote.ae_title for remote in loaded.settings.remote] == ["WORKSTATION7", "CT01"]
+
+
+def test_the_service_reads_and_keeps_what_the_readme_installs(tmp_path: Path) -> None:
+    """Word by word, but below another folder and without owners, which only root may set."""
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.read(ROOT / "config" / "pacslite.service")
+    service = unit["Service"]
+    section = (ROOT / "README.md").read_text().partition("\n## systemd\n")[2]
+    commands = section.partition("```sh\n")[2].partition("```")[0].splitlines()
+
+    user = next(shlex.split(line) for line in commands if line.startswith("useradd "))
+    assert (user[-1], "--system" in user, "--user-group" in user) == (service["User"], True, True)
+    assert service.get("Group", service["User"]) == service["User"]
+    assert "DynamicUser" not in service  # it could read nothing that is not everybody's
+
+    named = shlex.split(service["ExecStart"])
+    file = named[named.index("--config") + 1]
+    owners = f"-o root -g {service['User']}"
+    (install,) = [line for line in commands if line.startswith("install ") and line.endswith(file)]
+    assert owners in install
+    for line in commands:
+        if file in line:
+            words = line.replace(f"{owners} ", "").replace(file, f"{tmp_path}{file}")
+            subprocess.run(["bash", "-euc", words], check=True, cwd=ROOT)
+    installed = Path(f"{tmp_path}{file}")
+    assert installed.stat().st_mode & 0o777 == 0o640
+    # whoever runs "pacslite check" with this file finds the archive of the service, which no variable overrules
+    settings = load(installed, environ={}).settings
+    assert changed_keys(Settings(), settings) == ["server.data_dir"]
+    assert settings.server.data_dir == Path("/var/lib") / service["StateDirectory"]
+    assert "PACSLITE_" not in service.get("Environment", "")
+    assert service["RestartPreventExitStatus"] == str(ConfigError.exit_code)
 
 
 def test_every_setting_reaches_a_part() -> None:
