@@ -7,7 +7,7 @@ from functools import cache
 
 from pacslite.dataset.dictionary_table import REPEATERS, TABLE
 
-__all__ = ["keyword_of", "tag_of", "vr_of"]
+__all__ = ["keyword_of", "tag_of", "vr_choice_of", "vr_of"]
 
 _ANY_DIGIT = "x"
 _HEX_DIGITS = frozenset("0123456789ABCDEFabcdef")
@@ -48,6 +48,11 @@ def vr_of(tag: int) -> str | None:
     return None
 
 
+def vr_choice_of(tag: int) -> tuple[str, ...]:
+    """Give the VRs between which the dictionary leaves a choice (``US``, ``SS``); none where it leaves none."""
+    return _choices().get(tag, ())
+
+
 def _entry(tag: int) -> tuple[str, str] | None:
     entry = _by_tag().get(tag)
     if entry is None and not tag & 0x10000:
@@ -69,6 +74,12 @@ def _by_tag() -> dict[int, tuple[str, str]]:
         tag, vr, keyword = line.split(" ")
         table[int(tag, 16)] = (vr if len(vr) == 2 else _choose(vr), keyword)
     return table
+
+
+@cache
+def _choices() -> dict[int, tuple[str, ...]]:
+    rows = (line.split(" ") for line in TABLE.splitlines())
+    return {int(tag, 16): tuple(vrs.split("/")) for tag, vrs, _ in rows if len(vrs) > 2}
 
 
 @cache

@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
+from mmap import mmap
 from typing import Literal, NamedTuple
 
 from pacslite.dataset.dictionary import vr_of
@@ -85,9 +86,9 @@ class Elements(Mapping[int, Element]):
 class Form(NamedTuple):
     """How elements look in a byte order."""
 
-    header: Callable[[bytes | bytearray, int], tuple[int, int, int, int]]  # group, element, VR, 16-bit length
-    wide: Callable[[bytes | bytearray, int], tuple[int, int, int]]  # group, element, 32-bit length
-    length: Callable[[bytes | bytearray, int], tuple[int]]
+    header: Callable[[bytes | bytearray | mmap, int], tuple[int, int, int, int]]  # group, element, VR, 16-bit length
+    wide: Callable[[bytes | bytearray | mmap, int], tuple[int, int, int]]  # group, element, 32-bit length
+    length: Callable[[bytes | bytearray | mmap, int], tuple[int]]
     short_vrs: frozenset[int]  # as ``header`` gives them
     long_vrs: frozenset[int]
     item: bytes  # that begins one of undefined length
@@ -105,7 +106,7 @@ def _form(order: Literal["little", "big"]) -> Form:
     )
 
 
-def measure_header(form: Form, buffer: bytes | bytearray, position: int) -> tuple[int, int, bool]:
+def measure_header(form: Form, buffer: bytes | bytearray | mmap, position: int) -> tuple[int, int, bool]:
     """Give header size, value length, and whether it is implicit, of an element where VRs are due.
 
     The length of a 12-byte header that is not all there is 0.

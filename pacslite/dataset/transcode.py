@@ -3,24 +3,25 @@
 Decompression adds no loss: pixels come out as the standard's decoder gives them, in the colours they are coded in; the
 SOP Instance UID stays, since it is the same instance. Nothing is ever compressed.
 
-pydicom does the work, and its import costs a third of a second: only the worker pays it.
+Only pixels are decoded. All else is written as it was stored, in other headers.
 """
 
 import resource
-from array import array
-from contextlib import suppress
-from typing import TYPE_CHECKING
+from itertools import chain
+from mmap import ACCESS_READ, mmap
 
+from pacslite.dataset.decode import inflate
 from pacslite.dataset.element import (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
     EXPLICIT_VR_BIG_ENDIAN,
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
 )
-from pacslite.errors import PacsliteError
-
-if TYPE_CHECKING:  # imported where it is used, in the worker
-    from pydicom import Dataset
+from pacslite.dataset.meta import FileMetaError, read_file_meta
+from pacslite.dataset.pixels import PixelError, decode_frames, read_image_pixel
+from pacslite.dataset.reencode import write_data_set
+from pacslite.dataset.structure import PIXEL_DATA, DataSet, Node, read_structure
+from pacslite.errors import DimseError, PacsliteError
 
 __all__ = ["SOURCES", "TARGETS", "CannotTranscode", "limit_worker", "transcode"]
 
@@ -44,19 +45,8 @@ SOURCES = frozenset(
 )
 TARGETS = frozenset({EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN})
 
-# Words of other VRs are swapped by pydicom as numbers; these it hands through as bytes
-_SWAPPED_WORDS = {"OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8}
-_ARRAY_TYPES = {2: "H", 4: "I", 8: "Q"}
-# The decoder that keeps most: gdcm knows JPEG lossless, pylibjpeg high-throughput JPEG 2000
-_PLUGINS = {
-    "1.2.840.10008.1.2.4.50": ("pillow", "gdcm", "pylibjpeg"),
-    "1.2.840.10008.1.2.4.51": ("pylibjpeg", "gdcm", "pillow"),
-    "1.2.840.10008.1.2.4.80": ("pyjpegls", "gdcm", "pylibjpeg"),
-    "1.2.840.10008.1.2.4.81": ("pyjpegls", "gdcm", "pylibjpeg"),
-    "1.2.840.10008.1.2.4.90": ("pylibjpeg", "gdcm", "pillow"),
-    "1.2.840.10008.1.2.4.91": ("pylibjpeg", "gdcm", "pillow"),
-    "1.2.840.10008.1.2.5": ("pylibjpeg", "pydicom"),
-}
+_NATIVE = TARGETS | {EXPLICIT_VR_BIG_ENDIAN}
+_BUFFER = 1 << 20
 
 
 class CannotTranscode(PacsliteError):
@@ -75,76 +65,79 @@ def transcode(source: str, target: str, transfer_syntax_uid: str, pixel_bytes: i
         source: Path of the file.
         target: Path of a file that exists, to which the data set is written.
         transfer_syntax_uid: One of TARGETS.
-        pixel_bytes: Most bytes of decoded pixels.
+        pixel_bytes: Most bytes of decoded pixels, or of a data set that is inflated.
 
     Raises:
         CannotTranscode: It cannot be done; ``target`` is to be thrown away.
     """
-    from pydicom import dcmread
-    from pydicom.config import settings
-    from pydicom.filebase import DicomFileLike
-    from pydicom.filewriter import write_dataset
-
-    settings.reading_validation_mode = 0  # what was accepted is passed on as it is
-    settings.writing_validation_mode = 0
     try:
-        dataset = dcmread(source, force=True)
-        syntax = dataset.file_meta.TransferSyntaxUID
-        if syntax.is_encapsulated:
-            _decompress(dataset, str(syntax), pixel_bytes)
-        elif syntax == EXPLICIT_VR_BIG_ENDIAN:
-            _swap_words(dataset)
-        with open(target, "r+b") as file:  # noqa: PTH123 (a descriptor under /proc, no path)
-            output = DicomFileLike(file)
-            output.is_implicit_VR = transfer_syntax_uid == IMPLICIT_VR_LITTLE_ENDIAN
-            output.is_little_endian = True
-            return write_dataset(output, dataset)
-    except CannotTranscode:
-        raise
+        with open(source, "rb") as file:  # noqa: PTH123 (a descriptor under /proc, no path)
+            meta = read_file_meta(file.fileno())
+            end = 0 if meta.data_set_length is None else meta.data_set_offset + meta.data_set_length
+            with mmap(file.fileno(), end, access=ACCESS_READ) as stored:
+                if meta.transfer_syntax_uid == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
+                    inflated = inflate(stored[meta.data_set_offset :], pixel_bytes)
+                    return _transcode(inflated, 0, target, EXPLICIT_VR_LITTLE_ENDIAN, transfer_syntax_uid, pixel_bytes)
+                return _transcode(
+                    stored, meta.data_set_offset, target, meta.transfer_syntax_uid, transfer_syntax_uid, pixel_bytes
+                )
+    except (DimseError, FileMetaError, PixelError) as error:
+        raise CannotTranscode(str(error)) from error
     except MemoryError as error:
         raise CannotTranscode("not enough memory to decompress it") from error
-    except Exception as error:  # a codec may raise anything about a broken stream
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
-        raise CannotTranscode(f"cannot be decompressed: {reason}") from error
+    except (OSError, ValueError, RecursionError) as error:  # the file is none, or has gone
+        raise CannotTranscode(f"cannot be read: {error}") from error
 
 
-def _decompress(dataset: "Dataset", transfer_syntax_uid: str, pixel_bytes: int) -> None:
-    """Decode the pixel data in place."""
-    if "PixelData" not in dataset:
-        return
-    claimed = (
-        int(dataset.get("Rows") or 0)
-        * int(dataset.get("Columns") or 0)
-        * int(dataset.get("NumberOfFrames") or 1)
-        * int(dataset.get("SamplesPerPixel") or 1)
-        * ((int(dataset.get("BitsAllocated") or 8) + 7) // 8)
-    )
-    if claimed > pixel_bytes:
-        raise CannotTranscode(f"{claimed} bytes of pixels are more than {pixel_bytes}")
-    from pydicom.pixels.decoders.base import get_decoder
-    from pydicom.uid import UID
-
-    try:
-        available = get_decoder(UID(transfer_syntax_uid)).available_plugins
-    except NotImplementedError:
-        available = ()
-    if not available:
-        raise CannotTranscode(f"no decoder for {transfer_syntax_uid} (pacslite[codecs] has the usual ones)")
-    wanted = [plugin for plugin in _PLUGINS.get(transfer_syntax_uid, ()) if plugin in available]
-    *others, last = [*wanted, *(plugin for plugin in available if plugin not in wanted)]
-    for plugin in others:
-        with suppress(RuntimeError):  # one decoder tolerates what another does not
-            dataset.decompress(as_rgb=False, generate_instance_uid=False, decoding_plugin=plugin)
-            return
-    dataset.decompress(as_rgb=False, generate_instance_uid=False, decoding_plugin=last)
+def _transcode(data: bytes | mmap, start: int, target: str, from_syntax: str, to_syntax: str, pixel_bytes: int) -> int:
+    data_set = read_structure(data, start, from_syntax)
+    _Decompression(data, from_syntax, pixel_bytes).open(data_set)
+    with open(target, "r+b", _BUFFER) as output:  # noqa: PTH123
+        write_data_set(data_set, data, output, explicit=to_syntax != IMPLICIT_VR_LITTLE_ENDIAN)
+        return output.tell()
 
 
-def _swap_words(dataset: "Dataset") -> None:
-    """Give words that pydicom hands through as bytes the other byte order (PS3.5 §7.3)."""
-    for element in dataset.iterall():
-        size = _SWAPPED_WORDS.get(element.VR, 0)
-        if size and isinstance(element.value, bytes):
-            words = array(_ARRAY_TYPES[size])
-            words.frombytes(element.value[: len(element.value) // size * size])
-            words.byteswap()
-            element.value = words.tobytes() + element.value[len(words) * size :]
+class _Decompression:
+    """Puts native pixel data in the place of encapsulated ones."""
+
+    def __init__(self, data: bytes | mmap, transfer_syntax_uid: str, pixel_bytes: int) -> None:
+        self._data = data
+        self._syntax = transfer_syntax_uid
+        self._left = pixel_bytes
+
+    def open(self, data_set: DataSet) -> None:
+        """Replace the pixel data of ``data_set``; frames are decoded as they are written."""
+        for node in [node for node in data_set if node.tag == PIXEL_DATA]:
+            if node.fragments is not None:
+                self._decode(data_set, node)
+            elif self._syntax not in _NATIVE and node.end > node.start:
+                raise PixelError("its pixel data is not encapsulated")
+
+    def _decode(self, data_set: DataSet, pixel_data: Node) -> None:
+        if self._syntax in _NATIVE:
+            raise PixelError("encapsulated pixel data in an uncompressed transfer syntax")
+        image = read_image_pixel(data_set, self._data)
+        if image.length > self._left:
+            raise PixelError(f"{image.length} bytes of pixels are more than {self._left}")
+        self._left -= image.length
+        frames = decode_frames(pixel_data, self._data, image, self._syntax)
+        first, colours = next(frames)
+        pieces = chain([first], (frame for frame, _ in frames))
+        pixel_data.fragments = None
+        pixel_data.vr = "OB" if image.bits_allocated <= 8 else "OW"
+        pixel_data.pieces = pieces
+        pixel_data.length = image.length
+        if colours != image.photometric_interpretation:
+            _set(data_set, 0x00280004, "CS", colours.encode("ascii"))
+        if image.samples_per_pixel > 1:
+            _set(data_set, 0x00280006, "US", b"\0\0")  # Planar Configuration: colour-by-pixel
+
+
+def _set(data_set: DataSet, tag: int, vr: str, value: bytes) -> None:
+    """Give an element another value, where it is or in its place among the others."""
+    node = next((node for node in data_set if node.tag == tag), None)
+    if node is None:
+        node = Node(tag, vr, 0, 0)
+        data_set.append(node)
+        data_set.sort(key=lambda node: node.tag)
+    node.pieces, node.length = [value], len(value)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from pacslite.dataset.meta import encode_file_meta
 from tests.support.corpus import CorpusFile, corpus
 from tests.support.exchange import fetch, identifier, parse_data_set, send
 from tests.support.processes import Pacslite
@@ -54,6 +56,19 @@ def pixels(data_set: Dataset, plugin: str = "") -> "np.ndarray[tuple[int, ...], 
     decoder = get_decoder(data_set.file_meta.TransferSyntaxUID)
     array, _ = decoder.as_array(data_set, raw=True, decoding_plugin=plugin)
     return array
+
+
+def write_file(path: Path, instance: Received) -> Path:
+    """What was received, byte for byte."""
+    meta = encode_file_meta(
+        sop_class_uid=instance.sop_class_uid,
+        sop_instance_uid=instance.sop_instance_uid,
+        transfer_syntax_uid=instance.transfer_syntax_uid,
+        source_ae_title="TEST",
+        private=b"",
+    )
+    path.write_bytes(meta + instance.data)
+    return path
 
 
 async def get_as(port: int, file: CorpusFile, syntax: str) -> tuple[list[Received], int, str]:

@@ -1,0 +1,215 @@
+"""A stored data set as a tree of places: where its elements, items and fragments lie (PS3.5 §7.1, §7.5, §A.4).
+
+Only headers are read, so it costs the same whatever the values hold, and what they hold goes on untouched.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from mmap import mmap
+
+from pacslite.dataset.dictionary import vr_of
+from pacslite.dataset.element import (
+    BIG,
+    EXPLICIT_VR_BIG_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    LITTLE,
+    UNDEFINED,
+    DataSetError,
+    Form,
+    is_capitals,
+    measure_header,
+)
+
+__all__ = ["PIXEL_DATA", "DataSet", "Node", "read_structure"]
+
+PIXEL_DATA = 0x7FE00010
+_ITEM, _ITEM_END, _SEQUENCE_END = 0xE000, 0xE00D, 0xE0DD  # of group FFFE
+_DEEPEST = 100  # each level costs two frames of the interpreter's stack
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """An element. Its value is what lies from ``start`` to ``end``, unless it has items, fragments or ``pieces``."""
+
+    tag: int
+    vr: str  # "" if the element is encoded in implicit VR
+    start: int
+    end: int
+    is_big: bool = False
+    is_undefined: bool = False  # its length
+    is_damaged: bool = False  # a sequence of items, but not to its end
+    items: "list[Item] | None" = None  # of a sequence
+    fragments: list[tuple[int, int]] | None = None  # start and end of each; the first is the Basic Offset Table
+    pieces: Iterable[bytes] | None = None  # another value, ``length`` bytes of little endian
+    length: int = 0
+
+
+DataSet = list[Node]
+
+
+@dataclass(slots=True, eq=False)
+class Item:
+    """An item of a sequence."""
+
+    elements: DataSet
+    is_undefined: bool  # its length
+    length: int = 0  # of its elements, when they have been measured
+
+
+class _TooDeep(DataSetError):
+    """Not the fault of one sequence: nothing is to be done about it."""
+
+
+def read_structure(data: bytes | mmap, start: int, transfer_syntax_uid: str) -> DataSet:
+    """Find all elements of a data set that begins at ``start`` and ends with ``data``.
+
+    Groups 0000 and 0002 at its beginning are passed over. Explicit VR where implicit was promised, and the reverse, is
+    noticed. A sequence of defined length whose value is not made of items is a value like others. A last value that is
+    cut has the bytes there are.
+
+    Args:
+        transfer_syntax_uid: Of its encoding; not deflated.
+    Raises:
+        DataSetError: It has what cannot stand there, or nests too deep.
+    """
+    form = BIG if transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN else LITTLE
+    reader = _Reader(data)
+    at = reader.begin(form, start)
+    explicit = transfer_syntax_uid != IMPLICIT_VR_LITTLE_ENDIAN
+    if at + 8 <= len(data):
+        explicit = is_capitals(data[at + 4 : at + 6])
+    return reader.data_set(form, at, len(data), explicit=explicit, depth=0, is_undefined=False)[0]
+
+
+class _Reader:
+    __slots__ = ("_data",)
+
+    def __init__(self, data: bytes | mmap) -> None:
+        self._data = data
+
+    def begin(self, form: Form, at: int) -> int:
+        """Give where the data set begins, behind elements of the command set and of a file's header."""
+        data = self._data
+        while at + 8 <= len(data):
+            group, _, length = LITTLE.wide(data, at)
+            if group not in {0x0000, 0x0002}:
+                break
+            header = 8
+            if is_capitals(data[at + 4 : at + 6]):
+                header, length, _ = measure_header(LITTLE if group else form, data, at)
+            self._check_end(at, at + header + length, len(data))
+            at += header + length
+        return at
+
+    def data_set(
+        self, form: Form, at: int, end: int, *, explicit: bool, depth: int, is_undefined: bool
+    ) -> tuple[DataSet, int]:
+        """Read elements up to ``end``, or to the item's delimiter if ``is_undefined``; give the position behind."""
+        data = self._data
+        found: DataSet = []
+        while at + 8 <= end:
+            group, number, length = form.wide(data, at)
+            if group == 0xFFFE:
+                if number == _ITEM_END and is_undefined:
+                    return found, at + 8
+                if number == _SEQUENCE_END and is_undefined:  # the item's delimiter is missing
+                    return found, at
+                if number == _ITEM or depth:
+                    raise DataSetError(f"(FFFE,{number:04X}) at byte {at}")
+                at += 8  # a delimiter of nothing
+                continue
+            header = 8
+            vr = ""
+            if explicit:
+                header, length, is_implicit = measure_header(form, data, at)
+                if not is_implicit:
+                    vr = data[at + 4 : at + 6].decode("ascii")
+            start = at + header
+            self._check_end(at, start, end)
+            node = Node(group << 16 | number, vr, start, start + length, form is BIG)
+            at = self._value(form, node, length, end, depth)
+            found.append(node)
+        if is_undefined:
+            raise DataSetError(f"item without its delimiter before byte {end}")
+        if any(data[at:end]):  # a few zeros are somebody's padding
+            raise DataSetError(f"data set ends inside the element at byte {at}")
+        return found, end
+
+    def _value(self, form: Form, node: Node, length: int, end: int, depth: int) -> int:
+        """Look into a value if it is a sequence or in fragments; give the position behind it."""
+        start = node.start
+        explicit = node.vr not in {"", "UN"}
+        if node.vr == "UN":  # §6.2.2: little endian and implicit within, whatever is around
+            form = LITTLE
+            node.is_big = False
+        if length == UNDEFINED:
+            node.is_undefined = True
+            if node.tag == PIXEL_DATA or node.vr not in {"", "SQ", "UN"}:
+                node.fragments, node.end = self._fragments(form, start, end)
+            else:
+                node.items, node.end = self._items(form, start, end, explicit=explicit, depth=depth + 1, is_open=True)
+            return node.end
+        if node.end > end:
+            if depth:
+                self._check_end(start, node.end, end)
+            node.end = end
+        if node.vr == "SQ" or (not node.vr and vr_of(node.tag) == "SQ"):
+            try:
+                node.items, _ = self._items(form, start, node.end, explicit=explicit, depth=depth + 1, is_open=False)
+            except _TooDeep:
+                raise
+            except DataSetError:  # else whoever wrote this knows what it is
+                node.is_damaged = self._data[start : start + 4] == form.item[:4]
+        return node.end
+
+    def _items(
+        self, form: Form, at: int, end: int, *, explicit: bool, depth: int, is_open: bool
+    ) -> tuple[list[Item], int]:
+        if depth > _DEEPEST:
+            raise _TooDeep(f"sequences nested more than {_DEEPEST} deep")
+        data = self._data
+        items: list[Item] = []
+        while at < end:
+            number, length, at = self._item_header(form, at, end)
+            if number == _ITEM_END:
+                continue  # where none is due
+            if number == _SEQUENCE_END:
+                if is_open:
+                    return items, at
+                raise DataSetError(f"(FFFE,{number:04X}) at byte {at - 8}")
+            is_undefined = length == UNDEFINED
+            item_end = end if is_undefined else at + length
+            self._check_end(at, item_end, end)
+            # in explicit VR an item may be implicit: its first element shows it
+            shown = explicit and (at + 8 > item_end or is_capitals(data[at + 4 : at + 6]))
+            elements, at = self.data_set(form, at, item_end, explicit=shown, depth=depth, is_undefined=is_undefined)
+            items.append(Item(elements, is_undefined))
+        if is_open:
+            raise DataSetError(f"sequence without its delimiter before byte {end}")
+        return items, at
+
+    def _fragments(self, form: Form, at: int, end: int) -> tuple[list[tuple[int, int]], int]:
+        fragments: list[tuple[int, int]] = []
+        while at < end:  # some files end without the delimiter
+            number, length, at = self._item_header(form, at, end)
+            if number == _SEQUENCE_END:
+                break
+            if number != _ITEM:
+                raise DataSetError(f"(FFFE,{number:04X}) at byte {at - 8}")
+            self._check_end(at, at + length, end)
+            fragments.append((at, at + length))
+            at += length
+        return fragments, at
+
+    def _item_header(self, form: Form, at: int, end: int) -> tuple[int, int, int]:
+        """Element number, length, and the position behind."""
+        self._check_end(at, at + 8, end)
+        group, number, length = form.wide(self._data, at)
+        if group != 0xFFFE or number not in {_ITEM, _ITEM_END, _SEQUENCE_END}:
+            raise DataSetError(f"({group:04X},{number:04X}) between items at byte {at}")
+        return number, length, at + 8
+
+    @staticmethod
+    def _check_end(at: int, value_end: int, end: int) -> None:
+        if value_end > end:
+            raise DataSetError(f"what begins at byte {at} ends {value_end - end} bytes too late")
