@@ -32,6 +32,8 @@ _PLUGINS = {
     "1.2.840.10008.1.2.4.91": ("pylibjpeg", "gdcm", "pillow"),
     RLE_LOSSLESS: ("pylibjpeg", "pydicom"),
 }
+# PS3.3 §C.7.6.3.1.2: of encapsulated pixel data only, or retired with samples that are not what a decoder gives
+_NEVER_NATIVE = frozenset({"YBR_ICT", "YBR_RCT", "YBR_PARTIAL_420", "YBR_PARTIAL_422"})
 _FRAME_STARTS = (b"\xff\xd8", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  ")  # JPEG, JPEG-LS; JPEG 2000, bare or in a JP2 file
 
 
@@ -169,11 +171,15 @@ class _FrameDecoder:
         self._plugins = [*wanted, *(plugin for plugin in available if plugin not in wanted)]
         self._syntax = transfer_syntax_uid
         self._image = image
+        self._is_jpeg_in_colour = image.samples_per_pixel == 3 and transfer_syntax_uid in {JPEG_BASELINE, JPEG_EXTENDED}
+        self._is_adobe_ycc = False
 
     def decode(self, frame: bytes) -> "tuple[NDArray[np.generic], str]":
         """Give the pixels, and in which colours they are."""
         reason = ""
-        for plugin in self._plugins:
+        self._is_adobe_ycc = self._is_jpeg_in_colour and _is_adobe_ycc(frame)
+        last = "pillow" if self._is_adobe_ycc else ""  # converts such frames to RGB, whatever it is asked
+        for plugin in sorted(self._plugins, key=lambda plugin: plugin == last):
             try:
                 pixels, colours = self._decode_with(plugin, frame)
             except MemoryError:
@@ -182,7 +188,7 @@ class _FrameDecoder:
                 reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
                 continue
             self._plugins.sort(key=lambda other: other != plugin)  # the next frame begins with it
-            return pixels, colours
+            return pixels, self._native(colours)
         raise PixelError(f"cannot be decompressed: {reason}")
 
     def _decode_with(self, plugin: str, frame: bytes) -> "tuple[NDArray[np.generic], str]":
@@ -201,7 +207,29 @@ class _FrameDecoder:
                 decoding_plugin=plugin,
                 **options,
             )
-        return pixels, str(described["photometric_interpretation"])
+        colours = str(described["photometric_interpretation"])
+        if self._is_adobe_ycc:
+            colours = "RGB" if plugin == "pillow" else "YBR_FULL"
+        return pixels, colours
+
+    def _native(self, colours: str) -> str:
+        """What native pixel data with a sample of each kind a pixel is called."""
+        if self._image.samples_per_pixel == 1:
+            return colours
+        if colours in _NEVER_NATIVE:
+            raise PixelError(f"{colours} is none of uncompressed pixels")
+        return "YBR_FULL" if colours == "YBR_FULL_422" else colours
+
+
+def _is_adobe_ycc(frame: bytes) -> bool:
+    """Does an Adobe marker segment say that the components of a JPEG image are YCbCr?"""
+    at = 2
+    while at + 4 <= len(frame) and frame[at] == 0xFF and frame[at + 1] != 0xDA:  # SOS: the image itself
+        length = int.from_bytes(frame[at + 2 : at + 4], "big")
+        if frame[at + 1] == 0xEE and frame[at + 4 : at + 9] == b"Adobe":  # APP14
+            return frame[at + 15 : at + 16] == b"\x01"
+        at += 2 + length
+    return False
 
 
 class _BitPacker:

@@ -6,14 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from pydicom import Dataset, dcmread
 from pydicom.dataset import FileMetaDataset
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
 from pacslite.dataset.meta import encode_file_meta
 from tests.support.corpus import CorpusFile, corpus
 from tests.support.exchange import fetch, identifier, parse_data_set, send
+from tests.support.peers import Dcmtk
 from tests.support.processes import Pacslite
 from tests.support.wire import Context, Received
 
@@ -138,3 +140,29 @@ async def test_uncompressed_syntaxes_change_into_each_other(
     for element in original:
         if element.VR not in {"OW", "OB", "SQ", "UN"} and element.tag.element and element.tag in data_set:
             assert data_set[element.tag].value == element.value
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "examples_ybr_color.dcm",  # YBR_FULL_422 in JPEG baseline, as most colour images are
+        "SC_rgb_dcmtk_+eb+cy+s2.dcm",  # subsampled
+        "SC_rgb_dcmtk_+eb+cr.dcm",  # RGB
+        "SC_rgb_jpeg_gdcm.dcm",  # JPEG lossless
+        "SC_rgb_rle.dcm",
+    ],
+)
+async def test_dcmtk_shows_the_picture_that_was_stored(
+    server: Pacslite, dcmtk: Dcmtk, corpus_by_name: Mapping[str, CorpusFile], tmp_path: Path, name: str
+) -> None:
+    file = corpus_by_name[name]
+    await send(server.port, [file])
+    ((instance,), status, _) = await get_as(server.port, file, ExplicitVRLittleEndian)
+    assert status == 0
+    shown = []
+    decoder = "dcm2pnm" if file.transfer_syntax_uid == RLELossless else "dcmj2pnm"
+    for tool, path in ((decoder, file.path), ("dcm2pnm", write_file(tmp_path / "sent.dcm", instance))):
+        await dcmtk(tool, "+op", "+F", "1", path, tmp_path / "shown.ppm")
+        with Image.open(tmp_path / "shown.ppm") as picture:
+            shown.append(np.asarray(picture).astype(int))
+    assert np.abs(shown[0] - shown[1]).mean() < 3  # DCMTK resamples colours in its own way

@@ -1,16 +1,19 @@
 """Compressed instances become uncompressed ones that show the same picture, by their own labels (PS3.3 §C.7.6.3)."""
 
+import copy
 import struct
 import tracemalloc
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from pydicom import Dataset, dcmread
+from PIL import Image
+from pydicom import Dataset, dcmread, examples
 from pydicom._uid_dict import UID_dictionary
 from pydicom.data import get_testdata_file
 from pydicom.dataset import FileMetaDataset
@@ -22,6 +25,7 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
+    JPEGBaseline8Bit,
     JPEGLosslessSV1,
     RLELossless,
 )
@@ -77,6 +81,60 @@ def test_sources_are_what_there_are_decoders_for(uid: str) -> None:
     else:
         with pytest.raises(NotImplementedError):
             get_decoder(UID(uid))
+
+
+# Colours
+
+COLOURS = [(200, 40, 90), (10, 220, 60), (30, 60, 240), (250, 250, 5)]
+
+
+def jpeg(kind: str) -> bytes:
+    """16 x 16 pixels in four colours, as a JPEG stream of YCbCr that says so in one way or another, or of RGB."""
+    pixels = np.repeat(np.repeat(np.array(COLOURS, "u1").reshape(2, 2, 3), 8, axis=0), 8, axis=1)
+    stream = BytesIO()
+    options = {"keep_rgb": True} if kind == "RGB" else {}
+    Image.fromarray(pixels).save(stream, "JPEG", quality=100, subsampling=0, **options)
+    data = stream.getvalue()
+    if kind in {"JFIF", "RGB"}:
+        return data
+    assert data[2:4] == b"\xff\xe0"  # APP0: JFIF
+    adobe = b"\xff\xee\x00\x0eAdobe\x00\x64\0\0\0\0\x01" if kind == "Adobe" else b""
+    return data[:2] + adobe + data[4 + int.from_bytes(data[4:6], "big") :]
+
+
+@pytest.mark.parametrize("target", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+@pytest.mark.parametrize(
+    ("kind", "label"),
+    [
+        ("bare", "YBR_FULL_422"),  # the usual one: native, it would mean two samples a pixel
+        ("bare", "YBR_FULL"),
+        ("JFIF", "YBR_FULL_422"),
+        ("JFIF", "RGB"),
+        ("Adobe", "YBR_FULL_422"),
+        ("Adobe", "RGB"),
+        ("RGB", "RGB"),
+        ("RGB", "YBR_FULL_422"),
+    ],
+)
+def test_colours_are_what_their_label_says(transcoded: Transcode, kind: str, label: str, target: str) -> None:
+    data_set = copy.deepcopy(examples.rgb_color)
+    data_set.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+    data_set.Rows = data_set.Columns = 16
+    data_set.PhotometricInterpretation = label
+    put_pixels(data_set, [jpeg(kind)])
+    native = transcoded(data_set, target)
+    assert native.PhotometricInterpretation == ("RGB" if kind == "RGB" else "YBR_FULL")  # no conversion
+    assert native.PlanarConfiguration == 0
+    assert len(native.PixelData) == 16 * 16 * 3
+    shown = pixel_array(native)[[4, 4, 12, 12], [4, 12, 4, 12]]
+    assert np.abs(shown.astype(int) - np.array(COLOURS)).max() <= 4
+
+
+def test_a_label_that_native_pixels_cannot_have_is_refused(transcoded: Transcode, rle: Dataset) -> None:
+    data_set = dcmread(str(get_testdata_file("SC_rgb_rle.dcm")))
+    data_set.PhotometricInterpretation = "YBR_ICT"
+    with pytest.raises(CannotTranscode, match="YBR_ICT is none of uncompressed pixels"):
+        transcoded(data_set)
 
 
 # Frames
