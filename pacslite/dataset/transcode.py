@@ -46,6 +46,8 @@ SOURCES = frozenset(
 TARGETS = frozenset({EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN})
 
 _NATIVE = TARGETS | {EXPLICIT_VR_BIG_ENDIAN}
+# Extended Offset Table, its Lengths, Encapsulated Pixel Data Value Total Length (PS3.3 §C.7.6.3.1.8)
+_OF_ENCAPSULATION = frozenset({0x7FE00001, 0x7FE00002, 0x7FE00003})
 _BUFFER = 1 << 20
 
 
@@ -91,29 +93,39 @@ def transcode(source: str, target: str, transfer_syntax_uid: str, pixel_bytes: i
 
 def _transcode(data: bytes | mmap, start: int, target: str, from_syntax: str, to_syntax: str, pixel_bytes: int) -> int:
     data_set = read_structure(data, start, from_syntax)
-    _Decompression(data, from_syntax, pixel_bytes).open(data_set)
+    _Decompression(data, from_syntax, pixel_bytes).open(data_set, is_nested=False)
     with open(target, "r+b", _BUFFER) as output:  # noqa: PTH123
         write_data_set(data_set, data, output, explicit=to_syntax != IMPLICIT_VR_LITTLE_ENDIAN)
         return output.tell()
 
 
 class _Decompression:
-    """Puts native pixel data in the place of encapsulated ones."""
+    """Puts native pixel data in the place of encapsulated ones, throughout a data set."""
 
     def __init__(self, data: bytes | mmap, transfer_syntax_uid: str, pixel_bytes: int) -> None:
         self._data = data
         self._syntax = transfer_syntax_uid
         self._left = pixel_bytes
 
-    def open(self, data_set: DataSet) -> None:
-        """Replace the pixel data of ``data_set``; frames are decoded as they are written."""
+    def open(self, data_set: DataSet, *, is_nested: bool) -> None:
+        """Replace the pixel data of ``data_set`` and of its items.
+
+        A sequence (Icon Image Sequence, §A.4) whose pixel data cannot be decoded is left out; frames of the image
+        itself are decoded as they are written.
+        """
+        for node in list(data_set):
+            try:
+                for item in node.items or ():
+                    self.open(item.elements, is_nested=True)
+            except PixelError:
+                data_set.remove(node)
         for node in [node for node in data_set if node.tag == PIXEL_DATA]:
             if node.fragments is not None:
-                self._decode(data_set, node)
-            elif self._syntax not in _NATIVE and node.end > node.start:
+                self._decode(data_set, node, is_nested=is_nested)
+            elif self._syntax not in _NATIVE and node.end > node.start and not is_nested:
                 raise PixelError("its pixel data is not encapsulated")
 
-    def _decode(self, data_set: DataSet, pixel_data: Node) -> None:
+    def _decode(self, data_set: DataSet, pixel_data: Node, *, is_nested: bool) -> None:
         if self._syntax in _NATIVE:
             raise PixelError("encapsulated pixel data in an uncompressed transfer syntax")
         image = read_image_pixel(data_set, self._data)
@@ -125,12 +137,13 @@ class _Decompression:
         pieces = chain([first], (frame for frame, _ in frames))
         pixel_data.fragments = None
         pixel_data.vr = "OB" if image.bits_allocated <= 8 else "OW"
-        pixel_data.pieces = pieces
+        pixel_data.pieces = list(pieces) if is_nested else pieces
         pixel_data.length = image.length
         if colours != image.photometric_interpretation:
             _set(data_set, 0x00280004, "CS", colours.encode("ascii"))
         if image.samples_per_pixel > 1:
             _set(data_set, 0x00280006, "US", b"\0\0")  # Planar Configuration: colour-by-pixel
+        data_set[:] = [node for node in data_set if node.tag not in _OF_ENCAPSULATION]
 
 
 def _set(data_set: DataSet, tag: int, vr: str, value: bytes) -> None:

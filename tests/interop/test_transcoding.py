@@ -13,7 +13,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
 from pacslite.dataset.meta import encode_file_meta
-from tests.support.corpus import CorpusFile, corpus
+from tests.support.corpus import CorpusFile, corpus, read_file
 from tests.support.exchange import fetch, identifier, parse_data_set, send
 from tests.support.peers import Dcmtk
 from tests.support.processes import Pacslite
@@ -166,3 +166,25 @@ async def test_dcmtk_shows_the_picture_that_was_stored(
         with Image.open(tmp_path / "shown.ppm") as picture:
             shown.append(np.asarray(picture).astype(int))
     assert np.abs(shown[0] - shown[1]).mean() < 3  # DCMTK resamples colours in its own way
+
+
+async def test_dcmtk_receives_an_image_with_a_compressed_icon(
+    server: Pacslite, dcmtk: Dcmtk, corpus_by_name: Mapping[str, CorpusFile], tmp_path: Path
+) -> None:
+    """Left encapsulated in an uncompressed data set, DCMTK refuses it with A700."""
+    data_set = dcmread(corpus_by_name["MR_small_RLE.dcm"].path)
+    icon = Dataset()
+    for element in data_set.group_dataset(0x0028):
+        icon.add(element)
+    icon.add(data_set["PixelData"])
+    data_set.IconImageSequence = [icon]
+    data_set.save_as(tmp_path / "icon.dcm")
+    file = read_file(tmp_path / "icon.dcm")
+    assert file is not None
+    await send(server.port, [file])
+    ((instance,), status, _) = await get_as(server.port, file, ImplicitVRLittleEndian)
+    assert status == 0
+    dumped = await dcmtk("dcmdump", "+P", "7fe0,0010", write_file(tmp_path / "sent.dcm", instance))
+    assert dumped.output.count("# 8192, 1 PixelData") == 2
+    sent = as_file(parse_data_set(ImplicitVRLittleEndian, instance.data), ImplicitVRLittleEndian)
+    assert np.array_equal(pixels(sent), pixels(dcmread(file.path)))

@@ -17,7 +17,7 @@ from pydicom import Dataset, dcmread, examples
 from pydicom._uid_dict import UID_dictionary
 from pydicom.data import get_testdata_file
 from pydicom.dataset import FileMetaDataset
-from pydicom.encaps import encapsulate, generate_frames
+from pydicom.encaps import encapsulate, encapsulate_extended, generate_frames
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import (
@@ -137,6 +137,44 @@ def test_a_label_that_native_pixels_cannot_have_is_refused(transcoded: Transcode
         transcoded(data_set)
 
 
+# Icons and tables
+
+
+def with_icon(data_set: Dataset, frame: bytes) -> Dataset:
+    icon = Dataset()
+    for keyword in ("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"):
+        setattr(icon, keyword, data_set[keyword].value)
+    icon.SamplesPerPixel, icon.PhotometricInterpretation = 1, "MONOCHROME2"
+    put_pixels(icon, [frame])
+    data_set.IconImageSequence = [icon]
+    return data_set
+
+
+@pytest.mark.parametrize("target", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+def test_an_icon_is_decoded_too(transcoded: Transcode, rle: Dataset, target: str) -> None:
+    """PS3.5 §A.4: encapsulated, it cannot stand in a data set that is not."""
+    native = transcoded(with_icon(rle, one_frame(rle)), target)
+    (icon,) = native.IconImageSequence
+    assert not icon["PixelData"].is_undefined_length
+    assert np.array_equal(np.frombuffer(icon.PixelData, "<i2").reshape(64, 64), pixel_array(rle))
+    assert np.array_equal(pixel_array(native), pixel_array(rle))
+
+
+def test_an_icon_that_nobody_can_decode_is_left_out(transcoded: Transcode, rle: Dataset) -> None:
+    native = transcoded(with_icon(rle, b"no stream of anything..."))
+    assert "IconImageSequence" not in native
+    assert np.array_equal(pixel_array(native), pixel_array(rle))
+
+
+def test_offset_tables_go_with_what_they_point_into(transcoded: Transcode, rle: Dataset) -> None:
+    extended = encapsulate_extended([one_frame(rle)])
+    rle.PixelData, rle.ExtendedOffsetTable, rle.ExtendedOffsetTableLengths = extended
+    rle["PixelData"].is_undefined_length = True
+    rle.add_new(0x7FE00003, "UV", 1)  # Encapsulated Pixel Data Value Total Length
+    native = transcoded(rle)
+    assert [element.tag for element in native if element.tag.group == 0x7FE0] == [0x7FE00010]
+
+
 # Frames
 
 
@@ -169,6 +207,8 @@ def test_no_more_is_decoded_than_may_be(transcoded: Transcode, rle: Dataset) -> 
     put_pixels(rle, [one_frame(rle)] * 5)
     with pytest.raises(CannotTranscode, match="40960 bytes of pixels are more than 40000"):
         transcoded(rle, pixel_bytes=40000)
+    with pytest.raises(CannotTranscode, match="8192 bytes of pixels are more than 0"):  # the icon takes from the image
+        transcoded(with_icon(dcmread(rle.filename), one_frame(rle)), pixel_bytes=8192)
 
 
 def test_many_frames_need_no_more_memory_than_a_few(transcoded: Transcode, tmp_path: Path, rle: Dataset) -> None:
