@@ -5,7 +5,7 @@ from itertools import groupby
 from operator import itemgetter
 
 from pacslite.archive.index.extra_values import forget_extra_values
-from pacslite.archive.index.removal import join_values
+from pacslite.archive.index.removal import sets_of
 from pacslite.archive.index.statements import Statements
 from pacslite.archive.index.writer import IndexWriter
 from pacslite.archive.keys import Level
@@ -65,7 +65,7 @@ def correct_counts(index: IndexWriter) -> None:
         for study_id, modalities, sop_classes in connection.execute(
             "SELECT id, modalities, sop_classes FROM study"
         ).fetchall():
-            right_sets = _sets(connection, study_id)
+            right_sets = sets_of(connection, study_id)
             if right_sets != (modalities, sop_classes):
                 connection.execute(Statements.set_study_sets.text, (*right_sets, study_id))
 
@@ -81,14 +81,8 @@ def _drop_empty(connection: sqlite3.Connection, table: str) -> None:
 def _wrong_sets(connection: sqlite3.Connection) -> list[tuple[str, str]]:
     found = []
     for study_id, *stored in connection.execute("SELECT id, modalities, sop_classes FROM study"):
-        right = _sets(connection, study_id)
+        right = sets_of(connection, study_id)
         for name, is_, should in zip(("modalities", "sop_classes"), stored, right, strict=True):
             if is_ != should:
                 found.append((f"study {study_id}", f"{name} is {is_}, should be {should}"))
     return found
-
-
-def _sets(connection: sqlite3.Connection, study_id: int) -> tuple[str | None, str | None]:
-    modalities = [value for (value,) in connection.execute(Statements.select_modalities.text, (study_id,))]
-    sop_classes = [value for (value,) in connection.execute(Statements.select_sop_classes.text, (study_id,))]
-    return join_values(modalities), join_values(sop_classes)

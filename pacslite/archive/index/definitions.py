@@ -105,6 +105,7 @@ def _definitions() -> dict[str, ClauseElement]:
         .join_from(instance, series, instance.c.series_fk == series.c.id)
         .where(series.c.study_fk == of)
         .distinct(),
+        "select_sop_class": select(instance.c.sop_class_uid).where(instance.c.id == of),
         "select_instance": _rows().where(instance.c.sop_instance_uid == bindparam("sop_instance_uid")),
         "select_page": _first(_rows().where(instance.c.id > bindparam("after")).order_by(instance.c.id)),
         "select_newest": _first(_rows().order_by(instance.c.id.desc())),

@@ -10,7 +10,7 @@ from pacslite.archive.index.statements import Statements
 from pacslite.archive.instances.layout import InstancePath, instance_path
 from pacslite.archive.keys import Level
 
-__all__ = ["InstanceRow", "Removed", "join_values", "remove_dangling", "remove_rows"]
+__all__ = ["InstanceRow", "Removed", "join_values", "remove_dangling", "remove_rows", "sets_of"]
 
 
 class InstanceRow(NamedTuple):
@@ -47,6 +47,13 @@ def join_values(values: Iterable[str]) -> str | None:
     return "\\".join(sorted(values)) or None
 
 
+def sets_of(connection: sqlite3.Connection, study_id: int) -> tuple[str | None, str | None]:
+    """ModalitiesInStudy and SOPClassesInStudy as the rows below a study have them, for its columns."""
+    modalities = connection.execute(Statements.select_modalities.text, (study_id,))
+    sop_classes = connection.execute(Statements.select_sop_classes.text, (study_id,))
+    return join_values(value for (value,) in modalities), join_values(value for (value,) in sop_classes)
+
+
 def remove_rows(connection: sqlite3.Connection, rows: Collection[InstanceRow]) -> Removed:
     """Delete rows, in the caller's transaction."""
     execute = connection.execute
@@ -69,9 +76,7 @@ def remove_rows(connection: sqlite3.Connection, rows: Collection[InstanceRow]) -
             if execute(Statements.delete_patient.text, (patient_id,)).rowcount:
                 patients_gone.append(patient_id)
             continue
-        modalities = [value for (value,) in execute(Statements.select_modalities.text, (study_id,))]
-        sop_classes = [value for (value,) in execute(Statements.select_sop_classes.text, (study_id,))]
-        execute(Statements.set_study_sets.text, (join_values(modalities), join_values(sop_classes), study_id))
+        execute(Statements.set_study_sets.text, (*sets_of(connection, study_id), study_id))
     forget_extra_values(
         connection,
         {

@@ -250,6 +250,10 @@ class Statements:
         "series.id WHERE series.study_fk = ?",
         ("of",),
     )
+    select_sop_class = Statement(
+        "SELECT instance.sop_class_uid FROM instance WHERE instance.id = ?",
+        ("of",),
+    )
     select_instance = Statement(
         "SELECT instance.id, instance.sop_instance_uid, instance.data_set_offset + "
         "instance.data_set_length AS anon_1, series.id AS id_1, series.series_instance_uid, study.id AS "

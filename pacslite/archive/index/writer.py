@@ -8,7 +8,7 @@ late (index/late.py) until somebody reads. Callable from any thread; one lock or
 import logging
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ from pacslite.archive.index.instance_rows import (
 )
 from pacslite.archive.index.late import LateRows
 from pacslite.archive.index.placing import Counts, Place, Places, add_sop_class
-from pacslite.archive.index.removal import InstanceRow, remove_rows
+from pacslite.archive.index.removal import InstanceRow, remove_rows, sets_of
 from pacslite.archive.index.replaced import note_replaced
 from pacslite.archive.index.statements import Statements
 from pacslite.archive.options import StorageOptions
@@ -163,6 +163,7 @@ class IndexWriter:
         counts = Counts()
         rows: list[Row] = []
         taken: list[Record] = []
+        reclassified: set[int] = set()  # studies of which an instance has another SOP class now
         outcomes: list[DimseError | None] = []
         for entry in entries:
             record = entry.record
@@ -186,11 +187,13 @@ class IndexWriter:
             row = instance_row(record, place)
             for name in entry.unlink:
                 execute(Statements.insert_deleted_file.text, (name, record.sop_instance_uid))
-            if entry.replaces and self._replace(entry, place, row, counts):
+            if entry.replaces and self._replace(entry, place, row, counts, reclassified):
                 continue
             rows.append(row)
         if rows:
             insert_instances(connection, rows)
+        if reclassified:
+            self._mend_sets(reclassified)
         if self._extra_values.has_instances:
             self._extra_values.insert_instances(connection, taken)
         if any(counts):
@@ -249,16 +252,27 @@ class IndexWriter:
             with self.lock, suppress(IndexFull, IndexFailure):
                 self._write_late()
 
-    def _replace(self, entry: Entry, place: Place, row: Row, counts: Counts) -> bool:
+    def _replace(self, entry: Entry, place: Place, row: Row, counts: Counts, reclassified: set[int]) -> bool:
         """Put ``row`` in the place of the one with its UID; False if there is none (deleted meanwhile)."""
         record = entry.record
-        known = find_instance(self._connections.writer, record.sop_instance_uid)
+        connection = self._connections.writer
+        known = find_instance(connection, record.sop_instance_uid)
         if known is None or known.series_id != place.series_id:
             return False
-        self._connections.writer.execute(Statements.update_instance.text, (*row, known.id))
+        (sop_class_uid,) = connection.execute(Statements.select_sop_class.text, (known.id,)).fetchone()
+        if sop_class_uid != record.sop_class_uid:
+            reclassified.add(known.study_id)
+        connection.execute(Statements.update_instance.text, (*row, known.id))
         entry.replaced_bytes = known.size
         counts.bytes += record.data_set_offset + record.data_set_length - known.size
         return True
+
+    def _mend_sets(self, study_ids: Iterable[int]) -> None:
+        """Take SOP classes away that no instance has any more, once all rows of the transaction are there."""
+        for study_id in study_ids:
+            sets = sets_of(self._connections.writer, study_id)
+            self._connections.writer.execute(Statements.set_study_sets.text, (*sets, study_id))
+        self._places.forget()  # with the sets as they were
 
     def _remove_elsewhere(self, entry: Entry) -> None:
         """Remove the row of an instance that comes back in another series. Alone in its transaction: places change."""

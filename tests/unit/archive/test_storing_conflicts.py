@@ -36,8 +36,11 @@ from tests.support.storing import (
     sqlite_error,
     store,
 )
+from tests.support.wire import CT_IMAGE
 
 pytestmark = pytest.mark.usefixtures("each_way")
+
+MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4"
 
 
 async def _clean(archive: Archive) -> None:
@@ -167,6 +170,31 @@ async def test_replaced_again_and_again(tmp_path: Path) -> None:
             assert read(archive, version.sop_instance_uid) == version.data
         await _clean(archive)
     assert len(files_in(tmp_path)) == 1
+
+
+def _reclassified(instance: Instance, sop_class_uid: str) -> Instance:
+    data = instance.data.replace(CT_IMAGE.encode() + b"\0", sop_class_uid.encode() + b"\0")
+    return dataclasses.replace(instance, sop_class_uid=sop_class_uid, data=data)
+
+
+async def test_a_study_has_the_sop_classes_that_its_instances_have_now(tmp_path: Path) -> None:
+    """Whatever a replacement takes away, another may have, or bring back: what comes with it in one commit too."""
+    ct = [make_instance(n, series=n % 2, size=900) for n in range(12)]
+    mr = [_reclassified(instance, MR_IMAGE) for instance in ct]
+    async with archive_in(tmp_path, duplicates="replace") as archive:
+        for group, classes in (
+            (ct[:1], CT_IMAGE),
+            (mr[:1], MR_IMAGE),
+            (ct[2:3], f"{CT_IMAGE}\\{MR_IMAGE}"),
+            ([mr[2], *ct[4:]], f"{CT_IMAGE}\\{MR_IMAGE}"),
+            (ct[:4], CT_IMAGE),
+            (mr, MR_IMAGE),
+            (ct[1:2], f"{CT_IMAGE}\\{MR_IMAGE}"),
+        ):
+            await _store_all(archive, group)
+            archive.index.catch_up()
+            assert rows(tmp_path, "SELECT sop_classes FROM study") == [(classes,)]
+        await _clean(archive)
 
 
 async def test_reader_finishes_with_the_old_bytes(tmp_path: Path) -> None:
