@@ -209,15 +209,16 @@ class Checker:
             size = os.fstat(fd).st_size
             if size != row.size:
                 return "damaged", f"{name}: {size} bytes instead of {row.size}"
-            if report.deep:
-                report.bytes += size
+            if report.deep or row.path.name != row.sop_instance_uid + SUFFIX:  # of a hash only the header tells the UID
                 meta = read_file_meta(fd)
                 if meta.digest is not None:  # ours, and not a file that was put here and reindexed
                     read_header(fd)
                 if meta.sop_instance_uid != row.sop_instance_uid:
                     return "damaged", f"{name}: another instance"
-                if digest_of(fd, meta.data_set_offset) != row.digest:
-                    return "damaged", f"{name}: digest differs"
+                if report.deep:
+                    report.bytes += size
+                    if digest_of(fd, meta.data_set_offset) != row.digest:
+                        return "damaged", f"{name}: digest differs"
         except OSError as error:
             return "damaged", f"{name}: {fault_of_file(error, name)}"
         except FileMetaError as error:
@@ -246,9 +247,7 @@ class Checker:
     # files
 
     def _check_file(self, path: InstancePath, *, repair: bool) -> Difference | None:
-        uid = path.name.removesuffix(SUFFIX)
-        known = self._index.current(uid)
-        if known is not None and known.path == path:
+        if self._is_known(path, path.name.removesuffix(SUFFIX)):  # whatever it holds was looked at with its row
             return None
         with self._settler.lock:
             difference = self._examine(path)
@@ -262,6 +261,10 @@ class Checker:
                 self._store.set_aside(path)
             return difference._replace(mended=True)
 
+    def _is_known(self, path: InstancePath, sop_instance_uid: str) -> bool:
+        known = self._index.current(sop_instance_uid)
+        return known is not None and known.path == path
+
     def _examine(self, path: InstancePath) -> Difference | None:
         """Look into a file that is not where its name says, or that the index does not know."""
         name = f"instances/{path}"
@@ -272,6 +275,8 @@ class Checker:
         except OSError as error:
             return Difference("foreign", name, fault_of_file(error, name))
         try:
+            if self._is_known(path, read_file_meta(fd).sop_instance_uid):  # its name is a hash, and did not say so
+                return None
             meta = read_header(fd)
             record = read_record(fd, meta, verify=True)
         except OSError as error:
@@ -285,7 +290,7 @@ class Checker:
         known = self._index.current(record.sop_instance_uid)
         if known is None:
             return Difference("orphan", name, "sound, not in the index")
-        if known.path == path:
+        if known.path == path:  # stored meanwhile
             return None
         return Difference("surplus", name, f"the index has it at instances/{known.path}")
 

@@ -1,6 +1,7 @@
 """The check names each difference between index and files, in both directions, and mends it; the index is rebuilt."""
 
 import asyncio
+import dataclasses
 import os
 import random
 import shutil
@@ -52,6 +53,15 @@ def _write(directory: Path, *statements: str) -> None:
 
 def _row_gone(directory: Path) -> None:
     _write(directory, f"DELETE FROM instance WHERE sop_instance_uid = '{TARGET.sop_instance_uid}'")
+
+
+def _of_another_program(path: Path) -> None:
+    """Written anew, without our digest."""
+    found = dcmread(path)
+    for element in list(found.file_meta):
+        if element.tag in {0x00020100, 0x00020102}:
+            del found.file_meta[element.tag]
+    found.save_as(path, enforce_file_format=True)
 
 
 def _copied(directory: Path) -> None:
@@ -110,6 +120,45 @@ async def test_difference_is_named_and_mended(
         for instance in INSTANCES:
             assert read(archive, instance.sop_instance_uid) == instance.data
         assert (await archive.check(deep=True)).differences == []
+
+
+def _hashed(instance: Instance) -> Instance:
+    """The same under a UID that is no file name: the name is a hash of it."""
+    uid = "A" + instance.sop_instance_uid[1:]
+    data = instance.data.replace(instance.sop_instance_uid.encode(), uid.encode())
+    return dataclasses.replace(instance, sop_instance_uid=uid, data=data)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize(
+    ("spoil", "kinds"),
+    [
+        (lambda _: None, []),
+        (_of_another_program, []),
+        (lambda path: _flip(path, 3), ["damaged"]),
+        (lambda path: _flip(path, 129), ["damaged", "foreign"]),  # nothing says whose it is
+        (lambda path: path.write_bytes(b""), ["damaged", "foreign"]),
+        (lambda path: shutil.copy(path, path.with_name(path.name.replace("x-", "x-a"))), ["surplus"]),
+    ],
+)
+async def test_a_file_whose_name_is_a_hash_is_known_by_what_it_holds(
+    tmp_path: Path, spoil: Callable[[Path], object], kinds: list[str], deep: bool
+) -> None:
+    odd = _hashed(TARGET)
+    async with archive_in(tmp_path) as archive:
+        await store(archive, odd)
+    (path,) = tmp_path.rglob("x-*.dcm")
+    spoil(path)
+    if not kinds:
+        assert reindex(archive_in(tmp_path).options).indexed == 1
+    async with archive_in(tmp_path) as archive:
+        report = await archive.check(deep=deep)
+        assert [difference.kind for difference in report.differences] == kinds
+        mended = await archive.check(deep=deep, repair=True)
+        assert mended.clean
+        assert [difference.kind for difference in mended.differences] == kinds[:1]
+        assert (await archive.check(deep=True)).differences == []
+        assert path.exists() is ("damaged" not in kinds)
 
 
 async def test_damaged_files_are_kept_aside(directory: Path) -> None:
@@ -232,13 +281,7 @@ async def test_interrupted_reindexing_is_finished(directory: Path) -> None:
 
 
 async def test_reindexing_takes_files_of_others_and_refuses_broken_ones(directory: Path) -> None:
-    foreign = _path(directory, TARGET)
-    found = dcmread(foreign)
-    found.save_as(foreign, enforce_file_format=True)  # pydicom's header: no digest of ours
-    for element in list(found.file_meta):
-        if element.tag in {0x00020100, 0x00020102}:
-            del found.file_meta[element.tag]
-    found.save_as(foreign, enforce_file_format=True)
+    _of_another_program(_path(directory, TARGET))
     broken = _path(directory, INSTANCES[0])
     broken.write_bytes(broken.read_bytes()[:300])
     pipe = broken.with_name("1.2.dcm")
