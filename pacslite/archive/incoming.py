@@ -12,6 +12,7 @@ from pacslite.archive.instances.protocol import IncomingFile
 from pacslite.archive.outcome import StorageFailed, Stored
 from pacslite.archive.record import Record
 from pacslite.dataset.layout import Layouts
+from pacslite.dataset.remainder import Remainder
 from pacslite.dataset.scan import DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, DataSetError, HeaderScanner
 from pacslite.errors import DimseError
 
@@ -68,7 +69,9 @@ class Incoming:
     __slots__ = (
         "_gathering",
         "_owner",
+        "_passed",
         "_pieces",
+        "_remainder",
         "again",
         "digest",
         "ended",
@@ -128,6 +131,8 @@ class Incoming:
         self.digest: xxhash.xxh3_128 | None = None
         self.stripped = 0  # bytes that are not stored
         self.again = False  # it is no new instance
+        self._passed = 0  # bytes that ``pass_pieces`` was given
+        self._remainder: Remainder | None = None
 
     # receiving
 
@@ -248,10 +253,33 @@ class Incoming:
             self.scan.feed(memoryview(piece))
         return self.scan
 
+    def pass_pieces(self, pieces: Sequence[bytes | bytearray]) -> None:
+        """Pass over what follows the header: the header scan has had these pieces as far as it wanted them."""
+        scan = self.scan
+        if self._remainder is None and scan is not None and scan.complete and self.transfer_syntax_uid != _DEFLATED:
+            self._remainder = Remainder(scan)
+        if self._remainder is not None and self._remainder.done:
+            return
+        for piece in pieces:
+            if self._remainder is not None:
+                self._remainder.feed(piece, self._passed)
+            self._passed += len(piece)
+
+    def check_end(self) -> None:
+        """Nobody is told that a data set is stored of which a part is missing.
+
+        Raises:
+            DataSetError: Its last value goes beyond its end. Nothing is known of a deflated one.
+        """
+        if self._remainder is not None:
+            self._remainder.finish(self.stored_length)
+
     def begin_again(self) -> None:
         """Nothing was written of it."""
         self.again = True
         self.digest = None
+        self._passed = 0
+        self._remainder = None
 
     def digest_pieces(self, pieces: Sequence[bytes | bytearray]) -> xxhash.xxh3_128:
         """Go on with the digest."""

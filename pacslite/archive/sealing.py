@@ -118,6 +118,7 @@ class Sealer:
             incoming.digest_pieces(pieces)
             if incoming.scan_pieces(pieces, self._layouts).complete and incoming.record is None:
                 incoming.record = self._record(incoming, [])
+            incoming.pass_pieces(pieces)
         except Exception as problem:
             incoming.error = _told(problem)
 
@@ -209,6 +210,8 @@ class Sealer:
         if self._syncs and (in_company or file.size >= _WORTH_WAKING):
             file.begin_writeback()
         record = self._record(incoming, pieces)
+        incoming.pass_pieces(pieces)
+        incoming.check_end()
         record.data_set_offset = file.size - incoming.stored_length
         record.data_set_length = incoming.stored_length
         record.digest = digest

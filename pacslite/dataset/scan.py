@@ -78,8 +78,10 @@ class HeaderScanner:
         "_stop_group",
         "big_endian",
         "complete",
+        "end",
         "explicit",
         "leading",
+        "rest",
         "truncated",
     )
 
@@ -99,6 +101,8 @@ class HeaderScanner:
         self.complete = False
         self.truncated = False
         self.leading = 0  # bytes of groups 0000 and 0002 at the start: no part of a data set (PS3.7 §6.3, PS3.10 §7.1)
+        self.end = 0  # where the element begins that the header ended before
+        self.rest = b""  # its first bytes, 8 to 12; empty if there is none
         self._raw: dict[int, bytes] = {}
         self._form = BIG if self.big_endian else LITTLE
         self._keep_limit = keep_limit
@@ -269,6 +273,8 @@ class HeaderScanner:
         if self._kept + _ENTRY * len(self._raw) > self._header_limit:
             raise DataSetError(f"header beyond {self._header_limit} bytes before byte {self._offset + position}")
         if self.complete:
+            self.end = self._offset + position
+            self.rest = bytes(buffer[position : position + 12])
             self._buffer = b""
             return True
         self._drop(position)

@@ -24,6 +24,7 @@ from tests.support.wire import (
 # Name of a file that cannot make the way, and why
 IMPOSSIBLE: Mapping[str, str] = {
     "rtplan_truncated.dcm": "ends inside an element of its header: answered C000",
+    "MR_truncated.dcm": "ends inside its pixel data: the same",
 }
 
 FIRST = [file for file in generations()[0] if file.name not in IMPOSSIBLE]

@@ -1,6 +1,7 @@
 """What goes in comes out: bytes, keys, places; and what must not go in leaves nothing."""
 
 import asyncio
+import dataclasses
 import hashlib
 import os
 from pathlib import Path
@@ -95,13 +96,24 @@ def _with_uid(instance: Instance, tag: int, value: bytes) -> Instance:
     return Instance(instance.patient_id, instance.study_uid, instance.series_uid, instance.sop_instance_uid, data)
 
 
+def _cut_fragments(instance: Instance) -> Instance:
+    """Encapsulated, and the last fragment is not all there."""
+    at = instance.data.index(b"\xe0\x7f\x10\x00OW") + 4
+    item = b"\xfe\xff\x00\xe0"
+    fragments = (
+        item + bytes(4) + item + (9000).to_bytes(4, "little") + bytes(9000) + item + b"\x00\x10\0\0" + bytes(4000)
+    )
+    return dataclasses.replace(instance, data=instance.data[:at] + b"OB\0\0\xff\xff\xff\xff" + fragments)
+
+
 @pytest.mark.parametrize(
     ("spoil", "error"),
     [
         (lambda i: _with_uid(i, 0x00080018, b"9.9"), DataSetMismatch),  # another SOP Instance UID
         (lambda i: _with_uid(i, 0x00080016, b"9.9"), DataSetMismatch),
         (lambda i: Instance("", "", "", i.sop_instance_uid, b""), DataSetMismatch),  # no data set at all
-        (lambda i: Instance("", "", "", i.sop_instance_uid, i.data[:-100]), None),  # pixel data cut: nobody can tell
+        (lambda i: Instance("", "", "", i.sop_instance_uid, i.data[:-1]), DataSetError),  # in the pixel data
+        (_cut_fragments, DataSetError),
         (lambda i: Instance("", "", "", i.sop_instance_uid, i.data[:151]), DataSetError),  # inside the header
         (lambda i: Instance("", "", "", i.sop_instance_uid, b"GET / HTTP/1.1\r\n\r\n" * 9), DataSetError),
         (lambda i: _with_uid(i, 0x0020000D, b"\xff\xfe"), DataSetError),  # a UID that is no text
@@ -111,9 +123,6 @@ def _with_uid(instance: Instance, tag: int, value: bytes) -> Instance:
 async def test_what_is_refused_leaves_nothing(tmp_path: Path, spoil, error, piece) -> None:  # type: ignore[no-untyped-def]
     instance = spoil(make_instance(1, size=20_000))
     async with archive_in(tmp_path, piece_bytes=piece, pressed_piece_bytes=4096) as archive:
-        if error is None:
-            await store(archive, instance)
-            return
         with pytest.raises(error) as raised:
             await store(archive, instance)
         assert str(raised.value)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from pydicom import dcmread
+from pydicom.uid import ExplicitVRLittleEndian
 
 from pacslite.cli.main import main
 from tests.support.instances import make_instance
@@ -69,6 +70,27 @@ def test_a_file_that_another_program_has_written_anew_is_stored(
         del found.file_meta[tag]
     found.save_as(file)
     code, output = imported(capsys, tmp_path, file)
+    assert (code, "1 stored" in output) == (0, True)
+
+
+@pytest.mark.parametrize("size", [20_000, 400_000])
+def test_a_file_of_which_a_part_is_missing_fails_and_the_whole_one_is_stored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], size: int
+) -> None:
+    """Had it been taken, the whole one would be there already."""
+    instance = make_instance(1, size=size)
+    data_set = tmp_path / "data set.dcm"
+    data_set.write_bytes(instance.data)
+    whole = dcmread(data_set, force=True)
+    whole.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    whole.save_as(tmp_path / "whole.dcm", enforce_file_format=True)
+    cut = tmp_path / "cut.dcm"
+    cut.write_bytes((tmp_path / "whole.dcm").read_bytes()[:-7000])
+    code, output = imported(capsys, tmp_path, cut)
+    assert (code, "1 failed" in output) == (1, True)
+    assert "goes 7000 bytes beyond the data set" in output
+    assert files_in(tmp_path / "data") == []
+    code, output = imported(capsys, tmp_path, tmp_path / "whole.dcm")
     assert (code, "1 stored" in output) == (0, True)
 
 
