@@ -20,7 +20,8 @@ class Storage(Section):
     duplicates: Literal["keep", "replace", "reject"] = Field(
         "keep",
         description='An instance that is there already. "keep": answer 0000, write nothing; "replace": the newer '
-        'one, atomically; "reject": answer 0111.',
+        "one, atomically, while its patient, study and series stay as they are known, until a reindexing; "
+        '"reject": answer 0111.',
     )
     uid_conflict: Literal["keep", "reject"] = Field(
         "reject",
