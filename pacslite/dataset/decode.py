@@ -24,6 +24,7 @@ from pacslite.dataset.element import (
 from pacslite.errors import DimseError
 
 __all__ = [
+    "WORD_SIZES",
     "Attribute",
     "Identifier",
     "IdentifierError",
@@ -34,7 +35,7 @@ __all__ = [
 ]
 
 _INFLATED_LIMIT = 16 << 20
-_WORD_SIZES = {
+WORD_SIZES = {
     **dict.fromkeys(("AT", "OW", "SS", "US"), 2),
     **dict.fromkeys(("FL", "OF", "OL", "SL", "UL"), 4),
     **dict.fromkeys(("FD", "OD", "OV", "SV", "UV"), 8),
@@ -116,7 +117,7 @@ def inflate(data: bytes, limit: int = _INFLATED_LIMIT) -> bytes:
 
 def swap_bytes(vr: str, value: bytes) -> bytes:
     """Turn a value from one byte order to the other (PS3.5 §7.3); text and unknown stay as they are."""
-    size = _WORD_SIZES.get(vr)
+    size = WORD_SIZES.get(vr)
     if size is None or len(value) % size:
         return value
     words = array(_ARRAY_TYPES[size], value)

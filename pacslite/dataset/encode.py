@@ -4,11 +4,12 @@ Values are given in little endian, as ``decode_identifier`` gives them; padding 
 """
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from struct import Struct
 
 from pacslite.dataset.decode import (
+    WORD_SIZES,
     Attribute,
     Identifier,
     IdentifierError,
@@ -58,6 +59,11 @@ class IdentifierEncoder:
         self._header = Struct(order + "HH2sH").pack
         self._long_header = Struct(order + "HH2sHI").pack
 
+    @property
+    def swapped_vrs(self) -> Collection[str]:
+        """VRs whose values are not encoded as they are given, but in big endian (PS3.5 §7.3)."""
+        return WORD_SIZES.keys() if self._is_big else ()
+
     def element(self, tag: int, vr: str, value: bytes) -> bytes:
         """Encode one element; ``value`` of a sequence is its items, encoded."""
         size = len(value)
@@ -106,10 +112,11 @@ class IdentifierEncoder:
 class RowEncoder:
     """Encodes rows of one shape, what C-FIND answers (PS3.4 §C.4.1); headers are made once a length."""
 
-    __slots__ = ("_columns", "_element")
+    __slots__ = ("_columns", "_element", "_swapped")
 
     def __init__(self, encoder: IdentifierEncoder, columns: Sequence[tuple[int, str]]) -> None:
         self._element = encoder.element
+        self._swapped = encoder.swapped_vrs
         self._columns = [
             (tag, vr, b"\0" if vr in _NUL_PADDED else b" ", {0: encoder.element(tag, vr, b"")}) for tag, vr in columns
         ]
@@ -126,9 +133,8 @@ class RowEncoder:
             header = headers.get(size)
             if header is None:
                 encoded = self._element(tag, vr, value)
-                header = encoded[: -(size + (size & 1))]
-                if encoded.startswith(value, len(header)) and size <= _LONGEST_READY:  # else its bytes were swapped
-                    headers[size] = header
+                if size <= _LONGEST_READY and vr not in self._swapped:
+                    headers[size] = encoded[: -(size + (size & 1))]
                 append(encoded)
                 continue
             append(header)

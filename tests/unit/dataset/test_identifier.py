@@ -219,6 +219,14 @@ def test_a_row_is_its_elements(syntax: str, rows: list[list[bytes | None]]) -> N
         assert prepared.encode(values) == b"".join(elements)
 
 
+def test_values_that_read_alike_both_ways_decide_nothing_for_others() -> None:
+    """Rows of 257 are the same bytes in both byte orders (PS3.5 §7.3)."""
+    prepared = IdentifierEncoder(EXPLICIT_VR_BIG_ENDIAN).prepare([(0x00280010, "US"), (0x00186020, "SL")])
+    for rows, offset in ((257, 0), (512, -7), (0x0101, 0x01010101), (513, 1)):
+        encoded = prepared.encode([struct.pack("<H", rows), struct.pack("<i", offset)])
+        assert (encoded[8:10], encoded[18:]) == (struct.pack(">H", rows), struct.pack(">i", offset))
+
+
 def test_a_row_has_a_value_for_each_column() -> None:
     with pytest.raises(ValueError, match="zip"):
         IdentifierEncoder(EXPLICIT_VR_LITTLE_ENDIAN).prepare(ROW).encode([b"20240101"])
