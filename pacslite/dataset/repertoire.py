@@ -44,7 +44,8 @@ KANJI = {87: b"\x1b$B", 159: b"\x1b$(D"}
 KATAKANA, ROMAJI, ASCII = b"\x1b)I", b"\x1b(J", b"\x1b(B"
 JIS = "shift_jis"
 _STAND_ALONE = {"ISO_IR 192": "utf-8", "UTF-8": "utf-8", "UTF8": "utf-8", "GB18030": "gb18030", "GBK": "gbk"}  # C.12-5
-_EXTENSION_ALIASES = {"ISO 2022 GBK": 58, "ISO 2022 58": 58}  # terms that were in the standard by mistake (CP 1234)
+# terms that were in the standard by mistake (CP 1234), and one that senders made up
+_EXTENSION_ALIASES = {"ISO 2022 GBK": 58, "ISO 2022 58": 58, "GB2312": 58}
 
 
 class State(NamedTuple):
@@ -75,8 +76,8 @@ def find_repertoire(charsets: tuple[str, ...]) -> Repertoire:
     codec = _STAND_ALONE.get(names[0])
     if codec is not None:
         return Repertoire(codec, True, State(ASCII, "", b""), ())
-    numbers = [_number(name) for name in names]
-    sets = tuple(number for number in numbers if number) if len(names) > 1 else ()
+    numbers = _numbers(names)
+    sets = tuple(number for number in numbers if number) if len(numbers) > 1 else ()
     first = numbers[0]
     if first == 13:
         return Repertoire(JIS, False, State(ROMAJI, JIS, KATAKANA), sets)
@@ -95,6 +96,14 @@ def _normalise(charset: str) -> str:
     return {"UTF 8": "UTF-8"}.get(name, name)
 
 
+def _numbers(names: list[str]) -> list[int]:
+    """ISO-IR numbers; 0 is a term that no one knows, 6 an empty one."""
+    numbers = [_number(name) if name else 6 for name in names]
+    if numbers and (numbers[0] in KANJI or numbers[0] in RIGHT_MULTI_BYTE):
+        numbers.insert(0, 6)  # value 1 may be none of these; some senders forget that
+    return numbers
+
+
 def _number(name: str) -> int:
     if name in _EXTENSION_ALIASES:
         return _EXTENSION_ALIASES[name]
@@ -108,9 +117,7 @@ def canonical_charsets(charsets: tuple[str, ...]) -> tuple[str, ...]:
     names = [_normalise(charset) for charset in charsets]
     if names and names[0] in _STAND_ALONE:
         return ({"utf-8": UTF_8[0]}.get(codec := _STAND_ALONE[names[0]], codec.upper()),)
-    numbers = [_number(name) if name else 6 for name in names]
-    if numbers and (numbers[0] in KANJI or numbers[0] in RIGHT_MULTI_BYTE):
-        numbers.insert(0, 6)  # value 1 may be none of these; some senders forget that
+    numbers = _numbers(names)
     if not all(escapes_of(number) for number in numbers):
         return ()
     if len(numbers) < 2:

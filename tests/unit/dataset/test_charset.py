@@ -122,8 +122,16 @@ def test_a_right_half_that_changed_is_put_back() -> None:
         (b"\xeb", "LO", ("iso-ir 126",), "λ"),
         ("é".encode(), "LO", ("UTF-8",), "é"),
         (b"\x1b$)A\xd5\xc5", "PN", ("", "ISO 2022 58"), "张"),
-        (b"\xd5\xc5", "PN", ("ISO_IR 58",), "ÕÅ"),  # no such term without code extension: bytes as they are
         (b"\xb6\xab", "PN", ("", "ISO 2022 IR 58"), "东"),  # its escape sequence was forgotten
+        # and so was that value 1 may not be a multi-byte set
+        (b"\xd5\xc5^\xd0\xa1", "PN", ("ISO 2022 IR 58",), "张^小"),
+        (b"\xd5\xc5", "PN", ("ISO_IR 58",), "张"),
+        (b"\xd5\xc5", "LO", ("GB2312",), "张"),
+        (b"\xb1\xe8^\xc8\xf1\xc1\xdf", "PN", ("ISO 2022 IR 149",), "김^희중"),
+        (b"\xb1\xe8", "LO", ("ISO_IR 149",), "김"),
+        (b"\x1b$)C\xb1\xe8^\xc8\xf1", "PN", ("ISO 2022 IR 149",), "김^희"),
+        (b"\xb1\xe8 \x1b$B;3\x1b(B", "LO", ("ISO 2022 IR 149", "ISO 2022 IR 87"), "김 山"),
+        (b"Doe", "LO", ("ISO 2022 IR 149",), "Doe"),
         # nothing announced: UTF-8 where it is that, else Latin-1; a set no one knows is none
         ("Müller".encode(), "LO", (), "Müller"),
         (b"M\xfcller", "LO", (), "Müller"),
@@ -177,6 +185,7 @@ def test_what_cannot_be_represented_is_not_written(text: str, vr: str, charsets:
         (("utf-8",), ("ISO_IR 192",)),
         (("gbk",), ("GBK",)),
         (("ISO 2022 IR 87",), ("", "ISO 2022 IR 87")),
+        (("GB2312",), ("", "ISO 2022 IR 58")),
         (("ISO_IR 13", "ISO_IR 87"), ("ISO 2022 IR 13", "ISO 2022 IR 87")),
         (("ISO 2022 IR 6", "ISO 2022 IR 100"), ("", "ISO 2022 IR 100")),
     ],
