@@ -20,7 +20,7 @@ from pacslite.archive.criteria import (
 from pacslite.archive.keys import COLUMN_OF_TAG, Key, Level, level_of
 from pacslite.archive.normalise import NUMBER_SIZES
 from pacslite.archive.sieve import Cell, KeptValues, item_acceptor
-from pacslite.dataset.charset import UTF_8, canonical_charsets, decode_text, encode_text
+from pacslite.dataset.charset import UTF_8, canonical_charsets, decode_text, encode_text, has_ascii
 from pacslite.dataset.decode import Attribute, Identifier
 from pacslite.dataset.element import IMPLICIT_VR_LITTLE_ENDIAN
 from pacslite.dataset.encode import IdentifierEncoder
@@ -58,7 +58,7 @@ class AnswerEncoder:
             self._template[at[TIMEZONE]] = query.options.timezone_offset.encode("ascii") or None
         self._charset_at = at[CHARSET]
         self._charsets = canonical_charsets(query.charsets)  # what nobody knows is not announced
-        self._is_ascii_first = encode_text("~", "LO", self._charsets) == b"~"  # not so in JIS X 0201
+        self._is_ascii_first = has_ascii(self._charsets)
         self._sequence_header = 8 if query.transfer_syntax_uid == IMPLICIT_VR_LITTLE_ENDIAN else 12
         self._texts: list[tuple[int, int, str]] = []  # place in the answer, place in the row, VR
         self._numbers: list[tuple[int, int]] = []
@@ -183,9 +183,11 @@ def _recode(
     """An attribute with its text in another character set, of its items what is asked; None: it cannot be."""
     vr, value = attribute
     if isinstance(value, bytes):
-        if vr not in _TEXT_VRS or (value.isascii() and b"\x1b" not in value):
+        if vr not in _TEXT_VRS:
             return attribute
-        encoded = encode_text(decode_text(value, vr, stored).strip(" \0"), vr, charsets)
+        if value.isascii() and b"\x1b" not in value and has_ascii(stored) and has_ascii(charsets):
+            return attribute
+        encoded = encode_text(decode_text(value, vr, stored).rstrip(" \0"), vr, charsets)
         return None if encoded is None else Attribute(vr, encoded)
     items = []
     for item in value:

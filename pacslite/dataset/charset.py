@@ -26,7 +26,7 @@ from pacslite.dataset.repertoire import (
     find_repertoire,
 )
 
-__all__ = ["UTF_8", "canonical_charsets", "decode_text", "encode_text", "fold_name", "name_groups"]
+__all__ = ["UTF_8", "canonical_charsets", "decode_text", "encode_text", "fold_name", "has_ascii", "name_groups"]
 
 _YEN, _OVERLINE = "\u00a5", "\u203e"
 
@@ -144,6 +144,11 @@ def _decode_pair(row: int, cell: int) -> str:
 
 
 # encoding
+
+
+def has_ascii(charsets: Sequence[str]) -> bool:
+    """Are ASCII characters the bytes of ASCII? In JIS X 0201 (ISO_IR 13) two are others."""
+    return not find_repertoire(tuple(charsets)).is_jis
 
 
 def encode_text(text: str, vr: str, charsets: Sequence[str]) -> bytes | None:

@@ -134,3 +134,39 @@ async def test_japanese_name_is_found_by_any_of_its_groups(tmp_path: Path, key: 
     path = make_index(tmp_path, [{"SpecificCharacterSet": "ISO 2022 IR 13\\ISO 2022 IR 87", "PatientName": name}])
     (answer,) = await ask(path, {"SpecificCharacterSet": "ISO_IR 192", "PatientName": key})
     assert answer["PatientName"] == name
+
+
+@pytest.mark.parametrize(
+    ("stored", "asked", "texts", "label"),
+    [
+        ("ISO_IR 13", "ISO_IR 192", {"ImageComments": "a‾b¥c"}, "ISO_IR 192"),
+        ("ISO_IR 13", "ISO_IR 13", {"ImageComments": "a‾b¥c", "PatientMotherBirthName": "Doe‾"}, "ISO_IR 13"),
+        ("ISO_IR 13", "", {"ImageComments": "a‾b"}, "ISO_IR 192"),
+        ("ISO_IR 13", "", {"ImageComments": "plain"}, None),
+        ("ISO_IR 192", "ISO_IR 13", {"ImageComments": "a‾b¥c"}, "ISO_IR 13"),
+        ("ISO_IR 192", "ISO_IR 13", {"ImageComments": "a~b"}, "ISO_IR 192"),  # no tilde in JIS X 0201
+        ("ISO_IR 192", "ISO_IR 13", {"ImageComments": "a\\b"}, "ISO_IR 192"),  # nor a backslash, in text
+        ("ISO_IR 192", "ISO_IR 13", {"ImageType": "A\\B", "SoftwareVersions": "1\\2‾"}, "ISO_IR 13"),  # it separates
+    ],
+)
+async def test_kept_text_has_the_characters_it_had(
+    tmp_path: Path, stored: str, asked: str, texts: dict[str, str], label: str | None
+) -> None:
+    path = make_index(tmp_path, [{"SpecificCharacterSet": stored, **texts}])
+    sets = {"SpecificCharacterSet": asked} if asked else {}
+    (answer,) = await ask(path, {**sets, **dict.fromkeys(texts, "")}, level="IMAGE", relational=True)
+    assert {keyword: answer[keyword] for keyword in texts} == texts
+    assert answer.get("SpecificCharacterSet") == label
+
+
+async def test_items_have_the_characters_they_had(tmp_path: Path) -> None:
+    received = {
+        "SpecificCharacterSet": "ISO_IR 13",
+        "ProcedureCodeSequence": [
+            {"CodeMeaning": "a‾"},
+            {"SpecificCharacterSet": "ISO_IR 192", "CodeMeaning": "a~"},
+        ],
+    }
+    path = make_index(tmp_path, [received])
+    (answer,) = await ask(path, {"ProcedureCodeSequence": []})
+    assert answer["ProcedureCodeSequence"] == [{"CodeMeaning": "a‾"}, {"CodeMeaning": "a~"}]
