@@ -5,7 +5,9 @@ the requested character set if it has all their characters, else in UTF-8 (ISO_I
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from struct import pack
+from typing import NamedTuple
 
 from pacslite.archive.criteria import (
     AVAILABILITY,
@@ -22,12 +24,22 @@ from pacslite.archive.normalise import NUMBER_SIZES
 from pacslite.archive.sieve import Cell, KeptValues, item_acceptor
 from pacslite.dataset.charset import UTF_8, canonical_charsets, decode_text, encode_text, has_ascii
 from pacslite.dataset.decode import Attribute, Identifier
-from pacslite.dataset.element import IMPLICIT_VR_LITTLE_ENDIAN
-from pacslite.dataset.encode import IdentifierEncoder
+from pacslite.dataset.element import IMPLICIT_VR_LITTLE_ENDIAN, LONG_VRS, SHORT_VRS
+from pacslite.dataset.encode import IdentifierEncoder, RowEncoder
 
 __all__ = ["AnswerEncoder"]
 
 _TEXT_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
+_VALUE_VRS = (SHORT_VRS | LONG_VRS) - {"SQ", "UN"}  # what is none of these no receiver may know
+_MOST_KINDS = 64
+_OtherVRs = tuple[tuple[int, str], ...]  # place in the answer, VR
+
+
+class _Prepared(NamedTuple):
+    """Encoders of rows alike."""
+
+    with_charset: RowEncoder
+    plain: RowEncoder
 
 
 class AnswerEncoder:
@@ -51,12 +63,13 @@ class AnswerEncoder:
         order = sorted(attributes)
         at = {tag: number for number, tag in enumerate(order)}
         self._encoder = IdentifierEncoder(query.transfer_syntax_uid)
-        self._with_charset = self._encoder.prepare([(tag, attributes[tag]) for tag in order])
-        self._plain = self._encoder.prepare([(tag, attributes[tag]) for tag in order if tag != CHARSET])
+        self._columns = [(tag, attributes[tag]) for tag in order]
+        self._charset_at = at[CHARSET]
+        self._prepared = self._prepare(())
+        self._prepared_others: dict[_OtherVRs, _Prepared] = {}
         self._template: list[bytes | None] = [constants[tag][1] if tag in constants else None for tag in order]
         if query.timezone and TIMEZONE in at:  # of what has no offset of its own
             self._template[at[TIMEZONE]] = query.options.timezone_offset.encode("ascii") or None
-        self._charset_at = at[CHARSET]
         self._charsets = canonical_charsets(query.charsets)  # what nobody knows is not announced
         self._is_ascii_first = has_ascii(self._charsets)
         self._sequence_header = 8 if query.transfer_syntax_uid == IMPLICIT_VR_LITTLE_ENDIAN else 12
@@ -88,19 +101,23 @@ class AnswerEncoder:
         for at, place in self._numbers:
             number = row[place]
             values[at] = pack("<H", number) if isinstance(number, int) and 0 <= number < 65536 else None
+        other_vrs: dict[int, str] = {}
         for at, place, vr in self._digits:
-            values[at] = _pack_digits(row[place], vr)
+            packed_vr, values[at] = _pack_digits(row[place], vr)
+            if packed_vr != vr:
+                other_vrs[at] = packed_vr
         charsets = self._charsets
         if not (self._is_ascii_first and self._fill_ascii(values, row)):
             charsets = self._fill_texts(values, row)
         if self._kept:
-            charsets = self._fill_kept(values, row, kept, charsets)
+            charsets = self._fill_kept(values, row, kept, charsets, other_vrs)
+        prepared = self._other(tuple(other_vrs.items())) if other_vrs else self._prepared
         if charsets:
             values[self._charset_at] = "\\".join(charsets).encode("ascii")
-            encoded = self._with_charset.encode(values)
+            encoded = prepared.with_charset.encode(values)
         else:
             del values[self._charset_at]
-            encoded = self._plain.encode(values)
+            encoded = prepared.plain.encode(values)
         return self._encoder.data_set(encoded)
 
     def _fill_ascii(self, values: list[bytes | None], row: Sequence[Cell]) -> bool:
@@ -129,15 +146,28 @@ class AnswerEncoder:
         return UTF_8
 
     def _fill_kept(
-        self, values: list[bytes | None], row: Sequence[Cell], kept: KeptValues, charsets: tuple[str, ...]
+        self,
+        values: list[bytes | None],
+        row: Sequence[Cell],
+        kept: KeptValues,
+        charsets: tuple[str, ...],
+        other_vrs: dict[int, str],
     ) -> tuple[str, ...]:
+        """Encode kept values, each in the VR in which it came."""
         for candidate in dict.fromkeys((charsets, UTF_8)):
             for at, key in self._kept:
                 found = kept.get(key.tag)
                 if found is None:
                     values[at] = None
                     continue
-                encoded = self._encode_kept(key, found[0], found[1], candidate)
+                attribute, stored = found
+                if attribute.vr != key.vr:
+                    if attribute.vr == "SQ" or key.vr == "SQ":  # items where a value is due, or the reverse
+                        values[at] = None
+                        continue
+                    if attribute.vr in _VALUE_VRS:
+                        other_vrs[at] = attribute.vr
+                encoded = self._encode_kept(key, attribute, stored, candidate)
                 if encoded is None:
                     break
                 values[at] = encoded
@@ -146,6 +176,22 @@ class AnswerEncoder:
                     self._refill(values, row)
                 return candidate
         return UTF_8
+
+    def _other(self, other_vrs: _OtherVRs) -> _Prepared:
+        """Rows of one query are of few kinds, unless somebody stored what is of many."""
+        prepared = self._prepared_others.get(other_vrs)
+        if prepared is None:
+            if len(self._prepared_others) >= _MOST_KINDS:
+                self._prepared_others.clear()
+            prepared = self._prepared_others[other_vrs] = self._prepare(other_vrs)
+        return prepared
+
+    def _prepare(self, other_vrs: _OtherVRs) -> _Prepared:
+        columns = self._columns.copy()
+        for at, vr in other_vrs:
+            columns[at] = (columns[at][0], vr)
+        without = columns[: self._charset_at] + columns[self._charset_at + 1 :]
+        return _Prepared(self._encoder.prepare(columns), self._encoder.prepare(without))
 
     def _refill(self, values: list[bytes | None], row: Sequence[Cell]) -> None:
         """UTF-8 after all: a kept text needs it."""
@@ -168,13 +214,15 @@ class AnswerEncoder:
         return whole[self._sequence_header :]
 
 
-def _pack_digits(cell: Cell, vr: str) -> bytes | None:
-    """Numbers that are joined by backslashes; they were read of values of that size, if not of that sign."""
-    if not isinstance(cell, str):
-        return None
-    size = NUMBER_SIZES[vr]
-    most = (1 << 8 * size) - 1
-    return b"".join((int(digits) & most).to_bytes(size, "little") for digits in cell.split("\\") if digits)
+def _pack_digits(cell: Cell, vr: str) -> tuple[str, bytes | None]:
+    """Numbers that are joined by backslashes, in a VR that has them: of the same size, signed or not."""
+    if isinstance(cell, str):
+        size = NUMBER_SIZES[vr]
+        for sign in (vr[0], "S", "U"):
+            with suppress(ValueError, OverflowError):  # received as text, or as larger numbers
+                numbers = [int(digits) for digits in cell.split("\\") if digits]
+                return sign + vr[1], b"".join(one.to_bytes(size, "little", signed=sign == "S") for one in numbers)
+    return vr, None
 
 
 def _recode(

@@ -223,8 +223,7 @@ def extra_rows(key: ExtraKey, scan: HeaderScanner, charsets: Sequence[str]) -> l
     element = scan.elements.get(tag) if tag is not None else None
     if element is None or element.vr in _OTHER_VRS:
         return []
-    is_number = key.vr in NUMBER_SIZES and NUMBER_SIZES.get(element.vr) == NUMBER_SIZES[key.vr]
-    vr = key.vr if element.vr == "UN" or is_number else element.vr  # a request is read by the key's sign, too
+    vr = key.vr if element.vr == "UN" else element.vr
     if vr in NUMBER_SIZES:
         text = _numbers(vr, element.value, "big" if scan.big_endian else "little")
     else:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from pacslite.archive.keys import KEY_OF_TAG, Level, level_of
 from pacslite.archive.modules import PATIENT_MODULES, SERIES_MODULES, STUDY_MODULES
+from pacslite.dataset.element import PIXEL_REPRESENTATION
 from pacslite.dataset.scan import (
     EXPLICIT_VR_BIG_ENDIAN,
     EXPLICIT_VR_LITTLE_ENDIAN,
@@ -26,11 +27,11 @@ __all__ = ["Kept", "decode_kept", "encode_kept"]
 
 _SYNTAXES = (IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_BIG_ENDIAN)
 _TAGS: dict[Level, tuple[int, ...]] = {
-    level: tuple(sorted(modules.keys() - KEY_OF_TAG.keys()))
+    level: tuple(sorted(set(modules) - KEY_OF_TAG.keys()))
     for level, modules in (
         (Level.PATIENT, PATIENT_MODULES),
         (Level.STUDY, STUDY_MODULES),
-        (Level.SERIES, SERIES_MODULES),
+        (Level.SERIES, [*SERIES_MODULES, PIXEL_REPRESENTATION]),  # what is of either sign is read by it
     )
 }
 _LIMIT = (

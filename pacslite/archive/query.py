@@ -24,7 +24,8 @@ from pacslite.archive.matching import NUMBER_SIZES, Between, Match, OneOf, is_ex
 from pacslite.archive.timezone import parse_offset
 from pacslite.dataset.charset import decode_text
 from pacslite.dataset.decode import Attribute, Identifier, IdentifierError, decode_identifier
-from pacslite.dataset.dictionary import keyword_of, vr_of
+from pacslite.dataset.dictionary import keyword_of, sign_varies, vr_of
+from pacslite.dataset.element import IMPLICIT_VR_LITTLE_ENDIAN
 
 __all__ = ["Model", "Query", "QueryOptions", "RetrieveRequest", "parse_query", "parse_retrieve"]
 
@@ -49,7 +50,15 @@ def parse_query(
     """
     request = decode_identifier(identifier, transfer_syntax_uid)
     level = _level(request, model)
-    reader = _KeyReader(request, level, relational=relational, fuzzy=fuzzy, timezone=timezone, options=options)
+    reader = _KeyReader(
+        request,
+        level,
+        is_implicit=transfer_syntax_uid == IMPLICIT_VR_LITTLE_ENDIAN,
+        relational=relational,
+        fuzzy=fuzzy,
+        timezone=timezone,
+        options=options,
+    )
     for tag, attribute in request.items():
         if not tag & 0xFFFF or tag in _NEVER_KEYS:
             continue
@@ -138,10 +147,19 @@ class _KeyReader:
     """Sorts the attributes of a request into filters, return keys and what is not supported."""
 
     def __init__(
-        self, request: Identifier, level: Level, *, relational: bool, fuzzy: bool, timezone: bool, options: QueryOptions
+        self,
+        request: Identifier,
+        level: Level,
+        *,
+        is_implicit: bool,
+        relational: bool,
+        fuzzy: bool,
+        timezone: bool,
+        options: QueryOptions,
     ) -> None:
         self._charsets = request.charsets
         self._level = level
+        self._is_implicit = is_implicit
         self._relational = relational
         self._fuzzy = fuzzy
         self._timezone = timezone
@@ -164,7 +182,7 @@ class _KeyReader:
         extra = None if tag in COLUMN_OF_TAG else self._extra_key(tag)
         key: AnyKey | None = COLUMN_OF_TAG.get(tag) or extra
         level = key.level if key else level_of(tag)
-        vr = key.vr if key else vr_of(tag) or "UN"
+        vr = key.vr if key else "SS" if attribute.vr == "SS" and sign_varies(tag) else vr_of(tag) or "UN"
         if key is None and not _is_kept(tag, vr):
             self.unsupported_keys.append(tag)
             return None
@@ -217,6 +235,8 @@ class _KeyReader:
         if vr in _BINARY:
             return None
         text = _text(tag, vr, attribute, self._charsets)
+        if text and attribute.vr == "US" and self._is_implicit and sign_varies(tag):  # nobody says which it is
+            text += "\\" + _text(tag, vr, Attribute("SS", attribute.value), self._charsets)
         return parse_match(tag, vr, text, fuzzy=self._fuzzy) if text else None
 
     def _item_match(self, tag: int, items: list[Identifier]) -> ItemMatch | None:
@@ -317,10 +337,12 @@ def _is_kept(tag: int, vr: str) -> bool:
 
 
 def _text(tag: int, vr: str, attribute: Attribute, charsets: tuple[str, ...]) -> str:
-    """The value of a key without padding; numbers as decimal digits."""
+    """The value of a key without padding; numbers as decimal digits, by the VR that the request says."""
     raw = attribute.value
     if not isinstance(raw, bytes):
         raise IdentifierError(f"{_name(tag)} is no sequence", offending=(tag,))
+    if vr in NUMBER_SIZES and attribute.vr in NUMBER_SIZES:
+        vr = attribute.vr
     if (size := NUMBER_SIZES.get(vr)) is not None:
         if len(raw) % size:
             raise IdentifierError(f"{_name(tag)} has {len(raw)} bytes", offending=(tag,))

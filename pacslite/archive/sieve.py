@@ -15,6 +15,7 @@ from pacslite.archive.normalise import normalise
 from pacslite.archive.timezone import parse_offset, shift_moment
 from pacslite.dataset.charset import decode_text
 from pacslite.dataset.decode import Attribute, Identifier, IdentifierError, decode_identifier
+from pacslite.dataset.element import PIXEL_REPRESENTATION, is_signed
 from pacslite.dataset.scan import DataSetError, scan_header
 
 __all__ = ["Cell", "KeptReader", "KeptValues", "Sieve", "item_acceptor", "text_of"]
@@ -48,9 +49,10 @@ def _read_kept(kept: bytes, tags: frozenset[int], values: KeptValues) -> None:
         scan = scan_header(elements, syntax, detect=False)
     except DataSetError:
         return
+    signed = is_signed(scan.get(PIXEL_REPRESENTATION) or b"")
     for tag in tags & scan.elements.keys():
         try:
-            decoded = decode_identifier(scan.raw(tag), syntax, max_depth=64, detect=False)
+            decoded = decode_identifier(scan.raw(tag), syntax, max_depth=64, detect=False, signed=signed)
         except IdentifierError:
             continue  # nobody can be shown what is in there; the others can
         values |= {tag: (attribute, charsets) for tag, attribute in decoded.items()}
@@ -201,14 +203,15 @@ def _item_test(match: ItemMatch) -> _Test:
 
 
 def _normal_forms(vr: str, attribute: Attribute, charsets: Sequence[str]) -> Iterator[str | int | None]:
-    """Each value of an attribute as it is compared."""
+    """Each value of an attribute as it is compared; numbers have the size and the sign of the VR they came in."""
     value = attribute.value
     if not isinstance(value, bytes):
         return
-    if vr in NUMBER_SIZES:
-        size = NUMBER_SIZES[vr]
+    number_vr = attribute.vr if attribute.vr in NUMBER_SIZES else vr
+    if number_vr in NUMBER_SIZES:
+        size = NUMBER_SIZES[number_vr]
         for at in range(0, len(value) - size + 1, size):
-            yield int.from_bytes(value[at : at + size], "little", signed=vr.startswith("S"))
+            yield int.from_bytes(value[at : at + size], "little", signed=number_vr.startswith("S"))
         return
     yield from _forms_of_text(vr, text_of(attribute, charsets))
 

@@ -8,16 +8,18 @@ import zlib
 from array import array
 from typing import NamedTuple
 
-from pacslite.dataset.dictionary import vr_of
+from pacslite.dataset.dictionary import sign_varies, vr_of
 from pacslite.dataset.element import (
     BIG,
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
     EXPLICIT_VR_BIG_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
     LITTLE,
+    PIXEL_REPRESENTATION,
     UNDEFINED,
     Form,
     is_capitals,
+    is_signed,
     measure_header,
     split_charsets,
 )
@@ -81,11 +83,13 @@ def decode_identifier(
     max_depth: int = 16,
     max_elements: int = 50_000,
     detect: bool = True,
+    signed: bool = False,
 ) -> Identifier:
     """Decode a data set, its sequences too.
 
     Args:
         detect: Notice explicit VR where implicit was promised, and the reverse; off where the syntax is certain.
+        signed: Pixel Representation stands elsewhere and is 1: where nothing says if a value is US or SS, it is SS.
     Raises:
         IdentifierUndecodable: It ends inside an element, or has what cannot stand there. Status C000.
         IdentifierError: Too deep, too many elements, or an element twice. Status A900.
@@ -93,7 +97,7 @@ def decode_identifier(
     if transfer_syntax_uid == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN:
         data = inflate(data)
     form = BIG if transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN else LITTLE
-    decoder = _Decoder(data, max_depth, max_elements)
+    decoder = _Decoder(data, max_depth, max_elements, signed=signed)
     start = decoder.start(form)
     explicit = transfer_syntax_uid != IMPLICIT_VR_LITTLE_ENDIAN
     if detect and start + 8 <= len(data):
@@ -126,12 +130,13 @@ def swap_bytes(vr: str, value: bytes) -> bytes:
 
 
 class _Decoder:
-    __slots__ = ("_data", "_left", "_max_depth")
+    __slots__ = ("_data", "_left", "_max_depth", "_signed")
 
-    def __init__(self, data: bytes, max_depth: int, max_elements: int) -> None:
+    def __init__(self, data: bytes, max_depth: int, max_elements: int, *, signed: bool) -> None:
         self._data = data
         self._max_depth = max_depth
         self._left = max_elements
+        self._signed = signed  # by the Pixel Representation of the innermost data set or item that has one
 
     def start(self, form: Form) -> int:
         """Give where the data set begins, behind elements of the command set and of a file's header."""
@@ -179,6 +184,8 @@ class _Decoder:
             if tag in found:
                 raise IdentifierError(f"({group:04X},{number:04X}) occurs twice", offending=(tag,))
             found[tag] = Attribute(vr, value)
+            if tag == PIXEL_REPRESENTATION and isinstance(value, bytes):
+                self._signed = is_signed(value)
         if delimited:
             raise IdentifierUndecodable(f"item without its delimiter before byte {end}")
         return found, end
@@ -191,6 +198,8 @@ class _Decoder:
             if vr:  # §6.2.2: little endian and implicit within, whatever is around
                 form = LITTLE
             vr = vr_of(tag) or "UN"
+            if vr == "US" and self._signed and sign_varies(tag):
+                vr = "SS"
         if length == UNDEFINED:
             if vr not in {"SQ", "UN"}:
                 raise IdentifierUndecodable(f"undefined length of VR {vr} before byte {start}")
@@ -210,6 +219,7 @@ class _Decoder:
             raise IdentifierError(f"sequences nested more than {self._max_depth} deep")
         data = self._data
         items: list[Identifier] = []
+        signed = self._signed
         while at < end:
             self._check_end(at, at + 8, end)
             group, number, length = form.wide(data, at)
@@ -226,6 +236,7 @@ class _Decoder:
             shown = explicit and (at + 8 > item_end or is_capitals(data[at + 4 : at + 6]))
             item, at = self.data_set(form, at, item_end, explicit=shown, depth=depth, delimited=is_undefined)
             items.append(item)
+            self._signed = signed
         if delimited:
             raise IdentifierUndecodable(f"sequence without its delimiter before byte {end}")
         return items, at

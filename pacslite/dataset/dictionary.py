@@ -7,7 +7,7 @@ from functools import cache
 
 from pacslite.dataset.dictionary_table import REPEATERS, TABLE
 
-__all__ = ["keyword_of", "tag_of", "vr_choice_of", "vr_of"]
+__all__ = ["keyword_of", "sign_varies", "tag_of", "vr_choice_of", "vr_of"]
 
 _ANY_DIGIT = "x"
 _HEX_DIGITS = frozenset("0123456789ABCDEFabcdef")
@@ -51,6 +51,11 @@ def vr_of(tag: int) -> str | None:
 def vr_choice_of(tag: int) -> tuple[str, ...]:
     """Give the VRs between which the dictionary leaves a choice (``US``, ``SS``); none where it leaves none."""
     return _choices().get(tag, ())
+
+
+def sign_varies(tag: int) -> bool:
+    """Is it US or SS, as Pixel Representation (0028,0103) says?"""
+    return vr_choice_of(tag)[:2] == ("US", "SS")
 
 
 def _entry(tag: int) -> tuple[str, str] | None:

@@ -6,7 +6,7 @@ from functools import lru_cache
 from mmap import mmap
 from typing import Literal, NamedTuple
 
-from pacslite.dataset.dictionary import vr_of
+from pacslite.dataset.dictionary import sign_varies, vr_of
 from pacslite.errors import DimseError
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "IMPLICIT_VR_LITTLE_ENDIAN",
     "LITTLE",
     "LONG_VRS",
+    "PIXEL_REPRESENTATION",
     "SHORT_VRS",
     "SHORT_VR_BYTES",
     "UNDEFINED",
@@ -25,6 +26,7 @@ __all__ = [
     "Elements",
     "Form",
     "is_capitals",
+    "is_signed",
     "measure_header",
     "split_charsets",
     "value_of",
@@ -42,6 +44,7 @@ SHORT_VRS = frozenset(
 )
 LONG_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
 UNDEFINED = 0xFFFFFFFF
+PIXEL_REPRESENTATION = 0x00280103
 
 
 class DataSetError(DimseError):
@@ -71,7 +74,10 @@ class Elements(Mapping[int, Element]):
         vr = raw[4:6]
         if self._explicit and is_capitals(vr):
             return Element(vr.decode("ascii"), value_of(raw, True))
-        return Element(vr_of(tag) or "UN", value_of(raw, False))
+        vr_known = vr_of(tag) or "UN"
+        if vr_known == "US" and sign_varies(tag) and PIXEL_REPRESENTATION in self._raw:
+            vr_known = "SS" if is_signed(value_of(self._raw[PIXEL_REPRESENTATION], self._explicit)) else "US"
+        return Element(vr_known, value_of(raw, False))
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._raw)
@@ -149,6 +155,11 @@ def _split_charsets(value: bytes) -> tuple[str, ...]:
 def is_capitals(vr: bytes | bytearray) -> bool:
     """Is this a VR, of today or to come (PS3.5 §6.2)? As lengths these would be 16 KiB and more."""
     return 0x41 <= vr[0] <= 0x5A and 0x41 <= vr[1] <= 0x5A
+
+
+def is_signed(pixel_representation: bytes) -> bool:
+    """Is what may be US or SS the latter (PS3.5 §A.1)? Takes the value of (0028,0103) in either byte order."""
+    return any(pixel_representation)
 
 
 LITTLE = _form("little")

@@ -19,7 +19,7 @@ from pacslite.archive.options import StorageOptions
 from pacslite.archive.query import Model, Query, QueryOptions, parse_query
 from pacslite.archive.record import make_record
 from pacslite.dataset.charset import decode_text, encode_text
-from pacslite.dataset.decode import Identifier, decode_identifier
+from pacslite.dataset.decode import Attribute, Identifier, decode_identifier
 from pacslite.dataset.dictionary import keyword_of, tag_of, vr_of
 from pacslite.dataset.encode import IdentifierEncoder
 from pacslite.dataset.scan import scan_header
@@ -43,10 +43,10 @@ IMPLICIT = "1.2.840.10008.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 
-Values = Mapping[str, Any]  # keyword to text, number, bytes, or a list of items
+Values = Mapping[str, Any]  # keyword to text, number, bytes, a list of items, or an Attribute with its VR
 
 _TEXT_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
-_NUMBERS = {"US": "<H", "SS": "<h", "UL": "<I", "SL": "<i", "FD": "<d"}
+_NUMBERS = {"US": "<H", "SS": "<h", "UL": "<I", "SL": "<i", "FL": "<f", "FD": "<d"}
 
 
 def uid(*numbers: int) -> str:
@@ -71,7 +71,10 @@ def _encode(values: Values, encoder: IdentifierEncoder, charsets: tuple[str, ...
     parts = []
     for tag, value in sorted(tags.items()):
         vr = vr_of(tag) or "UN"
-        if isinstance(value, list):
+        if isinstance(value, Attribute):
+            assert isinstance(value.value, bytes)
+            parts.append(encoder.element(tag, value.vr, value.value))
+        elif isinstance(value, list):
             parts.append(encoder.sequence(tag, [_encode(item, encoder, charsets) for item in value]))
         else:
             parts.append(encoder.element(tag, vr, _raw(vr, value, charsets)))

@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Collection, Mapping
-from contextlib import closing
+from contextlib import aclosing, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from pacslite.archive.index.reader import IndexReader
 from pacslite.archive.index.select import Selection
 from pacslite.archive.keys import Level
 from pacslite.archive.query import QueryOptions
-from tests.support.index import ask, extra_keys_of, find, make_index, parse, reading, uid
+from pacslite.dataset.decode import Attribute, decode_identifier
+from tests.support.index import EXPLICIT, ask, extra_keys_of, find, make_index, parse, reading, uid
 
 CREATOR = "ACME HEADER"
 PRIVATE = f"(0019,xx0C,{CREATOR})"
@@ -232,6 +233,27 @@ async def test_binary_numbers(tmp_path: Path, asked: str) -> None:
     raw = b"".join(number.to_bytes(2, "little") for number in numbers)
     answers = await ask(path, {"PregnancyStatus": raw}, options=QueryOptions(extra_keys=extra_keys_of(path)))
     assert [answer["PregnancyStatus"] for answer in answers] == numbers
+
+
+@pytest.mark.parametrize(
+    ("stored", "value"),
+    [
+        (Attribute("SS", b"\xfe\xff"), Attribute("SS", b"\xfe\xff")),
+        (Attribute("US", b"\xfe\xff"), Attribute("US", b"\xfe\xff")),
+        (Attribute("IS", b"4 "), Attribute("US", b"\4\0")),  # not the dictionary's, but there
+        (Attribute("IS", b"-4"), Attribute("SS", b"\xfc\xff")),
+        (Attribute("UL", b"\4\0\1\0"), Attribute("US", b"")),  # what does not fit is not cut off
+        (Attribute("LO", b"many"), Attribute("US", b"")),
+    ],
+)
+async def test_number_of_another_vr_is_answered_if_it_can(tmp_path: Path, stored: Attribute, value: Attribute) -> None:
+    path = make_index(tmp_path, [{"PregnancyStatus": stored}], extra_keys=["PregnancyStatus"])
+    query = parse(
+        {"PregnancyStatus": None}, options=QueryOptions(extra_keys=extra_keys_of(path)), transfer_syntax_uid=EXPLICIT
+    )
+    async with reading(path) as reader, aclosing(reader.find(query)) as batches:
+        (answer,) = [one async for batch in batches for one in batch]
+    assert decode_identifier(answer, EXPLICIT)[0x001021C0] == value
 
 
 async def test_fuzzy_names(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from pacslite.archive.query import QueryOptions
-from pacslite.dataset.decode import decode_identifier
+from pacslite.dataset.decode import Attribute, decode_identifier
 from pacslite.dataset.dictionary import tag_of
-from tests.support.index import EXPLICIT, IMPLICIT, ask, encode, find, make_index, parse, reading, uid
+from tests.support.index import EXPLICIT, IMPLICIT, ask, encode, extra_keys_of, find, make_index, parse, reading, uid
 
 BIG_ENDIAN = "1.2.840.10008.1.2.2"
 DEFLATED = "1.2.840.10008.1.2.1.99"
@@ -62,6 +62,79 @@ async def test_answer_is_in_the_syntax_of_its_context(tmp_path: Path, stored_in:
         query = parse(asked, level="IMAGE", relational=True, transfer_syntax_uid=asked_in)
         (answer,) = await find(reader, query)
     assert answer == {"QueryRetrieveLevel": "IMAGE", "RetrieveAETitle": "PACSLITE"} | received
+
+
+SIGNED, UNSIGNED = Attribute("SS", b"\x00\xfc"), Attribute("US", b"\x00\xfc")  # -1024 and 64512, the same bytes
+AS_IT_CAME = [
+    # PS3.6 leaves US or SS: what came says which
+    (EXPLICIT, {"PixelPaddingValue": SIGNED}, ("SS", -1024)),
+    (BIG_ENDIAN, {"PixelPaddingValue": SIGNED}, ("SS", -1024)),
+    (EXPLICIT, {"PixelPaddingValue": UNSIGNED}, ("US", 64512)),
+    (BIG_ENDIAN, {"PixelPaddingValue": UNSIGNED, "PixelRepresentation": 1}, ("US", 64512)),
+    # in implicit VR, Pixel Representation does (PS3.5 §A.1)
+    (IMPLICIT, {"PixelPaddingValue": SIGNED, "PixelRepresentation": 1}, ("SS", -1024)),
+    (IMPLICIT, {"PixelPaddingValue": SIGNED, "PixelRepresentation": 0}, ("US", 64512)),
+    (IMPLICIT, {"PixelPaddingValue": SIGNED}, ("US", 64512)),
+]
+
+
+@pytest.mark.parametrize("extra_keys", [(), ("PixelPaddingValue",)], ids=["kept", "extra key"])
+@pytest.mark.parametrize("asked_in", [EXPLICIT, BIG_ENDIAN, DEFLATED, IMPLICIT])
+@pytest.mark.parametrize(("stored_in", "stored", "value"), AS_IT_CAME)
+async def test_number_is_what_it_came_as(
+    tmp_path: Path,
+    stored_in: str,
+    stored: dict[str, Any],
+    value: tuple[str, int],
+    asked_in: str,
+    extra_keys: tuple[str, ...],
+) -> None:
+    """It is answered so, and found by that number only; where a request is in implicit VR, by either."""
+    path = make_index(tmp_path, [stored], stored_in, extra_keys=extra_keys)
+    how: dict[str, Any] = {"level": "IMAGE", "relational": True, "transfer_syntax_uid": asked_in}
+    how["options"] = QueryOptions(extra_keys=extra_keys_of(path))
+    for asked in (Attribute("SS", b""), Attribute("US", b""), SIGNED, UNSIGNED):
+        async with (
+            reading(path) as reader,
+            aclosing(reader.find(parse({"PixelPaddingValue": asked, "Rows": None}, **how))) as batches,
+        ):
+            answers = [one async for batch in batches for one in batch]
+        matches = not asked.value or asked_in == IMPLICIT or asked.vr == value[0]
+        assert len(answers) == matches, asked
+        for answer in answers:
+            attribute = decode_identifier(answer, asked_in)[0x00280120]
+            assert attribute.value == b"\x00\xfc"
+            assert attribute.vr == (value[0] if asked_in != IMPLICIT else "US")
+
+
+async def test_rows_of_many_vrs_are_answered_each_in_its_own(tmp_path: Path) -> None:
+    """Shorter than the dictionary's, text where numbers are due, and a VR that no receiver knows."""
+    stored: list[tuple[str, bytes]] = [
+        ("FD", bytes(6) + b"\xf0\x3f"),
+        ("FL", bytes(2) + b"\x80\x3f"),
+        ("DS", b"1.0 "),
+        ("ZZ", b"1.0 "),
+        ("FL", bytes(2) + b"\x80\x3f"),
+        ("FD", bytes(6) + b"\xf0\x3f"),
+    ]
+    rows = [{"InstanceNumber": str(n), "DiffusionBValue": Attribute(vr, value)} for n, (vr, value) in enumerate(stored)]
+    for stored_in in (EXPLICIT, BIG_ENDIAN):
+        path = make_index(tmp_path, rows, stored_in)
+        how: dict[str, Any] = {"level": "IMAGE", "relational": True, "transfer_syntax_uid": EXPLICIT}
+        async with (
+            reading(path) as reader,
+            aclosing(reader.find(parse({"InstanceNumber": "", "DiffusionBValue": None}, **how))) as batches,
+        ):
+            answers = [decode_identifier(one, EXPLICIT) async for batch in batches for one in batch]
+        found = {int(answer[0x00200013].value): answer[0x00189087] for answer in answers}  # type: ignore[arg-type]
+        assert found == {n: ("FD" if vr == "ZZ" else vr, value) for n, (vr, value) in enumerate(stored)}
+
+
+async def test_a_value_where_items_are_due_is_not_answered(tmp_path: Path) -> None:
+    path = make_index(tmp_path, [{"ProcedureCodeSequence": Attribute("LO", b"Head"), "ImageComments": "clear"}])
+    asked: dict[str, Any] = {"ProcedureCodeSequence": [], "ImageComments": ""}
+    (answer,) = await ask(path, asked, level="IMAGE", relational=True)
+    assert (answer["ProcedureCodeSequence"], answer["ImageComments"]) == ([], "clear")
 
 
 async def test_counts_and_sets_of_a_study(tmp_path: Path) -> None:

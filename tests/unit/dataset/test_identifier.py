@@ -95,6 +95,32 @@ def test_the_level_is_decoded(data: bytes, syntax: str) -> None:
     assert decode_identifier(data, syntax) == {0x00080052: Attribute("CS", b"STUDY ")}
 
 
+PADDING = bytes.fromhex("28002001 02000000 00FC")  # Pixel Padding Value, US or SS
+SIGNED = bytes.fromhex("28000301 02000000 0100")  # Pixel Representation
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner", "elsewhere", "vrs"),
+    [
+        (b"", b"", False, ("US", "US")),
+        (b"", b"", True, ("SS", "SS")),
+        (SIGNED, b"", False, ("SS", "SS")),
+        (b"", SIGNED, False, ("US", "SS")),  # of an icon, say
+        (SIGNED.replace(b"\1\0", b"\0\0"), SIGNED, True, ("US", "SS")),
+    ],
+)
+def test_pixel_representation_says_which_sign(
+    outer: bytes, inner: bytes, elsewhere: bool, vrs: tuple[str, str]
+) -> None:
+    icon = struct.pack("<HHI", 0x0088, 0x0200, len(inner) + 18) + defined_item(inner + PADDING)
+    behind = bytes.fromhex("09000110 02000000 00FC")
+    data = outer + icon + PADDING + behind
+    found = decode_identifier(data, IMPLICIT_VR_LITTLE_ENDIAN, signed=elsewhere)
+    assert isinstance(found[0x00880200].value, list)
+    assert (found[0x00280120].vr, found[0x00880200].value[0][0x00280120].vr) == vrs
+    assert found[0x00091001].vr == "UN"
+
+
 @pytest.mark.parametrize("syntax", SYNTAXES[:3])
 def test_nothing_is_an_empty_identifier(syntax: str) -> None:
     assert decode_identifier(b"", syntax) == {}
