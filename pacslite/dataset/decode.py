@@ -21,6 +21,7 @@ from pacslite.dataset.element import (
     is_capitals,
     is_signed,
     measure_header,
+    shows_vr,
     split_charsets,
 )
 from pacslite.errors import DimseError
@@ -194,8 +195,9 @@ class _Decoder:
         self, form: Form, tag: int, vr: str, start: int, end: int, length: int, *, explicit: bool, depth: int
     ) -> tuple[int, str, bytes | list[Identifier]]:
         """Give the position behind a value, its true VR, and the value."""
+        is_unknown = vr == "UN"
         if vr in {"", "UN"}:
-            if vr:  # §6.2.2: little endian and implicit within, whatever is around
+            if is_unknown:  # §6.2.2: little endian and implicit within, whatever is around
                 form = LITTLE
             vr = vr_of(tag) or "UN"
             if vr == "US" and self._signed and sign_varies(tag):
@@ -203,17 +205,22 @@ class _Decoder:
         if length == UNDEFINED:
             if vr not in {"SQ", "UN"}:
                 raise IdentifierUndecodable(f"undefined length of VR {vr} before byte {start}")
-            items, at = self._items(form, start, end, explicit=explicit, depth=depth + 1, delimited=True)
+            items, at = self._items(
+                form, start, end, explicit=explicit, is_unknown=is_unknown, depth=depth + 1, delimited=True
+            )
             return at, "SQ", items
         at = start + length
         self._check_end(start, at, end)
         if vr == "SQ":
-            return at, vr, self._items(form, start, at, explicit=explicit, depth=depth + 1, delimited=False)[0]
+            items, _ = self._items(
+                form, start, at, explicit=explicit, is_unknown=is_unknown, depth=depth + 1, delimited=False
+            )
+            return at, vr, items
         value = self._data[start:at]
         return at, vr, swap_bytes(vr, value) if form is BIG else value
 
     def _items(
-        self, form: Form, at: int, end: int, *, explicit: bool, depth: int, delimited: bool
+        self, form: Form, at: int, end: int, *, explicit: bool, is_unknown: bool, depth: int, delimited: bool
     ) -> tuple[list[Identifier], int]:
         if depth > self._max_depth:
             raise IdentifierError(f"sequences nested more than {self._max_depth} deep")
@@ -232,8 +239,11 @@ class _Decoder:
             is_undefined = length == UNDEFINED
             item_end = end if is_undefined else at + length
             self._check_end(at, item_end, end)
-            # in explicit VR an item may be implicit: its first element shows it
-            shown = explicit and (at + 8 > item_end or is_capitals(data[at + 4 : at + 6]))
+            # in explicit VR an item may be implicit, and in UN the reverse: its first element shows it
+            if is_unknown:
+                shown = at + 8 <= item_end and shows_vr(data, at)
+            else:
+                shown = explicit and (at + 8 > item_end or is_capitals(data[at + 4 : at + 6]))
             item, at = self.data_set(form, at, item_end, explicit=shown, depth=depth, delimited=is_undefined)
             items.append(item)
             self._signed = signed

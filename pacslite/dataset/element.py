@@ -28,6 +28,7 @@ __all__ = [
     "is_capitals",
     "is_signed",
     "measure_header",
+    "shows_vr",
     "split_charsets",
     "value_of",
 ]
@@ -97,6 +98,7 @@ class Form(NamedTuple):
     length: Callable[[bytes | bytearray | mmap, int], tuple[int]]
     short_vrs: frozenset[int]  # as ``header`` gives them
     long_vrs: frozenset[int]
+    unknown: int  # VR UN
     item: bytes  # that begins one of undefined length
 
 
@@ -108,6 +110,7 @@ def _form(order: Literal["little", "big"]) -> Form:
         struct.Struct(sign + "I").unpack_from,
         frozenset(int.from_bytes(vr.encode(), order) for vr in SHORT_VRS),
         frozenset(int.from_bytes(vr.encode(), order) for vr in LONG_VRS),
+        int.from_bytes(b"UN", order),
         struct.pack(sign + "HHI", 0xFFFE, 0xE000, UNDEFINED),
     )
 
@@ -155,6 +158,16 @@ def _split_charsets(value: bytes) -> tuple[str, ...]:
 def is_capitals(vr: bytes | bytearray) -> bool:
     """Is this a VR, of today or to come (PS3.5 §6.2)? As lengths these would be 16 KiB and more."""
     return 0x41 <= vr[0] <= 0x5A and 0x41 <= vr[1] <= 0x5A
+
+
+def shows_vr(buffer: bytes | bytearray, position: int) -> bool:
+    """Has an element a VR where by rule it has none: in an item of UN (§6.2.2)?
+
+    Taken for one are those of today only, and not what may as well be a length: even, and below 64 KiB.
+    """
+    vr = bytes(buffer[position + 4 : position + 6])
+    known = vr in SHORT_VR_BYTES or vr in _LONG_VR_BYTES
+    return known and (vr[0] & 1 == 1 or buffer[position + 6 : position + 8] != b"\0\0")
 
 
 def is_signed(pixel_representation: bytes) -> bool:

@@ -178,7 +178,7 @@ def _measure(buffer: bytes, position: int, end: int, form: Form, *, explicit: bo
     """The elements from ``position`` on, as far as they are all there."""
     elements: list[_Seen] = []
     watch = _Watch(buffer)
-    watching = watch.through(form)
+    watching, little = watch.through(form), watch.through(LITTLE)
     while position + 8 <= end:
         group, number, length = form.wide(buffer, position)
         header = 8
@@ -187,7 +187,8 @@ def _measure(buffer: bytes, position: int, end: int, form: Form, *, explicit: bo
         watch.seen = [(position, position + header)]
         behind = position + header + length
         if length == UNDEFINED:
-            element = OpenElement(watching, position, header, explicit=explicit)
+            unknown = explicit and buffer[position + 4 : position + 6] == b"UN"
+            element = OpenElement(watching, position, header, explicit=explicit, is_unknown=unknown, little=little)
             behind = element.walk(watch, position + header, 0)
             if element.is_open:
                 break

@@ -376,7 +376,8 @@ class HeaderScanner:
                 length = form.wide(buffer, position)[2]
             if length == UNDEFINED:
                 self._began = self._offset + position
-                self._open = OpenElement(form, position, header, explicit=self.explicit)
+                unknown = self.explicit and vr == form.unknown
+                self._open = OpenElement(form, position, header, explicit=self.explicit, is_unknown=unknown)
                 position += header
                 start += header  # counted when it is kept
                 break

@@ -12,6 +12,7 @@ from pacslite.dataset.scan import (
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
 )
+from tests.unit.dataset.test_scan import ITEM, ITEM_END, SEQUENCE_END, SEQUENCE_MARKS
 from tests.unit.dataset.test_scan_hostile import peak_memory, scan, seconds
 from tests.unit.dataset.test_scan_oracle import FILES, data_set_of, mutate, small_headers
 
@@ -101,6 +102,34 @@ def test_implicit_vr_is_not_taken_for_the_explicit_that_was_learned() -> None:
         for explicit in (True, False):
             data = header([12] * 30, explicit=explicit)
             assert outcome(data, EXPLICIT_VR_LITTLE_ENDIAN, layout) == outcome(data, EXPLICIT_VR_LITTLE_ENDIAN, None)
+
+
+def test_what_unknown_holds_is_looked_at_in_its_own_way() -> None:
+    """It is little endian and implicit (PS3.5 §6.2.2), or not: what is learned of one is not taken for the other."""
+    contents = [
+        bytes.fromhex("08000001 02000000") + b"42",
+        bytes.fromhex("08000001") + b"SH\2\0" + b"42",
+        bytes.fromhex("08000001 04000000") + b"4242",
+        bytes.fromhex("08000001") + b"SH\4\0" + b"4242",
+        struct.pack("<HHI", 8, 0x0100, 0x4144) + bytes(0x4144),  # as a VR, DA
+    ]
+    for syntax, order in ((EXPLICIT_VR_LITTLE_ENDIAN, "<"), (EXPLICIT_VR_BIG_ENDIAN, ">")):
+        for is_nested in (False, True):
+            layout = Layout(syntax)
+            known = 0
+            for content in contents * 3:
+                element = struct.pack(order + "HH2sHI", 0x0009, 0x1001, b"UN", 0, 0xFFFFFFFF)
+                element += ITEM + content + ITEM_END + SEQUENCE_END
+                if is_nested:
+                    marks = [struct.pack(order + "HHI", 0xFFFE, *mark) for mark in SEQUENCE_MARKS]
+                    element = (
+                        marks[0] + element + struct.pack(order + "HH2sH", 0x000A, 1, b"LO", 0) + marks[1] + marks[2]
+                    )
+                    element = struct.pack(order + "HH2sHI", 0x0008, 0x2112, b"SQ", 0, 0xFFFFFFFF) + element
+                data = header([12] * 20, order=order) + element + header([12] * 20, order=order)
+                assert outcome(data, syntax, layout) == outcome(data, syntax, None)
+                known += in_runs(layout) > 0
+            assert known == len(contents) * 3
 
 
 def test_a_value_that_goes_on_for_gigabytes_costs_no_memory() -> None:

@@ -5,6 +5,7 @@ import zlib
 
 import pytest
 
+from pacslite.dataset.decode import Attribute, Identifier, decode_identifier
 from pacslite.dataset.element import Element
 from pacslite.dataset.scan import (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
@@ -19,6 +20,7 @@ from pacslite.dataset.scan import (
 ITEM = bytes.fromhex("FEFF00E0FFFFFFFF")
 ITEM_END = bytes.fromhex("FEFF0DE000000000")
 SEQUENCE_END = bytes.fromhex("FEFFDDE000000000")
+SEQUENCE_MARKS = ((0xE000, 0xFFFFFFFF), (0xE00D, 0), (0xE0DD, 0))
 PIXELS = bytes.fromhex("E07F10004F570000FFFFFF7F")
 MODALITY = bytes.fromhex("08006000") + b"CS\x02\x00CT"
 PATIENT_ID = bytes.fromhex("10002000") + b"LO\x04\x00ID12"
@@ -107,6 +109,65 @@ def test_a_sequence_of_undefined_length_ends_where_it_ends(content: bytes) -> No
         assert scanner.raw(LARGE_KEY) == sequence
         assert scanner.elements[LARGE_KEY] == Element(vr.decode(), content)
         assert scanner.get(0x00100020) == b"ID12"
+
+
+def unknown(content: bytes, order: str = "<") -> bytes:
+    """UN of undefined length with an item of undefined length."""
+    return struct.pack(order + "HH2sHI", 0x0009, 0x1001, b"UN", 0, 0xFFFFFFFF) + (
+        ITEM + content + ITEM_END + SEQUENCE_END
+    )
+
+
+@pytest.mark.parametrize("size", [0, 2, 0x4242, 0x4144, 0x4F4C, 0x4E50, 0x4D54, 0x10000])  # as VRs BB, DA, LO, PN, TM
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("is_nested", [False, True])
+def test_what_unknown_holds_is_implicit_and_little_endian(size: int, order: str, is_nested: bool) -> None:
+    """§6.2.2, whatever the length of its first element looks like, and whatever is around."""
+    syntax = EXPLICIT_VR_LITTLE_ENDIAN if order == "<" else EXPLICIT_VR_BIG_ENDIAN
+    inner = struct.pack("<HHI", 0x0009, 0x1001, 0xFFFFFFFF) + ITEM + ITEM_END + SEQUENCE_END
+    content = struct.pack("<HHI", 0x0008, 0x0100, size) + bytes(size) + struct.pack("<HHI", 0x0008, 0x0102, 2) + b"AB"
+    element = unknown(content + inner, order)
+    tag = 0x00091001
+    if is_nested:
+        before, after = (struct.pack(order + "HH2sH", group, 0x0100, b"SH", 2) + b"42" for group in (0x0008, 0x000A))
+        marks = [struct.pack(order + "HHI", 0xFFFE, number, length) for number, length in SEQUENCE_MARKS]
+        element = (
+            struct.pack(order + "HH2sHI", 0x0008, 0x2112, b"SQ", 0, 0xFFFFFFFF)
+            + (marks[0] + before + element + after + marks[1]) * 2
+            + marks[2]
+        )
+        tag = LARGE_KEY
+    behind = struct.pack(order + "HH2sH", 0x0010, 0x0020, b"LO", 4) + b"ID12"
+    for piece in (1 << 17, 999):
+        scanner = HeaderScanner(syntax)
+        data = element + behind
+        for at in range(0, len(data), piece):
+            scanner.feed(data[at : at + piece])
+        scanner.finish()
+        assert scanner.get(0x00100020) == b"ID12"
+        assert scanner.raw(tag) == (element if len(element) < 1 << 16 else b"")
+    (items,) = (attribute.value for attribute in decode_identifier(element, syntax).values())
+    for item in items:
+        assert isinstance(item, Identifier)
+        (within,) = item[0x00091001].value if is_nested else (item,)
+        assert isinstance(within, Identifier)
+        assert within[0x00080100] == Attribute("SH", bytes(size))
+        assert within[0x00080102] == Attribute("SH", b"AB")
+
+
+def test_what_unknown_holds_may_be_explicit_where_that_is_certain() -> None:
+    """Some senders write it so; items differ, and what is implicit by rule may follow."""
+    implicit = bytes.fromhex("08000001 02000000") + b"42"
+    empty = bytes.fromhex("08000001") + b"SH\0\0"  # as a length it would be odd
+    for explicit in (MODALITY, empty, SEQUENCE + ITEM + MODALITY + implicit + ITEM_END + SEQUENCE_END + MODALITY):
+        items = ITEM + explicit + ITEM_END + ITEM + implicit + ITEM_END + ITEM + explicit + ITEM_END
+        element = unknown(explicit + ITEM_END + items + ITEM + implicit)
+        assert whole(element + PATIENT_ID).raw(0x00091001) == element
+        (attribute,) = decode_identifier(element, EXPLICIT_VR_LITTLE_ENDIAN).values()
+        assert isinstance(attribute.value, list)
+        first, second, third, fourth, fifth = attribute.value
+        assert first == second == fourth
+        assert third == fifth == {0x00080100: Attribute("SH", b"42")}
 
 
 def test_a_sequence_in_implicit_vr_ends_where_it_ends() -> None:
