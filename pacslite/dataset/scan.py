@@ -42,6 +42,7 @@ _FIRST_BLOCK = 16384  # most headers fit: one copy out of the receive buffer, ha
 _BLOCK = 65536
 _NO_VR: frozenset[int] = frozenset()
 _ENTRY = 150  # bytes that a kept element costs beside its own
+_LONG = 1024  # bytes of an element that is given up before others: it is hardly a key of a query
 
 
 class HeaderScanner:
@@ -50,8 +51,8 @@ class HeaderScanner:
     Args:
         transfer_syntax_uid: As negotiated. Explicit where implicit VR was promised, and the reverse, is noticed.
         keep_limit: Longer values are passed over.
-        header_limit: Memory for what is kept; beyond, DataSetError. A deflated data set is inflated so far at most;
-            beyond, the scan is over with ``truncated`` set: a bomb costs no more than this.
+        header_limit: Memory for what is kept. Of a header beyond it no long private elements are kept; if that is not
+            enough no other private ones and no long ones at all; and beyond, DataSetError.
         stop_group: The header ends before the first element of this group or a higher one.
         detect: Off where the transfer syntax is certain: elements that were scanned before.
         layout: What is known of headers like this one, all of them with the same ``stop_group``.
@@ -61,6 +62,7 @@ class HeaderScanner:
         "_began",
         "_block",
         "_buffer",
+        "_crowded",
         "_form",
         "_fresh",
         "_header_limit",
@@ -117,6 +119,7 @@ class HeaderScanner:
         self._began = 0  # in the data set: the element that is open or passed over
         self._skip = 0  # bytes to come that nobody wants
         self._kept = 0
+        self._crowded = 0  # how often it was too much; then less is kept
         self._fresh = detect  # the next element is the first: it shows implicit or explicit VR
         self._open: OpenElement | None = None
         self._layout = layout  # until the first block is walked
@@ -270,8 +273,12 @@ class HeaderScanner:
         if layout is not None:
             alone = len(self._raw) - self._in_runs
             layout.walked(bytes(buffer), self.leading, position, explicit=self.explicit, alone=alone)
-        if self._kept + _ENTRY * len(self._raw) > self._header_limit:
-            raise DataSetError(f"header beyond {self._header_limit} bytes before byte {self._offset + position}")
+        while self._kept + _ENTRY * len(self._raw) > self._header_limit:
+            self._crowded += 1
+            if self._crowded > 2:
+                raise DataSetError(f"header beyond {self._header_limit} bytes before byte {self._offset + position}")
+            self._raw = self._worth_keeping(self._raw)
+            self._kept = sum(map(len, self._raw.values()))
         if self.complete:
             self.end = self._offset + position
             self.rest = bytes(buffer[position : position + 12])
@@ -305,8 +312,16 @@ class HeaderScanner:
         base = element.base
         if not element.is_dropped and position - base - element.header_size - 8 <= self._keep_limit:
             group, number, _ = self._form.wide(buffer, base)
-            self._raw[group << 16 | number] = bytes(buffer[base:position])
-            self._kept += position - base
+            found = {group << 16 | number: bytes(buffer[base:position])}
+            if not self._crowded or self._worth_keeping(found):
+                self._raw |= found
+                self._kept += position - base
+
+    def _worth_keeping(self, found: dict[int, bytes]) -> dict[int, bytes]:
+        """Of a crowded header; what is kept in the end does not depend on the pieces it came in."""
+        if self._crowded == 1:
+            return {tag: raw for tag, raw in found.items() if len(raw) <= _LONG or not tag & 0x10000}
+        return {tag: raw for tag, raw in found.items() if len(raw) <= _LONG and not tag & 0x10000}
 
     # private: the walk over elements; each takes a position and gives the one where bytes ran out
 
@@ -390,9 +405,13 @@ class HeaderScanner:
             else:
                 found[group << 16 | number] = buffer[position:end]
             position = end
-        self._kept += position - start
         if isinstance(self._buffer, bytearray):  # slices of a bytearray are such themselves
             found = {tag: bytes(raw) for tag, raw in found.items()}
+        if self._crowded:
+            found = self._worth_keeping(found)
+            self._kept += sum(map(len, found.values()))
+        else:
+            self._kept += position - start
         self._raw.update(found)
         return position
 

@@ -5,7 +5,7 @@ import struct
 import time
 import tracemalloc
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -29,11 +29,11 @@ SHORT = struct.pack("<HH2sH", 0x0008, 0x0100, b"SH", 4) + b"CODE"
 PATIENT_ID = struct.pack("<HH2sH", 0x0010, 0x0020, b"LO", 4) + b"ID12"
 
 
-def private(count: int, length: int) -> bytes:
-    """Give private elements, each of its own tag."""
+def private(count: int, length: int, group: int = 0x0009) -> bytes:
+    """Give private elements, each of its own tag; public ones if the group is even."""
     value = bytes(length)
     return b"".join(
-        struct.pack("<HH2sH", 0x0009 + 2 * (number >> 15), 0x1000 + (number & 0x7FFF), b"LO", length) + value
+        struct.pack("<HH2sH", group + 2 * (number >> 15), 0x1000 + (number & 0x7FFF), b"LO", length) + value
         for number in range(count)
     )
 
@@ -137,16 +137,55 @@ def test_four_gigabytes_announced_cost_nothing(vr: bytes) -> None:
 
 
 def test_more_than_the_limit_is_refused_and_never_held() -> None:
-    for data in (private(300_000, 0), private(400, 65534)):
-        scanners: list[HeaderScanner] = []
+    data = private(300_000, 0, group=0x0042)
+    scanners: list[HeaderScanner] = []
 
-        def run(data: bytes = data, scanners: list[HeaderScanner] = scanners) -> None:
-            scanner, refused = scan(data, EXPLICIT_VR_LITTLE_ENDIAN, 1 << 17)
-            assert refused.startswith("header beyond 16777216 bytes")
-            scanners.append(scanner)
+    def run() -> None:
+        scanner, refused = scan(data, EXPLICIT_VR_LITTLE_ENDIAN, 1 << 17)
+        assert refused.startswith("header beyond 16777216 bytes")
+        scanners.append(scanner)
 
-        assert peak_memory(run) < 20 << 20
-        assert scanners[0].held < 18 << 20
+    assert peak_memory(run) < 20 << 20
+    assert scanners[0].held < 18 << 20
+
+
+SHORT_PRIVATE, LONG_PRIVATE = private(3, 64, group=0x0011), private(40, 65534, group=0x0013)
+SHORT_PUBLIC, LONG_PUBLIC = private(3, 64, group=0x0042), private(6, 65534, group=0x0044)
+MANY_PRIVATE, MANY_LONG_PUBLIC = private(20_000, 0, group=0x0015), private(30, 65534, group=0x0044)
+SEQUENCES = b"".join(
+    struct.pack("<HH2sHI", 0x0017, number, b"SQ", 0, 0xFFFFFFFF) + ITEM + SHORT * 4000 + ITEM_END + SEQUENCE_END
+    for number in range(0x1000, 0x1000 + 40)
+)
+
+
+@pytest.mark.parametrize(
+    ("parts", "kept"),
+    [
+        ((SHORT_PRIVATE, SHORT_PUBLIC, LONG_PUBLIC), (SHORT_PRIVATE, SHORT_PUBLIC, LONG_PUBLIC)),  # not too much
+        ((SHORT_PRIVATE, LONG_PRIVATE, SHORT_PUBLIC, LONG_PUBLIC), (SHORT_PRIVATE, SHORT_PUBLIC, LONG_PUBLIC)),
+        ((SHORT_PRIVATE, SEQUENCES, SHORT_PUBLIC, LONG_PUBLIC), (SHORT_PRIVATE, SHORT_PUBLIC, LONG_PUBLIC)),
+        ((SHORT_PRIVATE, SHORT_PUBLIC, MANY_LONG_PUBLIC), (SHORT_PUBLIC,)),
+        ((SHORT_PRIVATE, MANY_PRIVATE, SHORT_PUBLIC, LONG_PUBLIC), (SHORT_PUBLIC,)),
+    ],
+    ids=range(5),
+)
+def test_what_is_private_or_long_is_given_up_first(parts: Sequence[bytes], kept: Sequence[bytes]) -> None:
+    """A header may be as large as it likes; no query asks for such values."""
+    data = b"".join(parts) + PATIENT_ID
+    limit = 1 << 20
+
+    def run(piece: int) -> HeaderScanner:
+        scanner = HeaderScanner(EXPLICIT_VR_LITTLE_ENDIAN, header_limit=limit)
+        for at in range(0, len(data), piece):
+            scanner.feed(memoryview(data)[at : at + piece])
+            assert scanner.held < limit + (128 << 10)
+        scanner.finish()
+        return scanner
+
+    assert peak_memory(lambda: run(1 << 17)) < 2 * limit
+    scanner, in_pieces = run(1 << 17), run(50_001)
+    assert scanner.raw_many(scanner.tags) == b"".join(kept) + PATIENT_ID
+    assert (scanner.elements, scanner.held) == (in_pieces.elements, in_pieces.held)
 
 
 def test_a_hundred_thousand_private_elements_are_a_header() -> None:
