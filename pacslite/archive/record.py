@@ -29,6 +29,7 @@ _ASCII_VRS = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI"})  
 _TRAILING_ONLY = frozenset({"LT", "ST", "UT"})  # leading spaces are part of these
 _LONGEST_UID = 255  # PS3.5 §9.1 allows 64
 _REMEMBERED_UID = 64
+_LAST_GROUP = 0x0020  # of these
 _UID_TAGS = (0x00080016, 0x00080018, 0x0020000D, 0x0020000E, 0x00100020, 0x00100021)
 
 
@@ -108,13 +109,15 @@ def make_record(
 
     Raises:
         DataSetMismatch: SOP Class or SOP Instance UID is not the command's (PS3.7 §9.1.1.1), or is missing.
-        DataSetError: A UID is no text.
+        DataSetError: A UID is no text, or they were not reached in a deflated data set.
     """
     sop_class, sop_instance, of_study, of_series, patient_id, issuer = scan.values(_UID_TAGS)
     in_class = _known_uid("SOP Class UID", sop_class)
     in_instance = _uid("SOP Instance UID", sop_instance)
     study = _known_uid("Study Instance UID", of_study)
     series = _known_uid("Series Instance UID", of_series)
+    if scan.truncated and scan.group <= _LAST_GROUP and not (study and series):
+        raise DataSetError("too much stands before the UIDs of a deflated data set")
     if in_instance != sop_instance_uid:
         raise DataSetMismatch(
             "data set has another SOP Instance UID" if in_instance else "data set has no SOP Instance UID",

@@ -4,7 +4,6 @@ Whatever the pieces, the work is linear in the bytes and memory is bounded: a va
 a header that fits in the first piece one copy.
 """
 
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
 
@@ -25,6 +24,7 @@ from pacslite.dataset.element import (
     split_charsets,
     value_of,
 )
+from pacslite.dataset.inflate import Inflater
 from pacslite.dataset.layout import Layout, Run
 from pacslite.dataset.nested import OpenElement
 
@@ -53,6 +53,8 @@ class HeaderScanner:
         keep_limit: Longer values are passed over.
         header_limit: Memory for what is kept. Of a header beyond it no long private elements are kept; if that is not
             enough no other private ones and no long ones at all; and beyond, DataSetError.
+        inflate_limit: A deflated data set is inflated so far at most; then the scan is over, with ``truncated`` set: a
+            bomb costs no more than this.
         stop_group: The header ends before the first element of this group or a higher one.
         detect: Off where the transfer syntax is certain: elements that were scanned before.
         layout: What is known of headers like this one, all of them with the same ``stop_group``.
@@ -65,9 +67,9 @@ class HeaderScanner:
         "_crowded",
         "_form",
         "_fresh",
+        "_group",
         "_header_limit",
         "_in_runs",
-        "_inflated",
         "_inflater",
         "_keep_limit",
         "_kept",
@@ -93,6 +95,7 @@ class HeaderScanner:
         *,
         keep_limit: int = 65536,
         header_limit: int = 16 << 20,
+        inflate_limit: int = 64 << 20,
         stop_group: int = 0x7FE0,
         detect: bool = True,
         layout: Layout | None = None,
@@ -110,14 +113,15 @@ class HeaderScanner:
         self._keep_limit = keep_limit
         self._header_limit = header_limit
         self._stop_group = stop_group
-        self._inflater = zlib.decompressobj(-15) if transfer_syntax_uid == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN else None
-        self._inflated = 0
+        is_deflated = transfer_syntax_uid == DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN
+        self._inflater = Inflater(inflate_limit) if is_deflated else None
         self._buffer: bytes | bytearray = b""
         self._block = _FIRST_BLOCK
         self._position = 0  # in the buffer; behind its end where something in the open element has yet to arrive
         self._offset = 0  # of the buffer in the data set
         self._began = 0  # in the data set: the element that is open or passed over
         self._skip = 0  # bytes to come that nobody wants
+        self._group = 0  # of the last element that was open or passed over
         self._kept = 0
         self._crowded = 0  # how often it was too much; then less is kept
         self._fresh = detect  # the next element is the first: it shows implicit or explicit VR
@@ -147,8 +151,8 @@ class HeaderScanner:
         """
         if self.complete:
             return
-        if self._inflater is not None and not self._inflater.eof:
-            raise DataSetError(f"deflated data set ends after {self._inflated} bytes inflated")
+        if self._inflater is not None and not self._inflater.has_ended:
+            raise DataSetError(f"deflated data set ends after {self._inflater.inflated} bytes inflated")
         rest = self._buffer[self._position :]
         if self._open or self._skip or len(rest) >= 8 or any(rest):  # a few zeros are somebody's padding
             at = self._began if self._open or self._skip else self._offset + self._position
@@ -177,6 +181,11 @@ class HeaderScanner:
     def held(self) -> int:
         """Bytes of memory it holds, about."""
         return self._kept + _ENTRY * len(self._raw) + len(self._buffer)
+
+    @property
+    def group(self) -> int:
+        """The highest group it came to, if elements ascend."""
+        return max(self._group, max(self._raw, default=0) >> 16)
 
     def get(self, tag: int) -> bytes | None:
         """Give the value of an element, None if absent."""
@@ -228,25 +237,11 @@ class HeaderScanner:
             if self._parse():
                 return True
 
-    def _feed_deflated(self, inflater: "zlib._Decompress", data: memoryview | bytes) -> bool:
-        for at in range(0, len(data), _BLOCK):
-            rest = bytes(data[at : at + _BLOCK])
-            while not inflater.eof:
-                wanted = min(_BLOCK, self._header_limit + 1 - self._inflated)
-                try:
-                    piece = inflater.decompress(rest, wanted)
-                except zlib.error as error:
-                    raise DataSetError(f"deflated data set: {error}") from None
-                rest = inflater.unconsumed_tail
-                self._inflated += len(piece)
-                if self._feed(piece):
-                    return True
-                if self._inflated > self._header_limit:
-                    self.complete = self.truncated = True
-                    return True
-                if len(piece) < wanted:  # all that the input gives; some output may wait even when all input is taken
-                    break
-        return False
+    def _feed_deflated(self, inflater: Inflater, data: memoryview | bytes) -> bool:
+        if any(map(self._feed, inflater.inflate(data))):
+            return True
+        self.complete = self.truncated = inflater.is_beyond
+        return self.complete
 
     def _parse(self) -> bool:
         """Go on in the buffer, then drop from it what is done with."""
@@ -391,6 +386,7 @@ class HeaderScanner:
                 length = form.wide(buffer, position)[2]
             if length == UNDEFINED:
                 self._began = self._offset + position
+                self._group = group
                 unknown = self.explicit and vr == form.unknown
                 self._open = OpenElement(form, position, header, explicit=self.explicit, is_unknown=unknown)
                 position += header
@@ -399,6 +395,7 @@ class HeaderScanner:
             end = position + header + length
             if length > self._keep_limit:
                 self._began = self._offset + position
+                self._group = group
                 start += end - position
             elif end > size:
                 break

@@ -16,6 +16,8 @@ from pacslite.dataset.scan import (
     EXPLICIT_VR_BIG_ENDIAN,
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
+    DataSetError,
+    HeaderScanner,
     scan_header,
 )
 from tests.support.wire import CT_IMAGE, encode_elements
@@ -121,6 +123,43 @@ def test_any_bytes_are_survived(values: list[tuple[object, bytes]]) -> None:
     record = _record(list(elements.values()))
     for level in Level:
         assert len(_columns(record, level)) == len(columns_of(level))
+
+
+@pytest.mark.parametrize(
+    ("tag", "left_out", "is_refused"),
+    [
+        (0x00091001, (), True),
+        (0x0020000C, (), True),
+        (0x00203000, (), False),  # of this series, whatever else
+        (0x00203000, (0x0020000D, 0x0020000E), True),
+        (0x00281201, (), False),
+        (0x00281201, (0x0020000D, 0x0020000E), False),  # of no study (PS3.3 §A.43, say), and that is sure
+    ],
+)
+def test_place_is_not_guessed_where_the_scan_did_not_come(
+    tag: int, left_out: tuple[int, ...], is_refused: bool
+) -> None:
+    elements: Elements = [element for element in BASIC if element[0] not in left_out]
+    scan = HeaderScanner(DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, inflate_limit=1 << 17)
+    scan.feed(_encode([*elements, (tag, "OB", bytes(1 << 18))], DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN))
+    assert scan.truncated
+
+    def record() -> Record:
+        return make_record(
+            scan,
+            sop_class_uid=CT_IMAGE,
+            sop_instance_uid="1.2.3.4",
+            transfer_syntax_uid=DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
+            source_ae_title="SENDER",
+        )
+
+    if is_refused:
+        with pytest.raises(DataSetError, match="before the UIDs") as refusal:
+            record()
+        assert refusal.value.status == 0xC000
+    else:
+        study = record().series_key.study_instance_uid
+        assert study.startswith("2.25.") if left_out else study == "1.2"
 
 
 def _kept(elements: Elements, level: Level, syntax: str = EXPLICIT_VR_LITTLE_ENDIAN) -> bytes:

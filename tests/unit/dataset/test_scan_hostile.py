@@ -26,6 +26,7 @@ EMPTY_ITEM = struct.pack("<HHI", 0xFFFE, 0xE000, 0)
 ITEM_END = struct.pack("<HHI", 0xFFFE, 0xE00D, 0)
 SEQUENCE_END = struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
 SHORT = struct.pack("<HH2sH", 0x0008, 0x0100, b"SH", 4) + b"CODE"
+PIXELS = struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OW", 0, 0)
 PATIENT_ID = struct.pack("<HH2sH", 0x0010, 0x0020, b"LO", 4) + b"ID12"
 
 
@@ -209,8 +210,18 @@ def test_a_deflate_bomb_is_inflated_so_far_and_no_further() -> None:
     assert peak_memory(lambda: scanner.feed(bomb)) < 1 << 20
     assert scanner.complete
     assert scanner.truncated
+    assert scanner.group == 0x0042
     assert scanner.get(0x00100020) == b"ID12"
     scanner.finish()
+
+
+def test_a_deflated_header_may_have_long_values_that_are_not_kept() -> None:
+    """The limit of what is kept is none of what is inflated and passed over."""
+    scanner = HeaderScanner(DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN)
+    value = struct.pack("<HH2sHI", 0x0009, 0x1001, b"OB", 0, 17 << 20) + bytes(17 << 20)
+    scanner.feed(zlib.compress(value + PATIENT_ID + PIXELS, wbits=-15))
+    assert (scanner.complete, scanner.truncated) == (True, False)
+    assert scanner.get(0x00100020) == b"ID12"
 
 
 def test_a_deflated_header_within_the_limit_is_whole() -> None:
@@ -219,7 +230,7 @@ def test_a_deflated_header_within_the_limit_is_whole() -> None:
     for length, is_truncated in ((rest, False), (rest + 1, True)):
         value = struct.pack("<HH2sHI", 0x0042, 0x0011, b"OB", 0, length) + bytes(length)
         for piece in (1, 7, 1 << 16):
-            scanner = HeaderScanner(DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, keep_limit=64, header_limit=limit)
+            scanner = HeaderScanner(DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, keep_limit=64, inflate_limit=limit)
             data = zlib.compress(PATIENT_ID + value, wbits=-15)
             for at in range(0, len(data), piece):
                 scanner.feed(data[at : at + piece])
