@@ -215,7 +215,7 @@ def _rows_of_kept(keys: Sequence[ExtraKey], attributes: bytes) -> dict[ExtraKey,
         return {}
     syntax, charsets, elements = decode_kept(attributes)
     try:
-        scan = scan_header(elements, syntax)
+        scan = scan_header(elements, syntax, detect=False)
     except DimseError:
         return {}
     return {key: extra_rows(key, scan, charsets) for key in kept_there}

@@ -34,9 +34,8 @@ _TAGS: dict[Level, tuple[int, ...]] = {
         (Level.SERIES, [*SERIES_MODULES, PIXEL_REPRESENTATION]),  # what is of either sign is read by it
     )
 }
-_LIMIT = (
-    1 << 20
-)  # of a level of an instance: a thousand times what a slice has; only who wants to fill the index meets it
+# Of a level of an instance: a thousand times what a slice has; only who wants to fill the index meets it
+_LIMIT = 1 << 20
 _PLAIN_LIMIT = 8192  # more is functional groups, overlays or a report, and shrinks to a tenth; a slice has 500 bytes
 _MOST_REMEMBERED = 512  # tags of a header
 _DEFLATED = 0x80

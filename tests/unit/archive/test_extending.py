@@ -5,6 +5,7 @@ import errno
 import os
 import random
 import sqlite3
+import struct
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -19,11 +20,13 @@ from pacslite.archive.extra import parse_extra_keys
 from pacslite.archive.index.reader import IndexReader
 from pacslite.archive.instances.filesystem import FilesystemStore
 from pacslite.archive.instances.layout import InstancePath
+from pacslite.archive.kept import encode_kept
 from pacslite.archive.keys import Level
 from pacslite.archive.options import StorageOptions
 from pacslite.archive.query import QueryOptions
 from pacslite.archive.reindex import reindex
 from pacslite.archive.unsynced import mark_synced
+from pacslite.dataset.scan import IMPLICIT_VR_LITTLE_ENDIAN, HeaderScanner
 from tests.support.index import find, parse, uid
 from tests.support.storing import EXPLICIT_LITTLE_ENDIAN, image_of, rows
 from tests.support.wire import CT_IMAGE, encode_elements
@@ -423,3 +426,16 @@ async def test_index_of_the_first_revision_is_extended(directory: Path) -> None:
     async with archive_with(directory, ENTRIES) as archive:
         await complete(archive)
         await assert_found(archive, range(150))
+
+
+def test_kept_values_are_read_in_the_encoding_that_they_have() -> None:
+    """In implicit VR the length of the first one looks like a VR."""
+    derivation = b"x" * int.from_bytes(b"ST", "little")
+    elements = struct.pack("<HHI", 0x0008, 0x2111, len(derivation)) + derivation
+    elements += struct.pack("<HHI", 0x0018, 0x0060, 4) + b"120 "
+    scan = HeaderScanner(IMPLICIT_VR_LITTLE_ENDIAN, detect=False)
+    scan.feed(memoryview(elements))
+    scan.finish()
+    (key,) = parse_extra_keys(["KVP"])
+    ((row,),) = extending._rows_of_kept([key], encode_kept(scan, Level.IMAGE)).values()
+    assert row.value == "120"
