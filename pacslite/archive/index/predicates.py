@@ -235,8 +235,12 @@ def like_any(col: ColumnElement[str], name: str, patterns: Sequence[str]) -> Pre
 
 
 def _name_like(col: ColumnElement[str], name: str, groups: Sequence[Sequence[str]]) -> Predicate:
-    """Any value, and of a pattern of one group any group: a star spans them here, the sieve decides."""
-    combinations = product(*(group or ("*",) for group in groups))
+    """Any value, and of a pattern of one group any group: a star spans them here, the sieve decides.
+
+    Empty groups at the end ask for nothing: a name that ends before them fits, too.
+    """
+    last = max((place for place, group in enumerate(groups) if group), default=0)
+    combinations = product(*(group or ("*",) for group in groups[: last + 1]))
     forms = [form for one in combinations for form in _around("=".join(map(glob, one)), r"[=\]")]
     return _glob(col, name, tuple(dict.fromkeys(forms)))
 

@@ -12,7 +12,7 @@ from pacslite.dataset.dictionary import tag_of, vr_of
 from tests.support.index import ask, make_index
 
 UTF_8 = "ISO_IR 192"
-LEVELS = {"SeriesNumber": "SERIES", "NumberOfFrames": "IMAGE", "Rows": "IMAGE"}
+LEVELS = {"SeriesNumber": "SERIES", "OperatorsName": "SERIES", "NumberOfFrames": "IMAGE", "Rows": "IMAGE"}
 
 # keyword, stored value, value of the key, do they match
 TABLE = [
@@ -115,6 +115,20 @@ TABLE = [
     ("PatientName", "Yamada^Tarou=山田^太郎=やまだ^たろう", "yamada*太郎", False),  # a star ends with its group
     ("PatientName", "Yamada^Tarou=山田^太郎=やまだ^たろう", "*た?う", True),
     ("PatientName", "=山田^太郎", "山田*", True),
+    # a group of stars only asks for nothing, whether the name has that group or not
+    ("PatientName", "Doe^John", "*doe*==*", True),
+    ("PatientName", "Doe^John", "doe^john=*", True),
+    ("PatientName", "Doe^John", "*=*", True),
+    ("PatientName", "Doe^John", "roe*=*", False),
+    ("PatientName", "Doe^John", "doe*=?*", False),
+    ("PatientName", "Yamada^Tarou=山田^太郎", "yamada*=*=*", True),
+    ("PatientName", "Yamada^Tarou=山田^太郎", "*=山田*=*", True),
+    ("PatientName", "Yamada^Tarou=山田^太郎", "山田*=*", False),  # that is the second group
+    ("PatientName", "Yamada^Tarou==やまだ^たろう", "yamada*=*=やまだ*", True),
+    ("ReferringPhysicianName", "Doe^John", "*oe*==*", True),
+    ("OperatorsName", "Roe^Rick\\Doe^John", "doe*=*", True),
+    ("OperatorsName", "Roe^Rick\\Doe^John", "*=*", True),
+    ("OperatorsName", "Roe^Rick=x\\Doe^John", "doe*=x", False),
     ("PatientName", "Wang^Xiaodong=王^小东", "王*", True),
     ("PatientName", "[x]^y", "[X]*", True),
     ("ReferringPhysicianName", "Müller^J", "MULLER*", True),
@@ -168,7 +182,7 @@ def test_key_matches_by_its_rule(keyword: str, stored: str, key: str, *, matches
     if match is None:
         assert matches
         return
-    multiple = keyword in {"OtherPatientIDs", "OtherPatientNames", "MedicalAlerts"}
+    multiple = keyword in {"OtherPatientIDs", "OtherPatientNames", "OperatorsName", "MedicalAlerts"}
     value = normalise(vr, str(stored)) if stored != "" else None
     assert acceptor(match, multiple=multiple)(value) is matches
 

@@ -147,7 +147,11 @@ def keys_of(keyword: str) -> st.SearchStrategy[str]:
     if vr == "CS":
         return st.one_of(values, st.text("ACDEHIMNPRST*?", min_size=1, max_size=4))
     if vr == "PN":
-        return st.one_of(values, name_patterns, st.lists(name_patterns, min_size=2, max_size=3).map("=".join))
+        return st.one_of(
+            values,
+            name_patterns,
+            st.lists(st.one_of(name_patterns, st.just("*")), min_size=2, max_size=3).map("=".join),
+        )
     return st.one_of(values, patterns, st.lists(patterns, min_size=2, max_size=2).map("\\".join))
 
 
