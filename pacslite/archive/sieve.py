@@ -142,28 +142,37 @@ def _moment_test(
 
     def test(row: Sequence[Cell]) -> bool:
         date, time = row[date_at], row[time_at]
-        if not isinstance(date, str):
-            return unknown
         stored = parse_offset(str((row[offset_at] if offset_at is not None else None) or default))
-        moment = date + (time if isinstance(time, str) else "000000.000000")
-        if stored is not None and isinstance(time, str):
-            moment = shift_moment(moment, asked - stored)
-        return fits_moment(one, moment[:8], moment[8:] if isinstance(time, str) else None, unknown=unknown)
+        if isinstance(date, str) and isinstance(time, str) and stored is not None:
+            moment = shift_moment(date + time, asked - stored)
+            date, time = moment[:8], moment[8:]
+        return _fits_moment(
+            one, date if isinstance(date, str) else None, time if isinstance(time, str) else None, unknown=unknown
+        )
 
     return test
 
 
-def fits_moment(one: MomentFilter, date: str, time: str | None, *, unknown: bool) -> bool:
-    """Is a moment in the ranges? Without a time, only a date between the first and the last day surely is."""
+def _fits_moment(one: MomentFilter, date: str | None, time: str | None, *, unknown: bool) -> bool:
+    """Is a moment in the ranges? Without a time, only a date between the first and the last day surely is.
+
+    What is not there is in an open range, and in others if the unknown matches; as one moment it needs its date.
+    """
     dates, times = one.dates, one.times
+    if not one.combined:
+        return _may_be_within(dates, date, unknown=unknown) and _may_be_within(times, time, unknown=unknown)
+    if date is None:
+        return unknown
     if not _within(dates, date):
         return False
-    if not one.combined:
-        return _within(times, time) if time is not None else unknown or times == Between(None, None)
     if time is None:
         return unknown or date not in {dates.low, dates.high}
     after_low = dates.low is None or date > dates.low or times.low is None or time >= times.low
     return after_low and (dates.high is None or date < dates.high or times.high is None or time <= times.high)
+
+
+def _may_be_within(ends: Between, value: str | None, *, unknown: bool) -> bool:
+    return _within(ends, value) if value is not None else unknown or ends == Between(None, None)
 
 
 def _within(ends: Between, value: str) -> bool:

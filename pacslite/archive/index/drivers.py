@@ -80,11 +80,11 @@ class Branch(NamedTuple):
 
 class _Driver(NamedTuple):
     rank: int  # the least is chosen
-    source: Filter | MomentFilter | None  # what its branches decide
+    source: Filter | MomentFilter | None  # what its branches are made of; they decide a filter, and narrow moments
     branches: tuple[Branch, ...]
 
 
-def choose_driver(query: Query) -> tuple[Filter | MomentFilter | None, tuple[Branch, ...]]:
+def choose_driver(query: Query) -> tuple[Filter | None, tuple[Branch, ...]]:
     """The branches to walk, and the filter that they decide: it needs not be asked again.
 
     Raises:
@@ -96,13 +96,14 @@ def choose_driver(query: Query) -> tuple[Filter | MomentFilter | None, tuple[Bra
     drivers += [driver for one in query.filters if (driver := _of_filter(one)) is not None]
     drivers += [_of_moment(one) for one in query.moments if _is_indexed(one.date) and one.dates != Between(None, None)]
     best = min(drivers, key=lambda driver: driver.rank)
-    branches = best.branches
-    if query.options.match_unknown and isinstance(best.source, Filter):
-        branches += (_unknown(best.source.key),)
-    return best.source, branches
+    decided = best.source if isinstance(best.source, Filter) else None
+    if not query.options.match_unknown or best.source is None:
+        return decided, best.branches
+    walked = best.source.key if isinstance(best.source, Filter) else best.source.date
+    return decided, (*best.branches, _unknown(walked))
 
 
-def _in_order_of(key: Key, query: Query) -> tuple[Filter | MomentFilter | None, tuple[Branch, ...]]:
+def _in_order_of(key: Key, query: Query) -> tuple[Filter | None, tuple[Branch, ...]]:
     """Ascending by a key, whatever else would leave less; what has no value comes last."""
     if not key.indexed or key.level > query.level:
         raise ValueError(f"no order by {key.keyword} at level {query.level.name}")
@@ -246,7 +247,7 @@ def _of_moment(one: MomentFilter) -> _Driver:
         low, high = low and _days_later(low, -1), high and _days_later(high, 1)
     low_end, rest = _ends(col, name, low, high)
     branch = Branch(f"range {name}", one.date.level, col, low_end, rest, _index_of(one.date))
-    return _Driver(_rank_of_span(low, high), None, (branch,))
+    return _Driver(_rank_of_span(low, high), one, (branch,))
 
 
 def _of_name(one: Filter, name: str, groups: Sequence[Sequence[str]], again: Predicate) -> _Driver | None:

@@ -138,7 +138,13 @@ def moment_predicate(one: MomentFilter, *, unknown: bool) -> Predicate:
     build = predicate.build
     if not unknown:
         return Predicate(shape, predicate.values, build)
-    return Predicate(shape, predicate.values, lambda binds: or_(build(binds), date.is_(None), time.is_(None)))
+    days = between(date, one.date.keyword, dates.low, dates.high)
+    width = len(predicate.values)
+
+    def build_unknown(binds: Sequence[BindParameter[object]]) -> ColumnElement[bool]:
+        return or_(build(binds[:width]), date.is_(None), and_(time.is_(None), days.build(binds[width:])))
+
+    return Predicate(shape, (*predicate.values, *days.values), build_unknown)
 
 
 def lower_predicate(level: Level, bottom: Level, conditions: Sequence[Predicate]) -> Predicate:

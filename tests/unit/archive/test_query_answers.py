@@ -441,6 +441,18 @@ async def test_relational_query_by_keys_below_its_level(
 MOMENTS = [("20240101", "0900"), ("20240101", "1030"), ("20240102", "0900"), ("20240102", "1200"), ("20240102", "")]
 
 
+COMBINED, ADJUSTED = {"datetime_matching": True}, {"timezone": True}
+DATED = [
+    ("20240101", "1000"),
+    ("20240102", "0900"),
+    ("", "1030"),
+    ("", "1200"),
+    ("20240103", "1100"),
+    ("20240103", ""),
+    ("20240101", ""),
+]
+
+
 @pytest.mark.parametrize(
     ("date", "time", "combined", "apart"),
     [
@@ -501,6 +513,42 @@ async def test_dates_in_the_askers_timezone(tmp_path: Path, asked: dict[str, str
     assert sorted(answer["StudyInstanceUID"] for answer in answers) == [uid(1, number) for number in studies]
     for answer in answers:  # values are as received, and the answer says in which zone
         assert answer["TimezoneOffsetFromUTC"] in {"+0100", "+0900"}
+
+
+@pytest.mark.parametrize(
+    "driver", [{}, {"StudyInstanceUID": "\\".join(uid(1, number) for number in range(len(DATED)))}]
+)
+@pytest.mark.parametrize(
+    ("asked", "negotiated", "known", "unknown"),
+    [
+        ({"StudyDate": "20240101-20240102", "StudyTime": "1000-1100"}, COMBINED, {0, 1}, {2, 3, 6}),
+        ({"StudyDate": "20240101-", "StudyTime": "1000-"}, COMBINED, {0, 1, 4, 5}, {2, 3, 6}),
+        ({"StudyDate": "-20240102", "StudyTime": "-1100"}, COMBINED, {0, 1, 6}, {2, 3}),
+        ({"StudyDate": "20240101"}, ADJUSTED, {0, 6}, {2, 3}),
+        ({"StudyDate": "20240101", "StudyTime": "1000-1100"}, ADJUSTED, {0}, {2, 6}),
+        ({"StudyDate": "20240101-20240102", "StudyTime": "1000-1100"}, ADJUSTED | COMBINED, {0, 1}, {2, 3, 6}),
+        # without a date its time is of no day, and cannot be brought to another timezone
+        ({"StudyTime": "1000-1100"}, ADJUSTED, {0, 2, 4}, {5, 6}),
+        ({"StudyTime": "1200"}, ADJUSTED, {3}, {5, 6}),
+    ],
+)
+async def test_dates_and_times_that_are_not_there(
+    tmp_path: Path,
+    driver: dict[str, str],
+    asked: dict[str, str],
+    negotiated: dict[str, bool],
+    known: set[int],
+    unknown: set[int],
+) -> None:
+    """§C.2.2.1.2: what is unknown matches if configured, each part for itself, whichever key drives the query."""
+    path = make_index(
+        tmp_path, [{"StudyDate": day, "StudyTime": at, "TimezoneOffsetFromUTC": "+0000"} for day, at in DATED]
+    )
+    asked = {"StudyInstanceUID": "", "TimezoneOffsetFromUTC": "+0000", **driver, **asked}
+    for options, expected in ((QueryOptions(), known), (QueryOptions(match_unknown=True), known | unknown)):
+        answers = await ask(path, asked, options=options, **negotiated)
+        found = sorted(answer["StudyInstanceUID"] for answer in answers)
+        assert found == sorted(uid(1, number) for number in expected)
 
 
 async def test_answers_say_of_which_timezone_they_are(tmp_path: Path) -> None:
