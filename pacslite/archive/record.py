@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from pacslite.archive.instances.layout import InstancePath, instance_path
 from pacslite.archive.kept import encode_kept
-from pacslite.archive.keys import KEYS, Level
+from pacslite.archive.keys import KEYS, Key, Level
 from pacslite.archive.normalise import NORMALISERS
 from pacslite.archive.phonetic import name_sounds
 from pacslite.dataset.charset import decode_text
@@ -189,15 +189,28 @@ def _text_decoder(vr: str) -> _Decoder:
     return decode
 
 
-def _decoder(vr: str) -> _Decoder:
-    if vr == "US":
+def _values_decoder(decode: _Decoder) -> _Decoder:
+    """The same without the padding of each value, PS3.5 §6.2."""
+
+    def decode_values(value: bytes, scan: HeaderScanner) -> Value:
+        text = decode(value, scan)
+        if isinstance(text, str) and " " in text and "\\" in text:
+            return "\\".join(one.strip(" ") for one in text.split("\\"))
+        return text
+
+    return decode_values
+
+
+def _decoder(key: Key) -> _Decoder:
+    if key.vr == "US":
         return _number
-    return _ascii if vr in _ASCII_VRS else _text_decoder(vr)
+    decode = _ascii if key.vr in _ASCII_VRS else _text_decoder(key.vr)
+    return _values_decoder(decode) if key.multiple else decode
 
 
 _TAGS: dict[Level, tuple[int, ...]] = {level: tuple(k.tag for k in KEYS if k.level is level) for level in Level}
 _STEPS: dict[Level, list[tuple[_Decoder, Callable[[str], str | int | None] | None]]] = {
-    level: [(_decoder(k.vr), NORMALISERS[k.vr] if k.match != k.column else None) for k in KEYS if k.level is level]
+    level: [(_decoder(k), NORMALISERS[k.vr] if k.match != k.column else None) for k in KEYS if k.level is level]
     for level in Level
 }
 _COLUMNS: dict[Level, tuple[str, ...]] = {

@@ -76,7 +76,11 @@ class Sieve:
             if one.offset is not None
         ]
         self._kept_tests = [
-            (one.tag, _item_test(one.match) if isinstance(one.match, ItemMatch) else _value_test(one.vr, one.match))
+            (
+                one.tag,
+                one.vr,
+                _item_test(one.match) if isinstance(one.match, ItemMatch) else _value_test(one.vr, one.match),
+            )
             for one in query.kept_filters
         ]
         self._unknown = unknown
@@ -88,9 +92,9 @@ class Sieve:
         for test in self._tests:
             if not test(row):
                 return False
-        for tag, kept_test in self._kept_tests:
+        for tag, vr, kept_test in self._kept_tests:
             found = kept.get(tag)
-            if found is None or not found[0].value:
+            if found is None or _is_empty(vr, found[0].value):
                 if not self._unknown:
                     return False
             elif not kept_test(*found):
@@ -209,6 +213,11 @@ def _item_test(match: ItemMatch) -> _Test:
         return isinstance(attribute.value, list) and any(fits(item, charsets) for item in attribute.value)
 
     return test
+
+
+def _is_empty(vr: str, value: bytes | list[Identifier]) -> bool:
+    """Nothing, or nothing but padding."""
+    return not (value.strip(b" \0") if isinstance(value, bytes) and vr not in NUMBER_SIZES else value)
 
 
 def _normal_forms(vr: str, attribute: Attribute, charsets: Sequence[str]) -> Iterator[str | int | None]:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pacslite.archive.kept import decode_kept, encode_kept
-from pacslite.archive.keys import KEYS, Level
+from pacslite.archive.keys import KEYS, Key, Level
 from pacslite.archive.record import Record, columns_of, make_record
 from pacslite.dataset.scan import (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
@@ -108,6 +108,23 @@ def test_text_is_decoded(charset: bytes, raw: bytes, name: str) -> None:
     even = (charset + b" " * (len(charset) % 2), raw + b" " * (len(raw) % 2))
     record = _record([(0x00080005, "CS", even[0]), (0x00100010, "PN", even[1])])
     assert _columns(record, Level.PATIENT)["patient_name"] == name
+
+
+MULTIPLE = [key for key in KEYS if key.multiple]
+
+
+@pytest.mark.parametrize("key", MULTIPLE, ids=[key.keyword for key in MULTIPLE])
+def test_each_of_several_values_is_without_its_padding(key: Key) -> None:
+    """PS3.5 §6.2: spaces at the ends of a value are no part of it, wherever the value stands."""
+    record = _record([(key.tag, key.vr, b" A B \\C \\ D\\\\E F  ")])
+    columns = _columns(record, key.level)
+    assert columns[key.column] == "A B\\C\\D\\\\E F"
+    assert columns[key.match] == (columns[key.column] if key.match == key.column else "a b\\c\\d\\\\e f")
+
+
+def test_a_backslash_of_one_value_keeps_the_spaces_around_it() -> None:
+    columns = _columns(_record([(0x00104000, "LT", b" a \\ b  ")]), Level.PATIENT)
+    assert columns["patient_comments"] == " a \\ b"
 
 
 def test_patient_without_an_id_is_one_of_the_study() -> None:
