@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
 from pacslite.archive.keys import COLUMN_OF_TAG, Key, Level, Maintained, level_of
-from pacslite.archive.normalise import NUMBER_SIZES, ONE_VALUE_VRS, normalise
+from pacslite.archive.normalise import NUMBER_SIZES, ONE_VALUE_VRS, normalise, strip_padding
 from pacslite.dataset.charset import decode_text
 from pacslite.dataset.dictionary import keyword_of, tag_of, vr_of
 from pacslite.dataset.scan import HeaderScanner
@@ -32,7 +32,6 @@ __all__ = [
 GROUPS = 8  # places for each value of a person name; three component groups are the standard's (PS3.5 §6.2.1.1)
 
 _TEXT_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})  # PS3.5 §6.1.2.2: these use the character set
-_TRAILING_ONLY = frozenset({"LT", "ST", "UT"})
 _MATCHED_VRS = _TEXT_VRS | NUMBER_SIZES.keys() | {"AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI", "UR"}
 _OTHER_VRS = frozenset({"AT", "FD", "FL", "OB", "OD", "OF", "OL", "OV", "OW", "SQ"})
 _OF_THE_ANSWER = frozenset({0x00080005, 0x00080052, 0x00080053, 0x00080054, 0x00080056})  # PS3.4 §C.4.1.1.3
@@ -228,7 +227,7 @@ def extra_rows(key: ExtraKey, scan: HeaderScanner, charsets: Sequence[str]) -> l
         text = _numbers(vr, element.value, "big" if scan.big_endian else "little")
     else:
         text = decode_text(element.value, vr, charsets) if vr in _TEXT_VRS else element.value.decode("latin-1")
-        text = text.rstrip(" \0") if vr in _TRAILING_ONLY else text.strip(" \0")
+        text = strip_padding(vr, text)
     if not text.strip():
         return []
     forms = {0: None} | _forms(key.vr, text)
@@ -258,8 +257,9 @@ def _forms(vr: str, text: str) -> dict[int, str | None]:
     values = [text] if vr in ONE_VALUE_VRS else text.split("\\")
     forms: dict[int, str | None] = {}
     seen: set[str] = set()
-    for number, value in enumerate(values):
-        form = normalise("IS" if vr in NUMBER_SIZES else vr, value.strip()) if value.strip() else None
+    for number, padded in enumerate(values):
+        value = strip_padding(vr, padded)
+        form = normalise("IS" if vr in NUMBER_SIZES else vr, value) if value else None
         if form is None:
             continue
         if vr == "PN":

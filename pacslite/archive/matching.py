@@ -25,8 +25,6 @@ from pacslite.archive.phonetic import words_and_codes
 from pacslite.dataset.decode import IdentifierError
 
 __all__ = [
-    "NUMBER_SIZES",
-    "ONE_VALUE_VRS",
     "WILDCARD_VRS",
     "Between",
     "Either",

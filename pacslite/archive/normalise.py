@@ -6,6 +6,7 @@ universal matching.
 """
 
 import re
+import struct
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -13,9 +14,11 @@ from decimal import Decimal
 from pacslite.dataset.charset import fold_name
 
 __all__ = [
+    "FLOAT_SIZES",
     "NORMALISERS",
     "NUMBER_SIZES",
     "ONE_VALUE_VRS",
+    "floats_as_text",
     "normalise",
     "normalise_date",
     "normalise_datetime",
@@ -23,11 +26,15 @@ __all__ = [
     "normalise_integer",
     "normalise_name",
     "normalise_time",
+    "strip_padding",
     "time_bounds",
 ]
 
 NUMBER_SIZES = {"US": 2, "SS": 2, "UL": 4, "SL": 4, "UV": 8, "SV": 8}
+FLOAT_SIZES = {"FL": 4, "FD": 8}
 ONE_VALUE_VRS = frozenset({"LT", "ST", "UT", "UR"})  # PS3.5 §6.4: a backslash is a character of the text
+
+_TRAILING_ONLY = frozenset({"LT", "ST", "UT"})
 
 _DATE = re.compile(r"(\d{4})(\d\d)(\d\d)|(\d{4})\.(\d\d)\.(\d\d)")  # PS3.5 Table 6.2-1; dots: ACR-NEMA 300
 _TIME = re.compile(r"(\d\d)(?::?(\d\d)(?::?(\d\d)(?:\.(\d{1,6}))?)?)?")  # colons: ACR-NEMA 300
@@ -39,6 +46,18 @@ def normalise(vr: str, text: str) -> str | int | None:
     """The comparable form of ``text``, all its values: the content of the column ``Key.match`` names."""
     normaliser = NORMALISERS.get(vr)
     return normaliser(text) if normaliser is not None else text
+
+
+def strip_padding(vr: str, text: str) -> str:
+    """A value without what is at its ends and says nothing (PS3.5 §6.2); LT, ST and UT may begin with spaces."""
+    return text.rstrip(" \0") if vr in _TRAILING_ONLY else text.strip(" \0")
+
+
+def floats_as_text(vr: str, value: bytes) -> list[str]:
+    """FL, FD in little endian: the digits of each number, one spelling for one number. What is left over is none."""
+    size = FLOAT_SIZES[vr]
+    whole = value[: len(value) // size * size]
+    return [repr(number + 0.0) for (number,) in struct.iter_unpack("<f" if size == 4 else "<d", whole)]  # -0.0 is 0.0
 
 
 def normalise_name(text: str) -> str | None:

@@ -20,7 +20,8 @@ from pacslite.archive.criteria import (
 )
 from pacslite.archive.extra import AnyKey, ExtraKey, is_private
 from pacslite.archive.keys import COLUMN_OF_TAG, KEY_OF_TAG, KEYS, UNIQUE_KEY, Key, Level, level_of
-from pacslite.archive.matching import NUMBER_SIZES, Between, Match, OneOf, is_exact, parse_match, tag_text
+from pacslite.archive.matching import Between, Match, OneOf, is_exact, parse_match, tag_text
+from pacslite.archive.normalise import FLOAT_SIZES, NUMBER_SIZES, floats_as_text, strip_padding
 from pacslite.archive.timezone import parse_offset
 from pacslite.dataset.charset import decode_text
 from pacslite.dataset.decode import Attribute, Identifier, IdentifierError, decode_identifier
@@ -337,26 +338,26 @@ def _is_kept(tag: int, vr: str) -> bool:
 
 
 def _text(tag: int, vr: str, attribute: Attribute, charsets: tuple[str, ...]) -> str:
-    """The value of a key without padding; numbers as decimal digits, by the VR that the request says."""
+    """The value of a key without padding; packed numbers as digits, by the VR that the request says."""
     raw = attribute.value
     if not isinstance(raw, bytes):
         raise IdentifierError(f"{_name(tag)} is no sequence", offending=(tag,))
     if vr in NUMBER_SIZES and attribute.vr in NUMBER_SIZES:
         vr = attribute.vr
-    if (size := NUMBER_SIZES.get(vr)) is not None:
+    if (size := NUMBER_SIZES.get(vr) or FLOAT_SIZES.get(vr)) is not None:
         if len(raw) % size:
             raise IdentifierError(f"{_name(tag)} has {len(raw)} bytes", offending=(tag,))
+        if vr in FLOAT_SIZES:
+            return "\\".join(floats_as_text(vr, raw))
         signed = vr.startswith("S")
         numbers = (raw[at : at + size] for at in range(0, len(raw), size))
         return "\\".join(str(int.from_bytes(number, "little", signed=signed)) for number in numbers)
     if vr in _TEXT_VRS:
-        text = decode_text(raw, vr, charsets)
-        return text.rstrip(" \0") if vr in _TRAILING_ONLY else text.strip(" \0")
+        return strip_padding(vr, decode_text(raw, vr, charsets))
     return raw.decode("latin-1").strip(" \0")
 
 
 _TEXT_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})  # PS3.5 §6.1.2.2: these use the character set
-_TRAILING_ONLY = frozenset({"LT", "ST", "UT"})
 
 
 def _tag(key: ReturnKey) -> int:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from pacslite.archive.instances.layout import InstancePath, instance_path
 from pacslite.archive.kept import encode_kept
 from pacslite.archive.keys import KEYS, Key, Level
-from pacslite.archive.normalise import NORMALISERS
+from pacslite.archive.normalise import NORMALISERS, strip_padding
 from pacslite.archive.phonetic import name_sounds
 from pacslite.dataset.charset import decode_text
 from pacslite.dataset.scan import DataSetError, HeaderScanner
@@ -26,7 +26,6 @@ __all__ = ["DataSetMismatch", "Record", "SeriesKey", "Upper", "check_uid", "colu
 Value = str | int | bytes | None
 
 _ASCII_VRS = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI"})  # PS3.5 §6.1.2.2: no character set
-_TRAILING_ONLY = frozenset({"LT", "ST", "UT"})  # leading spaces are part of these
 _LONGEST_UID = 255  # PS3.5 §9.1 allows 64
 _REMEMBERED_UID = 64
 _LAST_GROUP = 0x0020  # of these
@@ -183,8 +182,7 @@ def _number(value: bytes, scan: HeaderScanner) -> Value:
 
 def _text_decoder(vr: str) -> _Decoder:
     def decode(value: bytes, scan: HeaderScanner) -> Value:
-        text = decode_text(value, vr, scan.charsets)
-        return (text.rstrip(" \0") if vr in _TRAILING_ONLY else text.strip(" \0")) or None
+        return strip_padding(vr, decode_text(value, vr, scan.charsets)) or None
 
     return decode
 

@@ -10,8 +10,15 @@ from pacslite.archive.criteria import TIMEZONE, Filter, ItemMatch, MomentFilter,
 from pacslite.archive.extra import ExtraKey
 from pacslite.archive.kept import decode_kept
 from pacslite.archive.keys import KEY_OF_TAG, Level
-from pacslite.archive.matching import NUMBER_SIZES, ONE_VALUE_VRS, Between, Match, acceptor, is_exact
-from pacslite.archive.normalise import normalise
+from pacslite.archive.matching import Between, Match, acceptor, is_exact
+from pacslite.archive.normalise import (
+    FLOAT_SIZES,
+    NUMBER_SIZES,
+    ONE_VALUE_VRS,
+    floats_as_text,
+    normalise,
+    strip_padding,
+)
 from pacslite.archive.timezone import parse_offset, shift_moment
 from pacslite.dataset.charset import decode_text
 from pacslite.dataset.decode import Attribute, Identifier, IdentifierError, decode_identifier
@@ -105,7 +112,9 @@ class Sieve:
 def text_of(attribute: Attribute, charsets: Sequence[str]) -> str:
     """The text of a kept value, without padding."""
     value = attribute.value
-    return decode_text(value, attribute.vr, charsets).strip(" \0") if isinstance(value, bytes) else ""
+    if not isinstance(value, bytes):
+        return ""
+    return strip_padding(attribute.vr, decode_text(value, attribute.vr, charsets))
 
 
 # private
@@ -217,7 +226,9 @@ def _item_test(match: ItemMatch) -> _Test:
 
 def _is_empty(vr: str, value: bytes | list[Identifier]) -> bool:
     """Nothing, or nothing but padding."""
-    return not (value.strip(b" \0") if isinstance(value, bytes) and vr not in NUMBER_SIZES else value)
+    if isinstance(value, bytes) and vr not in NUMBER_SIZES and vr not in FLOAT_SIZES:
+        return not value.strip(b" \0")
+    return not value
 
 
 def _normal_forms(vr: str, attribute: Attribute, charsets: Sequence[str]) -> Iterator[str | int | None]:
@@ -231,9 +242,13 @@ def _normal_forms(vr: str, attribute: Attribute, charsets: Sequence[str]) -> Ite
         for at in range(0, len(value) - size + 1, size):
             yield int.from_bytes(value[at : at + size], "little", signed=number_vr.startswith("S"))
         return
+    if vr in FLOAT_SIZES:
+        yield from floats_as_text(vr, value)
+        return
     yield from _forms_of_text(vr, text_of(attribute, charsets))
 
 
 def _forms_of_text(vr: str, text: str) -> Iterator[str | int | None]:
     for one in [text] if vr in ONE_VALUE_VRS else text.split("\\"):
-        yield normalise("IS" if vr in NUMBER_SIZES else vr, one.strip()) if one.strip() else None
+        value = strip_padding(vr, one)
+        yield normalise("IS" if vr in NUMBER_SIZES else vr, value) if value else None

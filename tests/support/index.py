@@ -108,7 +108,7 @@ def _values(identifier: Identifier, charsets: tuple[str, ...]) -> dict[str, Any]
         if isinstance(value, list):
             values[keyword] = [_values(item, charsets) for item in value]
         elif vr in _NUMBERS and value:
-            values[keyword] = struct.unpack(_NUMBERS[vr], value)[0]
+            values[keyword] = struct.unpack_from(_NUMBERS[vr], value)[0]
         elif vr in _TEXT_VRS:
             values[keyword] = decode_text(value, vr, charsets).strip(" \0")
         else:

@@ -1,5 +1,6 @@
 """Each kind of matching, in the index and by its rule (PS3.4 §C.2.2.2): a stored value, a key, whether they match."""
 
+import struct
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from pacslite.archive.normalise import normalise
 from pacslite.archive.query import QueryOptions
 from pacslite.dataset.decode import IdentifierError
 from pacslite.dataset.dictionary import tag_of, vr_of
-from tests.support.index import ask, make_index
+from tests.support.index import ask, extra_keys_of, make_index, parse
 
 UTF_8 = "ISO_IR 192"
 LEVELS = {"SeriesNumber": "SERIES", "OperatorsName": "SERIES", "NumberOfFrames": "IMAGE", "Rows": "IMAGE"}
@@ -197,6 +198,62 @@ async def test_unknown_values_match_if_configured(
     asked = {"SpecificCharacterSet": UTF_8, keyword: key}
     answers = await ask(path, asked, level=level, relational=True, options=QueryOptions(match_unknown=True))
     assert len(answers) == int(matches or stored == "")
+
+
+@pytest.mark.parametrize(
+    ("keyword", "stored", "key", "matches"),
+    [
+        ("EffectiveEchoTime", [115.0], [115.0], True),
+        ("EffectiveEchoTime", [2.0], [115.0], False),  # 115.0 is four zeros, a backslash and an ``@`` as text
+        ("EffectiveEchoTime", [2.0], [0.0], False),
+        ("EffectiveEchoTime", [0.0], [0.0], True),
+        ("EffectiveEchoTime", [0.0], [-0.0], True),
+        ("EffectiveEchoTime", [1.5, 115.0], [115.0], True),
+        ("EffectiveEchoTime", [1.5, 115.0], [2.0, 1.5], True),
+        ("EffectiveEchoTime", [1.5, 115.0], [2.0], False),
+        ("EffectiveEchoTime", [], [0.0], False),
+        ("RecommendedDisplayFrameRateInFloat", [0.1], [0.1], True),
+        ("RecommendedDisplayFrameRateInFloat", [0.1], [0.2], False),
+    ],
+)
+async def test_floating_point_is_compared_as_numbers(
+    tmp_path: Path, keyword: str, stored: list[float], key: list[float], *, matches: bool
+) -> None:
+    code = "f" if keyword.endswith("Float") else "d"
+    received, asked = ({keyword: struct.pack(f"<{len(some)}{code}", *some)} for some in (stored, key))
+    path = make_index(tmp_path, [received])
+    for options in (QueryOptions(), QueryOptions(match_unknown=True)):
+        answers = await ask(path, asked, level="IMAGE", relational=True, options=options)
+        assert len(answers) == int(matches or (options.match_unknown and not stored))
+    assert refused(keyword, asked[keyword][:-2]).offending == (tag_of(keyword),)
+
+
+def refused(keyword: str, value: bytes) -> IdentifierError:
+    with pytest.raises(IdentifierError) as caught:
+        parse({keyword: value}, level="IMAGE", relational=True)
+    return caught.value
+
+
+@pytest.mark.parametrize("keyword", ["ImageComments", "PatientComments"])  # what is kept, and a column
+@pytest.mark.parametrize("extra", [(), ("ImageComments",)])
+@pytest.mark.parametrize(
+    ("stored", "key", "matches"),
+    [
+        ("  note \\ x", "  note \\ x ", True),
+        ("  note", "note", False),
+        ("  note", "*note", True),
+        ("note", "  note", False),
+        ("note\r\n", "note\r\n", True),
+        ("   ", "*note", False),
+    ],
+)
+async def test_leading_spaces_belong_to_a_text(
+    tmp_path: Path, extra: tuple[str, ...], keyword: str, stored: str, key: str, *, matches: bool
+) -> None:
+    """PS3.5 §6.2, LT ST UT: only trailing spaces are padding."""
+    path = make_index(tmp_path, [{keyword: stored}], extra_keys=extra)
+    options = QueryOptions(extra_keys=extra_keys_of(path))
+    assert len(await ask(path, {keyword: key}, level="IMAGE", relational=True, options=options)) == int(matches)
 
 
 @pytest.mark.parametrize(
