@@ -20,7 +20,7 @@ from pacslite.archive.criteria import (
 )
 from pacslite.archive.extra import AnyKey, ExtraKey, is_private
 from pacslite.archive.keys import COLUMN_OF_TAG, KEY_OF_TAG, KEYS, UNIQUE_KEY, Key, Level, level_of
-from pacslite.archive.matching import Between, Match, OneOf, is_exact, parse_match, tag_text
+from pacslite.archive.matching import Between, Like, Match, OneOf, is_exact, parse_match, tag_text
 from pacslite.archive.normalise import FLOAT_SIZES, NUMBER_SIZES, floats_as_text, strip_padding
 from pacslite.archive.timezone import parse_offset
 from pacslite.dataset.charset import decode_text
@@ -66,7 +66,7 @@ def parse_query(
         reader.read(tag, attribute)
     filters = tuple(reader.filters)
     if options.require_upper_keys and not relational:
-        _require_upper_keys(filters, level, model)
+        filters = _require_upper_keys(filters, level, model)
     offset = _offset(request) if timezone else None
     if timezone and level > Level.PATIENT and all(one.tag != TIMEZONE for one in reader.return_keys):
         reader.return_keys.append(ReturnKey(TIMEZONE, "SH"))  # of what zone the dates and times of the answer are
@@ -111,8 +111,8 @@ def parse_retrieve(
         text = _text(tag, key.vr, attribute, request.charsets)
         if not text:
             continue
-        match = parse_match(tag, key.vr, text)
-        if not isinstance(match, OneOf) or (len(match.values) > 1 and key.level is Level.PATIENT):
+        match = parse_match(tag, key.vr, text) if key.vr == "UI" else _one_value(text)
+        if not isinstance(match, OneOf):
             raise IdentifierError(f"{_name(tag)} of a retrieve takes no wildcard or list", offending=(tag,))
         if key.level > level:
             if options.strict:
@@ -263,17 +263,24 @@ def _level(request: Identifier, model: Model) -> Level:
     return levels[text]
 
 
-def _require_upper_keys(filters: tuple[Filter, ...], level: Level, model: Model) -> None:
-    """§C.4.1.3.1.1, §C.4.2.2.1: a single value for the unique key of each level above."""
-    for upper in _LEVELS[model]:
-        if upper >= level:
-            return
-        key = UNIQUE_KEY[upper]
-        given = [one.match for one in filters if one.key is key]
-        if not given:
+def _require_upper_keys(filters: tuple[Filter, ...], level: Level, model: Model) -> tuple[Filter, ...]:
+    """§C.4.1.3.1.1, §C.4.2.2.1: a single value for the unique key of each level above, and no pattern."""
+    required = [UNIQUE_KEY[upper] for upper in _LEVELS[model] if upper < level]
+    for key in required:
+        match = next((one.match for one in filters if one.key is key), None)
+        if match is None:
             raise IdentifierError(f"{level.name} level without {_name(key.tag)}", offending=(key.tag,))
-        if not isinstance(given[0], OneOf) or len(given[0].values) != 1:
+        if len(match.values if isinstance(match, OneOf) else match.patterns if isinstance(match, Like) else ()) != 1:
             raise IdentifierError(f"{_name(key.tag)} takes one value at level {level.name}", offending=(key.tag,))
+    return tuple(
+        Filter(one.key, OneOf(one.match.patterns)) if one.key in required and isinstance(one.match, Like) else one
+        for one in filters
+    )
+
+
+def _one_value(text: str) -> OneOf | None:
+    """A Patient ID as it is: ``*`` and ``?`` are characters of LO (PS3.5 §6.2). Stars alone are what stands for any."""
+    return None if "\\" in text or not text.strip("*") else OneOf((text,))
 
 
 def _combine(

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pacslite.archive.keys import Level
-from pacslite.archive.matching import Between, OneOf
+from pacslite.archive.matching import Between, Like, OneOf
 from pacslite.archive.query import Model, QueryOptions, RetrieveRequest, parse_query, parse_retrieve
 from pacslite.dataset.decode import IdentifierError
 from pacslite.errors import DimseError
@@ -54,7 +54,7 @@ def test_level_is_one_of_the_models(model: Model, level: str | None, *, known: b
         ("patient", "STUDY", {}, "PatientID(0010,0020)"),
         ("patient", "STUDY", {"PatientID": ""}, "PatientID(0010,0020)"),
         ("patient", "STUDY", {"PatientID": "1"}, None),
-        ("patient", "STUDY", {"PatientID": "1*"}, "PatientID(0010,0020)"),
+        ("patient", "STUDY", {"PatientID": "*"}, "PatientID(0010,0020)"),
         ("patient", "STUDY", {"PatientID": "1\\2"}, "PatientID(0010,0020)"),
         ("patient", "SERIES", {"PatientID": "1"}, "StudyInstanceUID(0020,000D)"),
         ("study", "STUDY", {}, None),
@@ -75,6 +75,22 @@ def test_unique_keys_of_upper_levels_are_required(model: Model, level: str, keys
         assert f"({refused.offending[0] >> 16:04X},{refused.offending[0] & 0xFFFF:04X})" in missing
     parse(keys, model=model, level=level, relational=True)
     parse(keys, model=model, level=level, options=LENIENT)
+
+
+@pytest.mark.parametrize("patient_id", ["1*", "What?", "A*1", "?"])
+def test_unique_key_of_an_upper_level_is_one_value_whatever_it_has(patient_id: str) -> None:
+    """§C.4.1.3.1.1, §C.4.2.2.1: single value matching, and LO may have ``*`` and ``?`` (PS3.5 §6.2)."""
+    values = {"PatientID": patient_id, "StudyInstanceUID": "1.2"}
+    (literal, _) = parse(values, model="patient").filters
+    assert literal.match == OneOf((patient_id,))
+    for level in ("PATIENT", "STUDY"):
+        assert retrieve(values, level, "patient").filters[0].match == OneOf((patient_id,))
+    for pattern in (
+        parse(values, model="patient", relational=True),
+        parse(values, model="patient", options=LENIENT),
+        parse({"PatientID": patient_id}, model="patient", level="PATIENT"),
+    ):
+        assert pattern.filters[0].match == Like((patient_id,))
 
 
 def test_keys_below_the_level_are_ignored_or_refused() -> None:
@@ -202,7 +218,7 @@ def test_retrieve_names_unique_keys() -> None:
         ("study", "STUDY", {"PatientID": "1"}),
         ("study", "SERIES", {"SeriesInstanceUID": "1.3"}),  # no study
         ("study", "PATIENT", {"PatientID": "1"}),
-        ("patient", "PATIENT", {"PatientID": "1*"}),
+        ("patient", "PATIENT", {"PatientID": "*"}),
         ("patient", "PATIENT", {"PatientID": "1\\2"}),
         ("patient", "STUDY", {"StudyInstanceUID": "1.2"}),  # no patient
     ],
