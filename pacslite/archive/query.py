@@ -135,6 +135,7 @@ _LEVELS: Mapping[Model, tuple[Level, ...]] = {  # §C.6.1.1, §C.6.2.1, §C.6.3.
 }
 _NEVER_KEYS = frozenset({CHARSET, LEVEL, 0x00080053, RETRIEVE_AE_TITLE})  # 0053: Query/Retrieve View
 _BINARY = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN", "AT"})  # matched by nothing but universal matching
+_FIRST_PRIVATE = 0x1000  # element; those before are creators of blocks (PS3.5 §7.8.1)
 _PAIRS = (
     ("StudyDate", "StudyTime"),
     ("SeriesDate", "SeriesTime"),
@@ -195,10 +196,10 @@ class _KeyReader:
         self.return_keys.append(ReturnKey(tag, vr, items, extra))
         if tag == TIMEZONE:
             return None  # it says how keys are meant
+        if _is_unmatched(vr, attribute.value):
+            self.unsupported_keys.append(tag)  # for matching; it is returned
         match = self._match(tag, vr, attribute)
         if match is None:
-            if vr in _BINARY and attribute.value:
-                self.unsupported_keys.append(tag)  # for matching; it is returned
             return None
         if key is not None and not isinstance(match, ItemMatch):
             self.filters.append(Filter(key, match))
@@ -246,7 +247,7 @@ class _KeyReader:
         keys = []
         for inner, attribute in items[0].items() if items else ():
             vr = vr_of(inner) or attribute.vr
-            match = self._match(inner, vr, attribute) if not inner & 0x10000 else None
+            match = self._match(inner, vr, attribute) if not is_private(inner) else None
             if match is not None:
                 keys.append((inner, vr, match))
         return ItemMatch(tuple(keys)) if keys else None
@@ -336,6 +337,19 @@ def _offset(request: Identifier) -> int | None:
     if offset is None:
         raise IdentifierError(f"{_name(TIMEZONE)} is no offset", offending=(TIMEZONE,))
     return offset
+
+
+def _is_unmatched(vr: str, value: bytes | list[Identifier]) -> bool:
+    """Is a value of a key, or one in its item, compared with nothing?"""
+    if isinstance(value, bytes):
+        return bool(value) and vr in _BINARY
+    return any(
+        (tag & 0xFFFF >= _FIRST_PRIVATE and bool(inner.value))
+        if is_private(tag)
+        else _is_unmatched(vr_of(tag) or inner.vr, inner.value)
+        for item in value
+        for tag, inner in item.items()
+    )
 
 
 def _is_kept(tag: int, vr: str) -> bool:

@@ -134,6 +134,23 @@ def test_binary_keys_are_returned_and_matched_by_nothing() -> None:
         assert (query.filters, query.kept_filters, query.unsupported_keys) == ((), (), unsupported)
 
 
+@pytest.mark.parametrize(
+    ("inner", "is_told"),
+    [
+        ({}, False),
+        ({"FrameIncrementPointer": b""}, False),
+        ({"FrameIncrementPointer": b"\x18\x00\x63\x10"}, True),
+        ({"RequestedProcedureID": "R1", "ICCProfile": b"\0\0"}, True),
+        ({"ScheduledProtocolCodeSequence": [{"FrameIncrementPointer": b"\x18\x00\x63\x10"}]}, True),
+        ({"(0019,0010)": "MINE", "(0019,1001)": ""}, False),  # a private creator says whose the others are
+        ({"(0019,0010)": "MINE", "(0019,1001)": "x"}, True),
+    ],
+)
+def test_keys_of_an_item_that_are_not_matched_are_told(inner: Values, *, is_told: bool) -> None:
+    query = parse({"RequestAttributesSequence": [inner]}, level="SERIES", relational=True)
+    assert query.unsupported_keys == (0x00400275,) * is_told
+
+
 def test_private_keys_are_told() -> None:
     identifier = (
         encode({"QueryRetrieveLevel": "STUDY"}) + b"\x09\x00\x10\x00LO\x04\x00MINE" + b"\x09\x00\x01\x10LO\x00\x00"
