@@ -21,6 +21,7 @@ __all__ = [
     "Filter",
     "ItemMatch",
     "KeptFilter",
+    "KeptMoment",
     "Model",
     "MomentFilter",
     "Query",
@@ -103,6 +104,18 @@ class KeptFilter(NamedTuple):
     match: Match | ItemMatch
 
 
+class KeptMoment(NamedTuple):
+    """A date and a time without columns, by their tags, that must be looked at together; else as a ``MomentFilter``."""
+
+    date: int
+    time: int
+    level: Level
+    dates: Between
+    times: Between
+    combined: bool
+    offset: int | None = None
+
+
 class ReturnKey(NamedTuple):
     """An attribute to return; ``items`` is what is asked of a sequence, empty for all of it.
 
@@ -135,6 +148,7 @@ class Query:
     lower_filters: tuple[Filter, ...] = ()
     moments: tuple[MomentFilter, ...] = ()
     kept_filters: tuple[KeptFilter, ...] = ()
+    kept_moments: tuple[KeptMoment, ...] = ()
     return_keys: tuple[ReturnKey, ...] = ()
     unsupported_keys: tuple[int, ...] = ()
     timezone: bool = False

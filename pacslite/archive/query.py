@@ -12,15 +12,15 @@ from pacslite.archive.criteria import (
     ItemMatch,
     KeptFilter,
     Model,
-    MomentFilter,
     Query,
     QueryOptions,
     RetrieveRequest,
     ReturnKey,
 )
 from pacslite.archive.extra import AnyKey, ExtraKey, is_private
-from pacslite.archive.keys import COLUMN_OF_TAG, KEY_OF_TAG, KEYS, UNIQUE_KEY, Key, Level, level_of
-from pacslite.archive.matching import Between, Like, Match, OneOf, is_exact, parse_match, tag_text
+from pacslite.archive.keys import COLUMN_OF_TAG, KEY_OF_TAG, UNIQUE_KEY, Level, level_of
+from pacslite.archive.matching import Like, Match, OneOf, is_exact, parse_match, tag_text
+from pacslite.archive.moments import combine
 from pacslite.archive.normalise import FLOAT_SIZES, NUMBER_SIZES, floats_as_text, strip_padding
 from pacslite.archive.timezone import parse_offset
 from pacslite.dataset.charset import decode_text
@@ -70,15 +70,16 @@ def parse_query(
     offset = _offset(request) if timezone else None
     if timezone and level > Level.PATIENT and all(one.tag != TIMEZONE for one in reader.return_keys):
         reader.return_keys.append(ReturnKey(TIMEZONE, "SH"))  # of what zone the dates and times of the answer are
-    filters, moments = _combine(filters, datetime_matching=datetime_matching, offset=offset)
+    parts = combine(filters, reader.kept_filters, datetime_matching=datetime_matching, offset=offset)
     return Query(
         level=level,
-        filters=filters,
+        filters=parts.filters,
         lower_filters=tuple(reader.lower_filters),
-        moments=moments,
-        kept_filters=tuple(reader.kept_filters),
+        moments=parts.moments,
+        kept_filters=parts.kept_filters,
+        kept_moments=parts.kept_moments,
         return_keys=tuple(sorted(reader.return_keys, key=_tag)),
-        unsupported_keys=tuple(reader.unsupported_keys),
+        unsupported_keys=tuple(dict.fromkeys((*reader.unsupported_keys, *parts.apart))),
         timezone=timezone,
         charsets=request.charsets,
         transfer_syntax_uid=transfer_syntax_uid,
@@ -136,13 +137,6 @@ _LEVELS: Mapping[Model, tuple[Level, ...]] = {  # §C.6.1.1, §C.6.2.1, §C.6.3.
 _NEVER_KEYS = frozenset({CHARSET, LEVEL, 0x00080053, RETRIEVE_AE_TITLE})  # 0053: Query/Retrieve View
 _BINARY = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN", "AT"})  # matched by nothing but universal matching
 _FIRST_PRIVATE = 0x1000  # element; those before are creators of blocks (PS3.5 §7.8.1)
-_PAIRS = (
-    ("StudyDate", "StudyTime"),
-    ("SeriesDate", "SeriesTime"),
-    ("PerformedProcedureStepStartDate", "PerformedProcedureStepStartTime"),
-    ("ContentDate", "ContentTime"),
-    ("PatientBirthDate", "PatientBirthTime"),
-)
 
 
 class _KeyReader:
@@ -282,50 +276,6 @@ def _require_upper_keys(filters: tuple[Filter, ...], level: Level, model: Model)
 def _one_value(text: str) -> OneOf | None:
     """A Patient ID as it is: ``*`` and ``?`` are characters of LO (PS3.5 §6.2). Stars alone are what stands for any."""
     return None if "\\" in text or not text.strip("*") else OneOf((text,))
-
-
-def _combine(
-    filters: tuple[Filter, ...], *, datetime_matching: bool, offset: int | None
-) -> tuple[tuple[Filter, ...], tuple[MomentFilter, ...]]:
-    """Join what is asked of a date and of its time, where their meaning depends on each other.
-
-    Ranges of the same form are one range of moments if that was negotiated. In another timezone every date depends on
-    the time, as midnight is another.
-    """
-    by_keyword = {one.key.keyword: one for one in filters}
-    moments = []
-    for date_name, time_name in _PAIRS:
-        date, time = by_keyword.get(date_name), by_keyword.get(time_name)
-        if (date is None and (time is None or offset is None)) or (time is None and offset is None):
-            continue
-        dates = _range_of(date.match) if date is not None else Between(None, None)
-        times = _range_of(time.match) if time is not None else Between(None, None)
-        if dates is None or times is None:
-            continue
-        combined = datetime_matching and date is not None and time is not None and _same_form(date.match, time.match)
-        if combined or offset is not None:
-            moments.append(MomentFilter(_KEY[date_name], _KEY[time_name], dates, times, combined, offset))
-            by_keyword.pop(date_name, None)
-            by_keyword.pop(time_name, None)
-    return tuple(by_keyword.values()), tuple(moments)
-
-
-def _same_form(date: Match, time: Match) -> bool:
-    return (
-        isinstance(date, Between)
-        and isinstance(time, Between)
-        and ((date.low is None) == (time.low is None))
-        and ((date.high is None) == (time.high is None))
-    )
-
-
-def _range_of(match: Match) -> Between | None:
-    if isinstance(match, OneOf) and len(match.values) == 1:
-        return Between(str(match.values[0]), str(match.values[0]))
-    return match if isinstance(match, Between) else None
-
-
-_KEY: Mapping[str, Key] = {key.keyword: key for key in KEYS}
 
 
 def _offset(request: Identifier) -> int | None:

@@ -5,8 +5,9 @@ kept of the header. Queries on plain columns never come here.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import zip_longest
 
-from pacslite.archive.criteria import TIMEZONE, Filter, ItemMatch, MomentFilter, Query
+from pacslite.archive.criteria import TIMEZONE, Filter, ItemMatch, KeptMoment, MomentFilter, Query
 from pacslite.archive.extra import ExtraKey
 from pacslite.archive.kept import decode_kept
 from pacslite.archive.keys import KEY_OF_TAG, Level
@@ -90,10 +91,13 @@ class Sieve:
             )
             for one in query.kept_filters
         ]
+        self._moment_tests = [
+            _kept_moment_test(one, place, unknown, query.options.timezone_offset) for one in query.kept_moments
+        ]
         self._unknown = unknown
 
     def __bool__(self) -> bool:
-        return bool(self._tests or self._kept_tests)
+        return bool(self._tests or self._kept_tests or self._moment_tests)
 
     def accepts(self, row: Sequence[Cell], kept: KeptValues) -> bool:
         for test in self._tests:
@@ -106,7 +110,7 @@ class Sieve:
                     return False
             elif not kept_test(*found):
                 return False
-        return True
+        return all(moment_test(row, kept) for moment_test in self._moment_tests)
 
 
 def text_of(attribute: Attribute, charsets: Sequence[str]) -> str:
@@ -150,23 +154,56 @@ def _moment_test(
     one: MomentFilter, place: Callable[[Level, str], int], unknown: bool, default: str
 ) -> Callable[[Sequence[Cell]], bool]:
     date_at, time_at = place(one.date.level, one.date.match), place(one.time.level, one.time.match)
-    offset_at = place(Level.STUDY, KEY_OF_TAG[TIMEZONE].column) if one.date.level >= Level.STUDY else None
-    asked = one.offset or 0
+    fits = _moment_acceptor(one, one.date.level, place, unknown, default)
 
     def test(row: Sequence[Cell]) -> bool:
-        date, time = row[date_at], row[time_at]
-        stored = parse_offset(str((row[offset_at] if offset_at is not None else None) or default))
-        if isinstance(date, str) and isinstance(time, str) and stored is not None:
-            moment = shift_moment(date + time, asked - stored)
-            date, time = moment[:8], moment[8:]
-        return _fits_moment(
-            one, date if isinstance(date, str) else None, time if isinstance(time, str) else None, unknown=unknown
-        )
+        return fits(row, row[date_at], row[time_at])
 
     return test
 
 
-def _fits_moment(one: MomentFilter, date: str | None, time: str | None, *, unknown: bool) -> bool:
+def _kept_moment_test(
+    one: KeptMoment, place: Callable[[Level, str], int], unknown: bool, default: str
+) -> Callable[[Sequence[Cell], KeptValues], bool]:
+    """Of several dates and times those that stand at the same place are a moment, and any may fit."""
+    fits = _moment_acceptor(one, one.level, place, unknown, default)
+
+    def test(row: Sequence[Cell], kept: KeptValues) -> bool:
+        dates, times = _kept_forms("DA", kept.get(one.date)), _kept_forms("TM", kept.get(one.time))
+        return bool(dates and times) and any(fits(row, date, time) for date, time in zip_longest(dates, times))
+
+    return test
+
+
+def _kept_forms(vr: str, found: tuple[Attribute, tuple[str, ...]] | None) -> list[Cell]:
+    """Each value as it is compared, one None for what is unknown; what is no value of its VR fits nothing."""
+    if found is None or _is_empty(vr, found[0].value):
+        return [None]
+    forms: list[Cell] = list(_normal_forms(vr, *found))
+    return forms if any(forms) else []
+
+
+def _moment_acceptor(
+    one: MomentFilter | KeptMoment, level: Level, place: Callable[[Level, str], int], unknown: bool, default: str
+) -> Callable[[Sequence[Cell], Cell, Cell], bool]:
+    """A test for a date and a time of a row, brought to the timezone that is asked in."""
+    asked = one.offset
+    offset_at = place(Level.STUDY, KEY_OF_TAG[TIMEZONE].column) if asked is not None and level >= Level.STUDY else None
+
+    def fits(row: Sequence[Cell], stored_date: Cell, stored_time: Cell) -> bool:
+        date = stored_date if isinstance(stored_date, str) else None
+        time = stored_time if isinstance(stored_time, str) else None
+        if asked is not None and date is not None and time is not None:
+            stored = parse_offset(str((row[offset_at] if offset_at is not None else None) or default))
+            if stored is not None:
+                moment = shift_moment(date + time, asked - stored)
+                date, time = moment[:8], moment[8:]
+        return _fits_moment(one, date, time, unknown=unknown)
+
+    return fits
+
+
+def _fits_moment(one: MomentFilter | KeptMoment, date: str | None, time: str | None, *, unknown: bool) -> bool:
     """Is a moment in the ranges? Without a time, only a date between the first and the last day surely is.
 
     What is not there is in an open range, and in others if the unknown matches; as one moment it needs its date.

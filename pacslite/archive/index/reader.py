@@ -95,11 +95,17 @@ class IndexReader:
         tags = encoder.kept_tags
         for one in query.kept_filters:
             tags.setdefault(one.level, set()).add(one.tag)
+        for moment in query.kept_moments:
+            tags.setdefault(moment.level, set()).update((moment.date, moment.time))
         kept = KeptReader(tags, selection.place)
         pending = PendingValues(query, selection.place, self._read_values)
         most = query.options.maximum_results
         count, before = 0, query.offset
-        has_keys = bool(query.filters or query.lower_filters or query.moments or query.kept_filters)
+        of_columns, of_kept = (
+            query.filters or query.lower_filters or query.moments,
+            query.kept_filters or query.kept_moments,
+        )
+        has_keys = bool(of_columns or of_kept)
         takes_kept = bool(tags or pending)
         async with aclosing(self._pages(selection, has_keys=has_keys, takes_kept=takes_kept)) as pages:
             async for page in pages:
