@@ -192,7 +192,7 @@ class _KeyReader:
             return None  # it says how keys are meant
         if _is_unmatched(vr, attribute.value):
             self.unsupported_keys.append(tag)  # for matching; it is returned
-        match = self._match(tag, vr, attribute)
+        match = self._match(tag, vr, attribute, self._charsets)
         if match is None:
             return None
         if key is not None and not isinstance(match, ItemMatch):
@@ -205,7 +205,7 @@ class _KeyReader:
         """A key of a lower level: in a relational query it is matched, it has no one value to return."""
         self.unsupported_keys.append(tag)
         if self._relational and key is not None:
-            match = self._match(tag, key.vr, attribute)
+            match = self._match(tag, key.vr, attribute, self._charsets)
             if match is not None and not isinstance(match, ItemMatch) and is_exact(key, match):
                 self.lower_filters.append(Filter(key, match))
         elif self._strict and not self._relational:
@@ -225,23 +225,25 @@ class _KeyReader:
             return ""
         return attribute.value.decode("latin-1").strip(" \0")
 
-    def _match(self, tag: int, vr: str, attribute: Attribute) -> Match | ItemMatch | None:
+    def _match(self, tag: int, vr: str, attribute: Attribute, charsets: tuple[str, ...]) -> Match | ItemMatch | None:
         if isinstance(attribute.value, list):
-            return self._item_match(tag, attribute.value)
+            return self._item_match(tag, attribute.value, charsets)
         if vr in _BINARY:
             return None
-        text = _text(tag, vr, attribute, self._charsets)
+        text = _text(tag, vr, attribute, charsets)
         if text and attribute.vr == "US" and self._is_implicit and sign_varies(tag):  # nobody says which it is
-            text += "\\" + _text(tag, vr, Attribute("SS", attribute.value), self._charsets)
+            text += "\\" + _text(tag, vr, Attribute("SS", attribute.value), charsets)
         return parse_match(tag, vr, text, fuzzy=self._fuzzy) if text else None
 
-    def _item_match(self, tag: int, items: list[Identifier]) -> ItemMatch | None:
+    def _item_match(self, tag: int, items: list[Identifier], charsets: tuple[str, ...]) -> ItemMatch | None:
         if len(items) > 1:
             raise IdentifierError(f"{_name(tag)} has {len(items)} items, a key has one", offending=(tag,))
         keys = []
         for inner, attribute in items[0].items() if items else ():
+            if inner == CHARSET or is_private(inner):
+                continue
             vr = vr_of(inner) or attribute.vr
-            match = self._match(inner, vr, attribute) if not is_private(inner) else None
+            match = self._match(inner, vr, attribute, items[0].charsets or charsets)
             if match is not None:
                 keys.append((inner, vr, match))
         return ItemMatch(tuple(keys)) if keys else None

@@ -384,6 +384,17 @@ async def test_sequences_of_requests_and_references_match(
     assert len(answers) == int(matches)
 
 
+@pytest.mark.parametrize("charset", ["ISO_IR 100", "ISO_IR 192", "GB18030"])
+async def test_item_is_in_its_own_character_set(tmp_path: Path, charset: str) -> None:
+    """PS3.5 §7.5.2: an item may say which; that is how its keys are meant, and nothing that is asked."""
+    path = make_index(
+        tmp_path, [{"SpecificCharacterSet": "ISO_IR 192", "ProcedureCodeSequence": [code("C1", "Schädel")]}]
+    )
+    for meaning, matches in (("Schädel", 1), ("Sch?del", 1), ("Schdel", 0)):
+        item = {"SpecificCharacterSet": charset, "CodeMeaning": meaning}
+        assert len(await ask(path, {"ProcedureCodeSequence": [item]})) == matches
+
+
 async def test_unknown_sequence_matches_if_configured(tmp_path: Path) -> None:
     path = make_index(tmp_path, PROCEDURES)
     asked = {"StudyInstanceUID": "", "ProcedureCodeSequence": [{"CodeValue": "P1"}]}
