@@ -212,12 +212,21 @@ class Archive:
         try:
             head = os.pread(fd, ref.data_set_offset, 0)
             if is_header_of(head, ref.digest):  # the file is the one that the reference was read for
-                return InstanceFile(fd, ref.transfer_syntax_uid, ref.data_set_offset, ref.data_set_length, ref.digest)
+                return InstanceFile(
+                    fd,
+                    ref.sop_class_uid,
+                    ref.transfer_syntax_uid,
+                    ref.data_set_offset,
+                    ref.data_set_length,
+                    ref.digest,
+                )
             meta = read_file_meta(fd)
             length = meta.data_set_length
             if length is None:
                 length = os.fstat(fd).st_size - meta.data_set_offset
-            return InstanceFile(fd, meta.transfer_syntax_uid, meta.data_set_offset, length, meta.digest)
+            return InstanceFile(
+                fd, meta.sop_class_uid, meta.transfer_syntax_uid, meta.data_set_offset, length, meta.digest
+            )
         except BaseException:
             os.close(fd)
             raise

@@ -55,11 +55,6 @@ class InstanceSender:
             SubOperationFailed: It could not be sent.
             AssociationEnded: The association ended before the answer.
         """
-        context = contexts.exact(instance.sop_class_uid, instance.transfer_syntax_uid)
-        if context is None and self._transcoder is not None:
-            context = contexts.uncompressed(instance.sop_class_uid)
-        if context is None:
-            raise SubOperationFailed("no presentation context accepted for it")
         try:
             stored = self._archive.open(instance)
         except (OSError, PacsliteError) as error:
@@ -67,11 +62,7 @@ class InstanceSender:
         try:
             if os.fstat(stored.fd).st_size < stored.data_set_offset + stored.data_set_length:
                 raise SubOperationFailed("its file is damaged")
-            if self._transcoder is None or stored.transfer_syntax_uid == context.transfer_syntax:
-                source = FileSource(stored.fd, stored.data_set_offset, stored.data_set_length, buffer)
-                response = await invoker.invoke(context, self._command(invoker, instance), source)
-            else:
-                response = await self._send_transcoded(invoker, context, instance, stored, buffer)
+            response = await self._send_file(invoker, contexts, instance.sop_instance_uid, stored, buffer)
         except OSError as error:  # of the disk: a lost connection is an AssociationEnded
             raise SubOperationFailed(f"cannot be read: {error.strerror or error}") from error
         finally:
@@ -83,31 +74,33 @@ class InstanceSender:
             )
         return response.status
 
-    async def _send_transcoded(
-        self,
-        invoker: Invoker,
-        context: AcceptedContext,
-        instance: InstanceRef,
-        stored: InstanceFile,
-        buffer: ReadBuffer,
+    async def _send_file(
+        self, invoker: Invoker, contexts: ContextMap, sop_instance_uid: str, stored: InstanceFile, buffer: ReadBuffer
     ) -> Message:
-        assert self._transcoder is not None
+        """By what was opened: replaced since it was planned, the instance may be in another syntax or class now."""
+        context = contexts.exact(stored.sop_class_uid, stored.transfer_syntax_uid)
+        if context is not None:
+            source = FileSource(stored.fd, stored.data_set_offset, stored.data_set_length, buffer)
+            return await invoker.invoke(context, self._command(invoker, context, sop_instance_uid), source)
+        context = contexts.uncompressed(stored.sop_class_uid)
+        if context is None or self._transcoder is None:
+            raise SubOperationFailed("no presentation context accepted for it")
         try:
             transcoded = await self._transcoder.transcode(stored, context.transfer_syntax)
         except (OSError, CannotTranscode) as error:
             raise SubOperationFailed(str(error)) from error
         try:
             source = FileSource(transcoded.fd, 0, transcoded.length, buffer)
-            return await invoker.invoke(context, self._command(invoker, instance), source)
+            return await invoker.invoke(context, self._command(invoker, context, sop_instance_uid), source)
         finally:
             os.close(transcoded.fd)
 
-    def _command(self, invoker: Invoker, instance: InstanceRef) -> CommandSet:
+    def _command(self, invoker: Invoker, context: AcceptedContext, sop_instance_uid: str) -> CommandSet:
         return request_command(
             CommandField.C_STORE_RQ,
             invoker.next_message_id(),
-            sop_class_uid=instance.sop_class_uid,
-            sop_instance_uid=instance.sop_instance_uid,
+            sop_class_uid=context.abstract_syntax,
+            sop_instance_uid=sop_instance_uid,
             has_data_set=True,
             priority=self._priority,
             extra=self._originator,

@@ -14,6 +14,7 @@ class InstanceFile:
     """An instance opened for reading: bytes stay readable through ``fd`` whatever happens to the name."""
 
     fd: int
+    sop_class_uid: str
     transfer_syntax_uid: str
     data_set_offset: int
     data_set_length: int

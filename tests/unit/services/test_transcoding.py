@@ -30,7 +30,7 @@ async def transcoder(folder: Path, seconds: float = 60, workers: int = 1) -> Asy
     one = Transcoder(TranscoderOptions(folder=folder, workers=workers, seconds=seconds))
     (folder / "stored").write_bytes(b"")
     fd = os.open(folder / "stored", os.O_RDONLY)
-    stored = InstanceFile(fd, "1.2.840.10008.1.2.5", 0, 0, None)
+    stored = InstanceFile(fd, "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.5", 0, 0, None)
 
     async def send(orders: str) -> str:
         try:
