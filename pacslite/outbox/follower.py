@@ -147,7 +147,7 @@ class Follower:
     def _enqueue(self, rows: Sequence[StoredRow], rules: RuleSet, now: float) -> int:
         """Enqueue rows, ascending, and set the mark behind them."""
         mark = self._mark or Mark(0, "", now)
-        # rows before the mark: replaced, or noted while we caught up and met there already
+        # rows before the mark were noted while we caught up, and met there already
         arrivals = _arrivals(rows, rules, up_to=mark.instance_id)
         last = (rows[-1].id, rows[-1].sop_instance_uid) if rows else (0, "")
         mark = Mark(*max(last, mark[:2]), now)
@@ -160,12 +160,22 @@ class Follower:
         mark, rules = self._mark, self._rules
         if mark is None:
             return 0, True
-        if self._search is None and (
-            mark.instance_id == 0 or self._lookup.uid_at(mark.instance_id) == mark.sop_instance_uid
-        ):
+        if self._search is None and self._is_in_place(mark):
             rows = self._lookup.after(mark.instance_id, rules.keys)
             return self._enqueue(rows, rules, self._queue.clock()), not rows
         return self._search_on(mark, rules)
+
+    def _is_in_place(self, mark: Mark) -> bool:
+        """What came since the mark was made, and nothing else, has numbers behind its own."""
+        if mark.instance_id == 0:
+            return True
+        found = self._lookup.position(mark.sop_instance_uid)
+        if found is None:
+            return False
+        row_id, received_at = found
+        if row_id == mark.instance_id:  # also of a new one, where the last was deleted and stored again
+            return received_at <= mark.made
+        return row_id > mark.instance_id and self._lookup.uid_at(mark.instance_id) is None  # replaced since
 
     def _search_on(self, mark: Mark, rules: RuleSet) -> tuple[int, bool]:
         """Without the marked row numbers of rows say nothing: look at all that was received since the mark was made.

@@ -56,6 +56,12 @@ class IndexLookup:
         row = self._read("SELECT id, sop_instance_uid FROM instance ORDER BY id DESC LIMIT 1").fetchone()
         return None if row is None else (row[0], row[1])
 
+    def position(self, sop_instance_uid: str) -> tuple[int, int] | None:
+        """An instance's row, and when it was received."""
+        sql = "SELECT id, received_at FROM instance WHERE sop_instance_uid = ?"
+        row = self._read(sql, (sop_instance_uid,)).fetchone()
+        return None if row is None else (row[0], row[1])
+
     def uid_at(self, row_id: int) -> str | None:
         row = self._read("SELECT sop_instance_uid FROM instance WHERE id = ?", (row_id,)).fetchone()
         return None if row is None else str(row[0])

@@ -45,7 +45,7 @@ class Waiting(NamedTuple):
 
 
 class Arrival(NamedTuple):
-    """An instance that a rule sends to a destination; ``once``: not if it was sent, or dropped, lately."""
+    """An instance that a rule sends to a destination; ``once``: not if it is what was sent, or dropped, last."""
 
     destination: str
     sop_instance_uid: str
@@ -90,8 +90,9 @@ class Queue:
                     "INSERT INTO entry (kind, destination, subject, state, created, due, expires, body) "
                     "SELECT 'forward', ?, ?, 'waiting', ?, ?, ?, ? WHERE NOT EXISTS (SELECT 1 FROM entry "
                     "WHERE subject = ? AND destination = ? AND kind = 'forward' AND body = ? "
-                    "AND (state = 'waiting' OR ?))",
-                    (destination, uid, now, now, expires, digest, uid, destination, digest, once),
+                    "AND (state = 'waiting' OR ? AND id = (SELECT max(id) FROM entry "
+                    "WHERE subject = ? AND destination = ? AND kind = 'forward')))",
+                    (destination, uid, now, now, expires, digest, uid, destination, digest, once, uid, destination),
                 ).rowcount
             connection.executemany(
                 "INSERT OR IGNORE INTO destination (kind, ae_title) VALUES ('forward', ?)",

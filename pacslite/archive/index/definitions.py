@@ -43,6 +43,7 @@ __all__ = ["compiled", "module_text"]
 
 _DIALECT = sqlite.dialect(paramstyle="qmark")
 _NONE: ColumnElement[int] = literal_column("0")  # a plain 0 would become a parameter
+_NEWEST = instance.alias("newest")
 _TABLES = (patient, study, series, instance)
 
 
@@ -77,6 +78,9 @@ def _definitions() -> dict[str, ClauseElement]:
         "update_instance": update(instance)
         .where(instance.c.id == of)
         .values({column.name: bindparam(column.name) for column in instance.columns if column.name != "id"}),
+        "renumber_instance": update(instance)
+        .where(instance.c.sop_instance_uid == bindparam("sop_instance_uid"))
+        .values(id=select(func.max(_NEWEST.c.id) + literal_column("1")).scalar_subquery()),
         "add_to_series": _add(series, "number_of_instances"),
         "add_to_study": _add(study, "number_of_series", "number_of_instances"),
         "add_to_patient": _add(patient, "number_of_studies", "number_of_series", "number_of_instances"),

@@ -69,15 +69,12 @@ class ExtraValues:
             replace_values(connection, key, owner, extra_rows(key, record.scan, record.scan.charsets))
 
     def insert_instances(self, connection: sqlite3.Connection, records: Iterable[Record]) -> None:
-        """The same of instances, new ones and such as take the place of others."""
-        gone: list[tuple[int, int]] = []
+        """The same of instances; those that took the place of others have ids of their own."""
         rows: list[tuple[object, ...]] = []
         for record in records:
             (owner,) = connection.execute(Statements.select_instance_id.text, (record.sop_instance_uid,)).fetchone()
             for key in self._keys[Level.IMAGE]:
-                gone.append((key.id, owner))
                 rows += [(key.id, owner, *row) for row in extra_rows(key, record.scan, record.scan.charsets)]
-        connection.executemany(Statements.delete_extra_values.text, gone)
         connection.executemany(Statements.insert_extra_value.text, rows)
 
 

@@ -1,6 +1,7 @@
 """Tables of the index, derived from the keys (archive/keys.py).
 
-patient <- study <- series <- instance by integer ids that only grow. ``attributes`` keeps, a level, the header elements
+patient <- study <- series <- instance by integer ids in the order of arrival: an instance that is replaced gets a new
+one, so that who has read up to an id finds behind it what came since. ``attributes`` keeps, a level, header elements
 that a query may return beyond the columns: raw, as received. Counts, ``modalities`` and ``sop_classes`` are maintained
 by the writer, never computed at a match; ``patient_name_sounds`` is ``phonetic.name_sounds(patient_name)``.
 

@@ -1,7 +1,7 @@
 """Queries as SQL: pages of rows, each one statement that begins where the page before ended.
 
-No cursor is held between pages: a slow reader keeps no connection, and memory is that of a page. What is stored, moved
-or deleted while a query runs may be among its answers or not; everything else is, once.
+No cursor is held between pages: a slow reader keeps no connection, and memory is that of a page. What is stored,
+replaced, moved or deleted while a query runs may be among its answers or not, or twice; everything else is, once.
 """
 
 from collections.abc import Sequence

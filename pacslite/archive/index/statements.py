@@ -194,6 +194,11 @@ class Statements:
             "of",
         ),
     )
+    renumber_instance = Statement(
+        "UPDATE instance SET id=(SELECT max(newest.id) + 1 AS anon_1 FROM instance AS newest) WHERE "
+        "instance.sop_instance_uid = ?",
+        ("sop_instance_uid",),
+    )
     add_to_series = Statement(
         "UPDATE series SET number_of_instances=(series.number_of_instances + ?) WHERE series.id = ?",
         ("number_of_instances", "of"),

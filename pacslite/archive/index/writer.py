@@ -17,7 +17,13 @@ from typing import NamedTuple
 from pacslite.archive.extra import ExtraKey
 from pacslite.archive.index.checkpoints import Checkpoints
 from pacslite.archive.index.connections import IndexConnections
-from pacslite.archive.index.extra_values import ExtraState, ExtraValues, configure_extra_keys, extra_states
+from pacslite.archive.index.extra_values import (
+    ExtraState,
+    ExtraValues,
+    configure_extra_keys,
+    extra_states,
+    forget_extra_values,
+)
 from pacslite.archive.index.failures import AlreadyThere, IndexFailure, IndexFull, PatientConflict
 from pacslite.archive.index.instance_rows import (
     ROWS_AT_ONCE,
@@ -32,6 +38,7 @@ from pacslite.archive.index.placing import Counts, Place, Places, add_sop_class
 from pacslite.archive.index.removal import InstanceRow, remove_rows, sets_of
 from pacslite.archive.index.replaced import note_replaced
 from pacslite.archive.index.statements import Statements
+from pacslite.archive.keys import Level
 from pacslite.archive.options import StorageOptions
 from pacslite.archive.record import Record
 from pacslite.errors import DimseError
@@ -164,6 +171,7 @@ class IndexWriter:
         rows: list[Row] = []
         taken: list[Record] = []
         reclassified: set[int] = set()  # studies of which an instance has another SOP class now
+        replaced: list[str] = []  # by what comes now, and is numbered so: who reads on from a row meets it
         outcomes: list[DimseError | None] = []
         for entry in entries:
             record = entry.record
@@ -187,11 +195,15 @@ class IndexWriter:
             row = instance_row(record, place)
             for name in entry.unlink:
                 execute(Statements.insert_deleted_file.text, (name, record.sop_instance_uid))
-            if entry.replaces and self._replace(entry, place, row, counts, reclassified):
-                continue
+            if entry.replaces:
+                replaced.append(record.sop_instance_uid)
+                if self._replace(entry, place, row, counts, reclassified):
+                    continue
             rows.append(row)
         if rows:
             insert_instances(connection, rows)
+        if replaced:
+            connection.executemany(Statements.renumber_instance.text, [(uid,) for uid in replaced])
         if reclassified:
             self._mend_sets(reclassified)
         if self._extra_values.has_instances:
@@ -263,6 +275,7 @@ class IndexWriter:
         if sop_class_uid != record.sop_class_uid:
             reclassified.add(known.study_id)
         connection.execute(Statements.update_instance.text, (*row, known.id))
+        forget_extra_values(connection, {Level.IMAGE: [known.id]})
         entry.replaced_bytes = known.size
         counts.bytes += record.data_set_offset + record.data_set_length - known.size
         return True

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from pacslite.outbox.offload import Offload
 from pacslite.outbox.queue import Queue
 from pacslite.outbox.rules import RuleSet, make_rule
 from tests.support.instances import Instance, make_instance
-from tests.support.storing import archive_in, image_of, store
+from tests.support.storing import archive_in, image_of, reference, store
 
 ALL_TO_WS = RuleSet([make_rule("WS", {})])
 NONE = RuleSet()
@@ -136,12 +137,68 @@ async def test_duplicates_are_not_enqueued_and_replaced_ones_are(tmp_path: Path)
         await store(one.archive, first)
         await one.settled(1)
         one.send_all()
-    changed = Instance(
-        first.patient_id, first.study_uid, first.series_uid, first.sop_instance_uid, first.data[:-2] + b"!!"
-    )
     async with following(tmp_path, duplicates="replace") as one:
-        await store(one.archive, changed)
+        await store(one.archive, changed(first))
         await one.settled(2)
+        assert one.enqueued() == [first.sop_instance_uid]
+
+
+def changed(instance: Instance, *, series: int = 0, last: bytes = b"!!") -> Instance:
+    """Another data set of the same SOP Instance UID."""
+    number = int(instance.sop_instance_uid.rpartition(".")[2])
+    other = make_instance(number, series=series, size=64)
+    data = other.data.replace(other.sop_instance_uid.encode(), instance.sop_instance_uid.encode())[:-2] + last
+    return replace(other, sop_instance_uid=instance.sop_instance_uid, data=data)
+
+
+@pytest.mark.parametrize("which", [0, 2], ids=["older", "newest"])
+@pytest.mark.parametrize("how", ["replaced", "twice", "moved", "deleted first"])
+async def test_replaced_before_it_was_noted(tmp_path: Path, which: int, how: str) -> None:
+    """Killed, or imported while no server ran: whatever its old version was, the new one is enqueued."""
+    some = instances(3)
+    clock = Clock()
+    clock.ahead = -5  # all this was a while ago
+    async with following(tmp_path, clock=clock) as one:
+        for instance in some:
+            await store(one.archive, instance)
+        await one.settled(3)
+        one.send_all()
+    async with archive_in(tmp_path, duplicates="replace", uid_conflict="replace") as archive:
+        if how == "deleted first":
+            await archive.delete(Level.IMAGE, some[which].sop_instance_uid)
+        if how == "twice":
+            await store(archive, changed(some[which], last=b"??"))
+        new = changed(some[which], series=int(how == "moved"))
+        assert (await store(archive, new)).outcome == ("stored" if how == "deleted first" else "replaced")
+    async with following(tmp_path) as one:
+        await one.settled(4)
+        await asyncio.sleep(0.2)
+        assert one.enqueued() == [new.sop_instance_uid]
+        (entry,) = one.queue.take("forward", "WS", 10)
+        assert entry.body == reference(one.archive, new.sop_instance_uid).digest
+        assert len(one.enqueued("sent")) == 3
+
+
+@pytest.mark.parametrize("is_noted", [True, False])
+@pytest.mark.parametrize("is_rebuilt", [True, False])
+async def test_replaced_by_what_it_was_before(tmp_path: Path, is_noted: bool, is_rebuilt: bool) -> None:
+    """The destination has what it was given last, not what it was given first."""
+    first = make_instance(1, size=64)
+    second = changed(first)
+    async with following(tmp_path, duplicates="replace") as one:
+        for count, version in enumerate((first, second), 1):
+            await store(one.archive, version)
+            await one.settled(count)
+            one.send_all()
+        if not is_noted:
+            one.archive.on_stored.clear()
+        await store(one.archive, first)
+        if is_noted:
+            await one.settled(3)
+    if is_rebuilt:
+        reindex(one.archive.options)
+    async with following(tmp_path, duplicates="replace") as one:
+        await one.settled(3)
         assert one.enqueued() == [first.sop_instance_uid]
 
 

@@ -99,6 +99,17 @@ def test_enqueueing_again(queue: Queue, digest: bytes, once: bool, finished: boo
     assert enqueue(queue, "1", digest=digest, once=once) == added
 
 
+def test_what_was_sent_before_the_last_is_sent_again(queue: Queue) -> None:
+    """The instance was replaced, and replaced by what it was before."""
+    other = b"\2" * 16
+    for digest in (DIGEST, other):
+        enqueue(queue, "1", digest=digest)
+        queue.finish(sent=numbers(queue))
+    assert enqueue(queue, "1", digest=other, once=True) == 0
+    assert enqueue(queue, "1", digest=DIGEST, once=True) == 1
+    assert enqueue(queue, "1", digest=DIGEST, once=True) == 0
+
+
 def test_what_fails_waits_longer_alone(queue: Queue, clock: Clock) -> None:
     enqueue(queue, "1", "2")
     first, _ = numbers(queue)
