@@ -145,8 +145,17 @@ class _Reindexing:
         self._done = Reindexed()
         self._extra_keys: list[ExtraKey] = []
         self._stuck: list[tuple[str, str]] = []  # notes of what is deleted and could not be removed
+        self._old: sqlite3.Connection | None = None
 
     def run(self) -> Reindexed:
+        try:
+            self._build()
+        finally:
+            self._close_old()
+        self._take_place()
+        return self._done
+
+    def _build(self) -> None:
         total = self._read_old()
         index = self._open_new()
         try:
@@ -163,8 +172,6 @@ class _Reindexing:
                         self._progress(self._done.files, max(total, self._done.files))
         finally:
             index.close()
-        self._take_place()
-        return self._done
 
     def _open_new(self) -> IndexWriter:
         """Open what an interrupted run left, if it is sound, else make an empty index."""
@@ -192,9 +199,11 @@ class _Reindexing:
                 carry_out_notes(self._store, old)
                 self._stuck = [(name, uid) for _, name, uid in old.notes() if not self._is_back(old, name, uid)]
                 self._extra_keys = [one.key for one in old.extra_states() if one.state != DROPPED]
-                return old.totals().instances
+                total = old.totals().instances
             finally:
                 old.close()
+            self._old = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+            return total
         except Exception as error:  # a damaged one has nothing to say
             if _is_of_machine(error):  # deletions that it notes must not be forgotten
                 raise IndexFailure(f"{path.name}: {error}") from error
@@ -203,6 +212,28 @@ class _Reindexing:
                 extra={"file": _INDEX, "error": str(error)},
             )
             return 0
+
+    def _close_old(self) -> None:
+        if self._old is not None:
+            self._old.close()
+            self._old = None
+
+    def _received_at(self, record: Record) -> int:
+        """As the old index has it: a file may be a copy, and its time that of the copy."""
+        if self._old is None:
+            return record.received_at
+        try:
+            found = self._old.execute(
+                "SELECT received_at FROM instance WHERE sop_instance_uid = ? AND digest = ?",
+                (record.sop_instance_uid, record.digest),
+            ).fetchone()
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+            log.error("old index is damaged: files are as old as their times", extra={"error": str(error)})
+            self._close_old()
+            return record.received_at
+        return record.received_at if found is None else int(found[0])
 
     def _is_back(self, old: IndexWriter, name: str, sop_instance_uid: str) -> bool:
         try:
@@ -243,6 +274,7 @@ class _Reindexing:
                 self._refuse(path, f"belongs at {record.path}")
             else:  # a path has one SOP Instance UID: none comes twice, unless it is hashed
                 paths[record.sop_instance_uid] = path
+                record.received_at = self._received_at(record)
                 entries.append(Entry(record, is_kept=True))
         for entry, error in zip(entries, index.commit(entries) if entries else [], strict=True):
             path = paths[entry.record.sop_instance_uid]

@@ -15,7 +15,7 @@ __all__ = ["Arrival", "Due", "Entry", "Kind", "Mark", "Queue", "Waiting"]
 
 Kind = Literal["forward", "commitment"]
 
-_SENT_SECONDS = 3600.0  # entries that were sent are remembered: catching up after a crash sends none of them twice
+_SENT_SECONDS = 3600.0  # what was sent is remembered so long beyond the mark: catching up sends none of it twice
 _FAILED_SECONDS = 30 * 86_400.0  # what has failed may be retried
 
 
@@ -212,12 +212,15 @@ class Queue:
     def purge(self) -> None:
         """Forget what was sent, dropped, or has failed long ago, and destinations that nothing waits for."""
         now = self.clock()
+        mark = self.mark()
+        marked = now if mark is None else min(now, mark.made)
         with self.database.transaction() as connection:
             connection.execute(
-                "DELETE FROM entry WHERE finished IS NOT NULL AND finished < ? "
-                "AND (state IN ('sent', 'dropped') OR finished < ?)",
-                (now - _SENT_SECONDS, now - _FAILED_SECONDS),
+                "DELETE FROM entry WHERE finished < ? AND state IN ('sent', 'dropped') "
+                "AND (kind <> 'forward' OR finished < ?)",
+                (now - _SENT_SECONDS, marked - _SENT_SECONDS),
             )
+            connection.execute("DELETE FROM entry WHERE finished < ? AND state = 'failed'", (now - _FAILED_SECONDS,))
             connection.execute(
                 "DELETE FROM destination WHERE NOT EXISTS (SELECT 1 FROM entry WHERE kind = destination.kind "
                 "AND destination = destination.ae_title AND state = 'waiting' AND finished IS NULL)"

@@ -3,6 +3,7 @@
 import errno
 import os
 import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from pacslite.archive.instances.filesystem import FilesystemStore
 from pacslite.archive.keys import Level
 from pacslite.archive.reindex import IndexIncomplete, ReindexAborted, reindex
 from tests.support.instances import make_instance
-from tests.support.storing import archive_in, image_of, sqlite_error, store
+from tests.support.storing import archive_in, files_in, image_of, rows, sqlite_error, store
 
 COUNT = 20
 
@@ -195,6 +196,29 @@ async def test_a_damaged_index_of_an_interrupted_run_is_begun_anew(
     done = reindex(archive_in(directory).options)
     assert (done.indexed, done.resumed, done.refused) == (COUNT, 0, [])
     assert "damaged: begun anew" in caplog.text
+    await assert_whole(directory)
+
+
+@pytest.mark.parametrize("is_damaged", [False, True])
+async def test_old_index_says_when_instances_were_received(directory: Path, is_damaged: bool) -> None:
+    """As far as it can be read: else the files' times do."""
+    path = directory / "index.sqlite"
+    with closing(sqlite3.connect(path)) as old:
+        old.execute("UPDATE instance SET received_at = 1000")
+        old.commit()
+        (size,) = old.execute("PRAGMA page_size").fetchone()
+        (page,) = old.execute(
+            "SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_autoindex_instance_1'"
+        ).fetchone()
+        old.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    if is_damaged:
+        with path.open("r+b") as file:
+            file.seek((page - 1) * size)
+            file.write(b"\xff" * size)
+    for file_name in files_in(directory):
+        os.utime(directory / file_name, (2000, 2000))
+    assert reindex(archive_in(directory).options).indexed == COUNT
+    assert rows(directory, "SELECT DISTINCT received_at FROM instance") == [(2000 if is_damaged else 1000,)]
     await assert_whole(directory)
 
 

@@ -1,6 +1,7 @@
 """From the archive to the queue: each instance that a rule wants is enqueued once, whenever we were killed."""
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -22,7 +23,7 @@ from pacslite.outbox.offload import Offload
 from pacslite.outbox.queue import Queue
 from pacslite.outbox.rules import RuleSet, make_rule
 from tests.support.instances import Instance, make_instance
-from tests.support.storing import archive_in, image_of, reference, store
+from tests.support.storing import archive_in, files_in, image_of, reference, store
 
 ALL_TO_WS = RuleSet([make_rule("WS", {})])
 NONE = RuleSet()
@@ -278,10 +279,16 @@ async def test_marked_instance_deleted_and_its_row_used_again(tmp_path: Path) ->
         assert mark.sop_instance_uid == some[3].sop_instance_uid
 
 
-@pytest.mark.parametrize("hours", [0, 2])
-async def test_rebuilt_index_has_nothing_sent_again(tmp_path: Path, hours: int) -> None:
+def restore_from_copy(directory: Path, when: float) -> None:
+    """What a copy that was made then, without modification times, would be."""
+    for file in files_in(directory):
+        os.utime(directory / file, (when, when))
+
+
+@pytest.mark.parametrize(("hours", "is_copy"), [(0, False), (2, False), (2, True)])
+async def test_rebuilt_index_has_nothing_sent_again(tmp_path: Path, hours: int, is_copy: bool) -> None:
     """All its rows have other numbers; the archive may be years old, or have been sent a moment ago."""
-    some = instances(5)
+    some = instances(5)[::-1]
     clock = Clock()
     async with following(tmp_path, is_hooked=hours == 0) as one:
         for instance in some:
@@ -292,13 +299,39 @@ async def test_rebuilt_index_has_nothing_sent_again(tmp_path: Path, hours: int) 
     clock.ahead = hours * 3600.0
     async with following(tmp_path, RuleSet([make_rule("WS", {"PatientID": "nobody"})]), clock) as one:
         await asyncio.sleep(0.2)  # a mark that is made now, behind which there is nothing
-    (tmp_path / "index.sqlite").unlink()
+    if is_copy:
+        restore_from_copy(tmp_path, clock())
+    else:
+        (tmp_path / "index.sqlite").unlink()
     reindex(one.archive.options)
     async with following(tmp_path, clock=clock) as one:
         new = make_instance(99, size=64)
         await store(one.archive, new)
         await one.settled(6 if hours == 0 else 1)
         assert one.enqueued() == [new.sop_instance_uid]
+
+
+async def test_rebuilt_after_an_unclean_stop(tmp_path: Path) -> None:
+    """What was acknowledged and not noted is found by its reception; what was sent before that is remembered."""
+    some = instances(7)[::-1]
+    clock = Clock()
+    async with following(tmp_path, clock=clock) as one:
+        for instance in some[:5]:
+            await store(one.archive, instance)
+        await one.settled(5)
+        one.send_all()
+        one.archive.on_stored.clear()
+        for instance in some[5:]:
+            await store(one.archive, instance)
+        clock.ahead = 7200.0
+        one.queue.purge()
+    restore_from_copy(tmp_path, clock())
+    reindex(one.archive.options)
+    async with following(tmp_path, clock=clock) as one:
+        await one.settled(7)
+        await asyncio.sleep(0.2)
+        assert one.enqueued() == uids(some[5:])[::-1]
+        assert one.enqueued("sent") == uids(some[:5])
 
 
 async def test_more_than_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
