@@ -9,6 +9,7 @@ import math
 import socket
 from collections.abc import Mapping
 from functools import partial
+from time import perf_counter
 from typing import cast
 
 from pacslite.budget import HostBudget
@@ -28,6 +29,7 @@ from pacslite.net.ended import (
 from pacslite.net.exchange import Exchange
 from pacslite.net.inbox import Inbox
 from pacslite.net.outflow import Outflow
+from pacslite.net.pace import UNMEASURED, Pace
 from pacslite.net.sending import Sending
 from pacslite.net.sockets import Acknowledgements, tune
 from pacslite.net.timeouts import Timeouts
@@ -79,8 +81,9 @@ class Connection(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_acknowledgements", "_artim", "_awaiting", "_budget", "_buffer", "_established", "_held", "_inbox", "_loop",
-        "_outflow", "_read_pauses", "_timeouts", "_timer", "_transport", "_user", "_waiting_for_close",
-        "active", "association", "association_id", "certificate_names", "host", "last_heard", "over", "server",
+        "_outflow", "_pace", "_read_pauses", "_resting", "_timeouts", "_timer", "_transport", "_user",
+        "_waiting_for_close", "_window", "active", "association", "association_id", "certificate_names", "host",
+        "last_heard", "over", "server",
     )  # fmt: skip
 
     def __init__(
@@ -102,6 +105,9 @@ class Connection(asyncio.BufferedProtocol):
         self.server: asyncio.Task[None] | None = None  # performs the peer's requests; kept from being collected
         self._user = user
         self._buffer = buffer
+        self._pace = Pace(len(buffer))
+        self._window = buffer[: self._pace.size]  # what is read into
+        self._resting = False  # until the loop's next turn
         self._timeouts = timeouts
         self._budget = budget
         self._loop = asyncio.get_running_loop()
@@ -147,28 +153,20 @@ class Connection(asyncio.BufferedProtocol):
         self._after_step()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._buffer
+        return self._window
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.last_heard = self._loop.time()
-        stepped = complete = False
-        events = self.association.receive_bytes(self._buffer[:nbytes])
-        held = self.association.held
-        if held != self._held:
-            self._hold(held)
-        for event in events:
-            if type(event) is not Fragment:
-                self._control(event)
-                stepped = True
-            elif self.over is None:
-                try:
-                    complete |= self._inbox.feed(event)
-                except MessageError as error:
-                    self.abort(str(error), error.reason)
-        if stepped or self.over is not None:  # AA-7 says nothing to us, but something to the peer
-            self._after_step()
-        elif not complete and self._acknowledgements is not None:
-            self._acknowledgements.hasten()
+        self.last_heard = turn = self._loop.time()
+        if nbytes <= UNMEASURED:
+            self._receive(nbytes)
+            return
+        began = perf_counter()
+        self._receive(nbytes)
+        pace = self._pace
+        if pace.is_over(turn, nbytes, perf_counter() - began):
+            self._rest()
+        if pace.size != len(self._window):
+            self._window = self._buffer[: pace.size]
 
     def eof_received(self) -> bool:
         """A half-closed peer can ask no more: the association is over (PS3.8 §9.2, Evt17)."""
@@ -367,7 +365,7 @@ class Connection(asyncio.BufferedProtocol):
     def resume_reading(self) -> None:
         self._read_pauses -= 1
         self.last_heard = self._loop.time()
-        if self._read_pauses == 0 and self.over is None and self._transport is not None:
+        if self._read_pauses == 0 and not self._resting and self.over is None and self._transport is not None:
             self._transport.resume_reading()
 
     # For the timers (Watched)
@@ -387,6 +385,40 @@ class Connection(asyncio.BufferedProtocol):
         return Waiting.NOTHING if self.active or self._inbox.exchanges else Waiting.ANYTHING
 
     # What arrives
+
+    def _receive(self, nbytes: int) -> None:
+        stepped = complete = False
+        events = self.association.receive_bytes(self._buffer[:nbytes])
+        held = self.association.held
+        if held != self._held:
+            self._hold(held)
+        for event in events:
+            if type(event) is not Fragment:
+                self._control(event)
+                stepped = True
+            elif self.over is None:
+                try:
+                    complete |= self._inbox.feed(event)
+                except MessageError as error:
+                    self.abort(str(error), error.reason)
+        if stepped or self.over is not None:  # AA-7 says nothing to us, but something to the peer
+            self._after_step()
+        elif not complete and self._acknowledgements is not None:
+            self._acknowledgements.hasten()
+
+    def _rest(self) -> None:
+        """Read on in the loop's next turn: others have theirs."""
+        if self._transport is not None and not self._resting and not self._transport.is_closing():
+            self._resting = True
+            self._transport.pause_reading()
+            self._loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        self._resting = False
+        if self._read_pauses and self.over is None:
+            return
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def _hold(self, held: int) -> None:
         """Account for bytes that wait for the rest of their PDU, before an association, in it and after it."""

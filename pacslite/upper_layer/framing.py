@@ -40,7 +40,7 @@ class Framing:
         self._pdv_left = 0  # of them, bytes of the current fragment
         self._context_id = 0
         self._is_command = False
-        self._is_last = False
+        self._is_last = True
 
     @property
     def held(self) -> int:
@@ -74,17 +74,19 @@ class Framing:
                 if len(held) < _HEADER:
                     return
             if self._pdu_left:
-                length, self._context_id, control = _PDV_HEADER.unpack_from(source, start)
+                length, context_id, control = _PDV_HEADER.unpack_from(source, start)
                 after = self._pdu_left - 4 - length
                 if length < 2 or after < 0 or 0 < after < _HEADER:  # nothing of a PDV that leaves its PDU is delivered
                     raise _bad_pdv(length, after)
                 held.clear()
                 self._pdu_left -= _HEADER
                 self._pdv_left = length - 2
-                self._is_command = control & 1 != 0
-                self._is_last = control & 2 != 0
+                is_command, is_last = control & 1 != 0, control & 2 != 0
                 if length == 2:  # a PDV of a header alone; receivers should accept it (PS3.8 §E.2)
-                    found.append(Fragment(self._context_id, self._is_command, self._is_last, data[at:at]))
+                    awaited = not self._is_last and (self._context_id, self._is_command) == (context_id, is_command)
+                    if is_last or not awaited:  # else it changes nothing, and may come by the thousand
+                        found.append(Fragment(context_id, is_command, is_last, data[at:at]))
+                self._context_id, self._is_command, self._is_last = context_id, is_command, is_last
             elif source[start] == P_DATA_TF:
                 length = PDU_HEADER.unpack_from(source, start)[1]
                 if length < _HEADER or 0 < self._maximum_length < length:

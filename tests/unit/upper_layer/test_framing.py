@@ -136,6 +136,13 @@ def test_fragments_are_what_was_sent(pdus: list[list[PDV]], places: list[int]) -
         ([(1, True, False, b"aa"), (1, True, False, b"bb")], [(1, True, False, b"aa"), (1, True, False, b"bb")]),
         ([(1, False, False, b"aa"), (1, False, True, b"")], [(1, False, False, b"aa"), (1, False, True, b"")]),
         ([(1, False, False, b"")], [(1, False, False, b"")]),  # header only
+        # and once more, which says nothing new; behind the last fragment, or on another context, it would be an error
+        ([(1, False, False, b"aa"), *[(1, False, False, b"")] * 3], [(1, False, False, b"aa")]),
+        ([(1, False, False, b"")] * 3 + [(1, False, True, b"")], [(1, False, False, b""), (1, False, True, b"")]),
+        ([(1, False, True, b""), (1, False, False, b"")], [(1, False, True, b""), (1, False, False, b"")]),
+        ([(1, False, False, b""), (1, True, False, b"")], [(1, False, False, b""), (1, True, False, b"")]),
+        ([(1, False, False, b""), (3, False, False, b"")], [(1, False, False, b""), (3, False, False, b"")]),
+        ([(0, False, False, b"")], [(0, False, False, b"")]),
         ([(1, False, True, b"odd")], [(1, False, True, b"odd")]),  # devices send odd lengths
     ],
 )
