@@ -61,7 +61,7 @@ class Invoker(Protocol):
     async def invoke(
         self, context: AcceptedContext, command: Mapping[int, Value], source: DataSetSource | bytes | None = None
     ) -> Message:
-        """Send the message and wait for its (first) response.
+        """Send the message and wait for its one response; a data set with it is read and forgotten.
 
         Raises:
             AssociationEnded: Before the response came (of ``net``).

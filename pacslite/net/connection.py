@@ -305,24 +305,29 @@ class Connection(asyncio.BufferedProtocol):
     async def invoke(
         self, context: AcceptedContext, command: Mapping[int, Value], source: DataSetSource | bytes | None = None
     ) -> Message:
-        """Send a request and wait for its one response (see ``Invoker``)."""
-        exchange = await self.begin_exchange(context, command, source)
+        """Send a request and wait for its one response (see ``Invoker``); a second is one to no request."""
+        exchange = await self.begin_exchange(context, command, source, single=True)
         response, _ = await self.next_response(exchange)
         return response
 
     async def begin_exchange(
-        self, context: AcceptedContext, command: Mapping[int, Value], source: DataSetSource | bytes | None = None
+        self,
+        context: AcceptedContext,
+        command: Mapping[int, Value],
+        source: DataSetSource | bytes | None = None,
+        *,
+        single: bool = False,
     ) -> Exchange:
-        """Send a request; take its responses with ``next_response``."""
+        """Send a request; take its responses with ``next_response``, all of them: who takes none is sent no more."""
         if self.over is not None:
             raise self.over
         message_id = command[0x00000110]
         assert isinstance(message_id, int)
-        exchange = self._inbox.exchanges.begin(message_id)
+        exchange = self._inbox.exchanges.begin(message_id, single=single)
         try:
             await self.send(context.context_id, command, source)
         except BaseException:
-            self._inbox.exchanges.forget(message_id)
+            self._inbox.give_up(message_id)
             raise
         return exchange
 

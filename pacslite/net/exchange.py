@@ -9,27 +9,44 @@ from pacslite.net.ended import AssociationEnded
 
 __all__ = ["Exchange", "Exchanges"]
 
+_RESPONSES = 1_000  # not taken yet, at which we stop reading
+_RESPONSE_BYTES = 16_777_216  # of their data sets
+
 
 class Exchange:
-    """Responses of one request in order; ended by a response that is not pending, or by the association's end."""
+    """Responses of one request in order; ended by a response that is not pending, or by the association's end.
 
-    __slots__ = ("_ended", "_loop", "_responses", "_waiter", "done")
+    Args:
+        single: The request has one response, without a data set: it is the last whatever its status (PS3.7 §9.1.1,
+            §9.1.5, §10.1).
+    """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    __slots__ = ("_ended", "_held", "_loop", "_responses", "_waiter", "done", "single", "stops_peer")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, single: bool = False) -> None:
+        self.single = single
         self._loop = loop
         self._responses: deque[tuple[Message, bytes | None]] = deque()
+        self._held = 0  # bytes of their data sets
         self._waiter: asyncio.Future[None] | None = None
         self._ended: AssociationEnded | None = None
         self.done = False  # the last response is here
+        self.stops_peer = False  # which is not read until more has been taken
 
     @property
     def backlog(self) -> int:
         """Responses that nobody has taken yet."""
         return len(self._responses)
 
+    @property
+    def is_full(self) -> bool:
+        """More responses wait than we let wait."""
+        return len(self._responses) >= _RESPONSES or self._held > _RESPONSE_BYTES
+
     def put(self, response: Message, data_set: bytes | None) -> None:
         self._responses.append((response, data_set))
-        self.done = not is_pending(response.status)
+        self._held += len(data_set or b"")
+        self.done = self.single or not is_pending(response.status)
         self._wake()
 
     def end(self, error: AssociationEnded) -> None:
@@ -47,7 +64,9 @@ class Exchange:
                 raise self._ended
             self._waiter = self._loop.create_future()
             await self._waiter
-        return self._responses.popleft()
+        response, data_set = self._responses.popleft()
+        self._held -= len(data_set or b"")
+        return response, data_set
 
     def _wake(self) -> None:
         waiter, self._waiter = self._waiter, None
@@ -75,8 +94,8 @@ class Exchanges:
             self._last_id = self._last_id % 65_535 + 1
         return self._last_id
 
-    def begin(self, message_id: int) -> Exchange:
-        exchange = self._by_id[message_id] = Exchange(self._loop)
+    def begin(self, message_id: int, *, single: bool) -> Exchange:
+        exchange = self._by_id[message_id] = Exchange(self._loop, single=single)
         return exchange
 
     def get(self, message_id: int) -> Exchange | None:

@@ -13,7 +13,14 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from pacslite.dimse.messages import CommandField, Message
-from pacslite.dimse.reader import BoundedBuffer, DataSetSink, Discard, MessageError, MessageReader
+from pacslite.dimse.reader import (
+    BoundedBuffer,
+    DataSetSink,
+    Discard,
+    IdentifierTooLong,
+    MessageError,
+    MessageReader,
+)
 from pacslite.dimse.service import Request
 from pacslite.net.ended import AssociationEnded
 from pacslite.net.exchange import Exchange, Exchanges
@@ -30,7 +37,6 @@ __all__ = ["Inbox"]
 log = logging.getLogger("pacslite.association")
 
 _RESPONSE_LIMIT = 16_777_216  # bytes of an identifier in a response to us
-_RESPONSE_BACKLOG = 1_000  # responses not taken yet, at which we stop reading
 _REQUEST_BACKLOG = 64  # requests not begun yet, at which we stop reading
 
 
@@ -167,9 +173,17 @@ class Inbox:
             AssociationEnded: It will not come.
         """
         response = await exchange.next()
-        if exchange.backlog == _RESPONSE_BACKLOG - 1:
+        if exchange.stops_peer and not exchange.is_full:
+            exchange.stops_peer = False
             self._resume()
         return response
+
+    def give_up(self, message_id: int) -> None:
+        """Nobody will take the responses of this exchange."""
+        exchange = self.exchanges.get(message_id)
+        self.exchanges.forget(message_id)
+        if exchange is not None and exchange.stops_peer:
+            self._resume()
 
     # private
 
@@ -183,8 +197,9 @@ class Inbox:
     def _begin_message(self, message: Message) -> DataSetSink:
         """The sink of a data set that is about to arrive."""
         if message.is_response:
-            if self.exchanges.get(message.message_id_being_responded_to) is None:
-                return Discard()  # nobody asked; told when it is complete
+            exchange = self.exchanges.get(message.message_id_being_responded_to)
+            if exchange is None or exchange.single:
+                return Discard()  # nobody asked, which is told when it is complete; or nobody reads it
             self._response_data = BoundedBuffer(_RESPONSE_LIMIT)
             return self._response_data
         if message.command_field == CommandField.C_CANCEL_RQ:  # has none (PS3.7 §9.3.2.3), whatever it says
@@ -211,11 +226,16 @@ class Inbox:
         exchange = self.exchanges.get(message_id)
         if exchange is None:
             raise MessageError(f"a {message.label} response to message {message_id}, which is not outstanding")
-        if exchange.backlog == _RESPONSE_BACKLOG - 1:
-            self._pause()
-        exchange.put(message, data.getvalue() if data is not None else None)
+        try:
+            data_set = data.getvalue() if data is not None else None
+        except IdentifierTooLong as error:
+            raise MessageError(f"{message.label} response: {error}") from error
+        exchange.put(message, data_set)
         if exchange.done:
             self.exchanges.forget(message_id)
+        elif exchange.is_full and not exchange.stops_peer:
+            exchange.stops_peer = True
+            self._pause()
 
     def _is_too_much(self) -> bool:
         requests = self._requests

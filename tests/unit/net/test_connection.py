@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 import struct
+import tracemalloc
 from collections.abc import Mapping
 
 import pytest
@@ -16,6 +17,7 @@ from pacslite.net.dispatch import Dispatcher
 from pacslite.net.ended import AssociationAborted, AssociationEnded, AssociationReleased, ConnectFailed
 from pacslite.net.requestor import associate
 from pacslite.net.timeouts import Timeouts
+from pacslite.net.timers import Waiting
 from pacslite.services.verification import VerificationService
 from pacslite.upper_layer.items import PresentationContext
 from pacslite.upper_layer.negotiation import AcceptedContext
@@ -439,6 +441,79 @@ async def test_a_response_nobody_waits_for_ends_the_association(site: Site) -> N
     wire.close()
 
 
+@pytest.mark.parametrize("times", [2, 1_100])
+async def test_a_pending_response_where_there_is_one_is_the_last(times: int) -> None:
+    """Its status is for who asked; what comes behind it answers nothing."""
+    more, over = asyncio.Event(), asyncio.Event()
+
+    async def go_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        _, request = await read_pdu(reader)
+        writer.write(accept_pdu(request))
+        await read_pdu(reader)
+        pending = p_data(pdv(1, 3, command(0x8030, message_id=None, responded_to=1, status=0xFF00)))
+        writer.write(pending)
+        await more.wait()
+        writer.write(pending * (times - 1))
+        await read_to_end(reader)
+        over.set()
+
+    async with ScriptedAcceptor(go_on) as peer:
+        connection = await Caller().associate(peer.port)
+        assert await echo(connection) == 0xFF00
+        assert connection.waits_for is Waiting.ANYTHING
+        more.set()
+        async with asyncio.timeout(5):
+            await over.wait()
+        assert "a C-ECHO response to message 1, which is not outstanding" in str(connection.over)
+
+
+async def test_a_data_set_with_a_response_that_has_none_is_not_kept() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        _, request = await read_pdu(reader)
+        writer.write(accept_pdu(request))
+        await read_pdu(reader)
+        status = command(0x8030, message_id=None, responded_to=1, status=0, has_data=True)
+        writer.write(p_data(pdv(1, 3, status)))
+        for _ in range(160):
+            writer.write(p_data(pdv(1, 0, bytes(100_000))))
+            await writer.drain()
+        writer.write(p_data(pdv(1, 2, bytes(2_000_000))))
+        await read_to_end(reader)
+
+    async with ScriptedAcceptor(answer) as peer:
+        connection = await Caller().associate(peer.port)
+        tracemalloc.start()
+        try:
+            assert await echo(connection) == 0
+            assert tracemalloc.get_traced_memory()[1] < 12_000_000  # both ends: what the peer has ready counts too
+        finally:
+            tracemalloc.stop()
+        connection.drop()
+        await connection.wait_closed()
+
+
+async def test_a_response_that_is_too_long_ends_the_association() -> None:
+    pdus: list[int] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        _, request = await read_pdu(reader)
+        writer.write(accept_pdu(request))
+        await read_pdu(reader)
+        pending = command(0x8020, message_id=None, responded_to=1, status=0xFF00, has_data=True)
+        writer.write(p_data(pdv(5, 3, pending)) + p_data(pdv(5, 2, bytes(16_777_217))))
+        while not pdus or pdus[-1] == 4:
+            pdus.append((await read_pdu(reader))[0])
+
+    async with ScriptedAcceptor(answer) as peer:
+        connection = await Caller().associate(peer.port)
+        find = request_command(CommandField.C_FIND_RQ, 1, sop_class_uid=STUDY_ROOT_FIND, has_data_set=True)
+        exchange = await connection.begin_exchange(context_of(connection, STUDY_ROOT_FIND), find, b"")
+        with pytest.raises(AssociationAborted, match="C-FIND response: identifier longer than 16777216 bytes"):
+            await connection.next_response(exchange)
+        await connection.wait_closed()
+    assert pdus[-1] == 7
+
+
 async def test_nothing_that_follows_an_error_in_the_same_bytes_is_begun(site: Site) -> None:
     """A response nobody waits for, and right behind it the beginning of a store."""
     wire = await Wire.associate(site.port, CONTEXTS)
@@ -475,8 +550,9 @@ async def test_a_peer_may_ask_on_our_association() -> None:
     assert [kind for kind, _ in answers] == [4, 6]
 
 
-async def test_many_answers_that_nobody_takes_stop_the_peer() -> None:
-    """1,000 pending responses wait: no more are read until they are taken."""
+@pytest.mark.parametrize(("count", "size", "most"), [(3_000, 16_000, 1_100), (200, 1_000_000, 50)])
+async def test_many_answers_that_nobody_takes_stop_the_peer(count: int, size: int, most: int) -> None:
+    """1,000 pending responses wait, or 16 MiB: no more are read until they are taken."""
     sent = 0
 
     async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -485,8 +561,8 @@ async def test_many_answers_that_nobody_takes_stop_the_peer() -> None:
         writer.write(accept_pdu(request))
         await read_pdu(reader)
         pending = command(0x8020, message_id=None, responded_to=1, status=0xFF00, has_data=True)
-        one = p_data(pdv(5, 3, pending), pdv(5, 2, bytes(16_000)))
-        for sent in range(3_000):  # noqa: B007
+        one = p_data(pdv(5, 3, pending), pdv(5, 2, bytes(size)))
+        for sent in range(count):  # noqa: B007
             writer.write(one)
             await writer.drain()
         writer.write(p_data(pdv(5, 3, command(0x8020, message_id=None, responded_to=1, status=0))))
@@ -496,14 +572,17 @@ async def test_many_answers_that_nobody_takes_stop_the_peer() -> None:
         connection = await Caller().associate(peer.port)
         find = request_command(CommandField.C_FIND_RQ, 1, sop_class_uid=STUDY_ROOT_FIND, has_data_set=True)
         exchange = await connection.begin_exchange(context_of(connection, STUDY_ROOT_FIND), find, b"")
-        await asyncio.sleep(0.3)
-        assert 1_000 <= exchange.backlog < 1_100
-        assert sent < 2_999
-        count = 0
+        async with asyncio.timeout(10):
+            while not exchange.is_full:
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        assert exchange.backlog < most
+        assert sent < count - 1
+        taken = 0
         while (response := await connection.next_response(exchange))[0].status == 0xFF00:
             assert response[1] is not None
-            count += 1
-        assert count == 3_000
+            taken += 1
+        assert taken == count
         connection.drop()
         await connection.wait_closed()
 
