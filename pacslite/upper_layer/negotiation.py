@@ -3,6 +3,7 @@
 Who may associate is not decided here: AE titles, hosts and user identities are looked at before ``negotiate``.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from sys import intern
@@ -34,6 +35,9 @@ __all__ = [
 IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
 EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 EXPLICIT_VR_BIG_ENDIAN = "1.2.840.10008.1.2.2"
+
+# PS3.5 §9.1, but for components that begin with 0, which devices do have. What is accepted is kept: it must be short.
+_is_uid = re.compile(r"[0-9.]{1,64}").fullmatch
 
 _CONVERTED_TO = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)  # Explicit VR keeps more (PS3.5 §6.2.2)
 _UNCOMPRESSED = {*_CONVERTED_TO, EXPLICIT_VR_BIG_ENDIAN, ""}
@@ -158,7 +162,8 @@ def negotiate(
     accepted: dict[str, AbstractSyntaxOffer] = {}
     for context in request.presentation_contexts:
         abstract_syntax = context.abstract_syntax
-        offer = policy.offer(abstract_syntax, service_classes.get(abstract_syntax)) if abstract_syntax else None
+        service_class = service_classes.get(abstract_syntax)
+        offer = policy.offer(abstract_syntax, service_class) if _is_uid(abstract_syntax) else None
         may_convert = for_conversions.get(abstract_syntax) == context.context_id
         result = _answer_context(context, offer, role_proposals.get(abstract_syntax), may_convert)
         results.append(result)
@@ -244,7 +249,7 @@ def _choose_transfer_syntax(proposed: tuple[str, ...], preferred: tuple[str, ...
         return next((uid for uid in preferred if uid in proposed), None)
     # Whatever the sender has, as it is, rather than its conversion to the default transfer syntax.
     last_resort = (IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_BIG_ENDIAN)
-    chosen = next((uid for uid in proposed if uid and uid not in last_resort), None)
+    chosen = next((uid for uid in proposed if uid not in last_resort and _is_uid(uid)), None)
     return chosen or next((uid for uid in last_resort if uid in proposed), None)
 
 

@@ -100,7 +100,10 @@ def test_check_request(asked: AAssociateRQ, rejection: AAssociateRJ | None) -> N
         (CT, (BIG_ENDIAN, IMPLICIT), 0, IMPLICIT),
         (CT, (BIG_ENDIAN,), 0, BIG_ENDIAN),
         (CT, (IMPLICIT,), 0, IMPLICIT),
-        (CT, ("1.3.private",), 0, "1.3.private"),
+        (CT, ("1.3.9999.01",), 0, "1.3.9999.01"),
+        (CT, ("1.3.private", IMPLICIT), 0, IMPLICIT),  # no UID
+        (CT, ("1." + 63 * "9",), 4, "1." + 63 * "9"),
+        (CT, ("1." + 62 * "9",), 0, "1." + 62 * "9"),
         (CT, ("", IMPLICIT), 0, IMPLICIT),
         (CT, (), 4, IMPLICIT),
         (PRIVATE, (EXPLICIT, IMPLICIT), 3, EXPLICIT),
@@ -153,6 +156,17 @@ def test_offer_is_asked_with_the_service_class_or_none() -> None:
         replace(POLICY, offer=offer),
     )
     assert asked == [(PRIVATE, STORAGE_SERVICE_CLASS), (CT, None), (FIND, None)]
+
+
+@pytest.mark.parametrize(
+    ("abstract_syntax", "result"),
+    [("1." + 62 * "9", 0), ("1." + 63 * "9", 3), ("9." + 60_000 * "1", 3), ("1.2.private", 3), ("1.2.3\n", 3)],
+)
+def test_only_a_uid_is_offered(abstract_syntax: str, result: int) -> None:
+    """PS3.5 §9.1: 64 characters at most. Who takes private classes keeps their names."""
+    policy = replace(POLICY, offer=lambda *_: STORAGE)
+    (answer,) = negotiate(request(context(1, abstract_syntax)), policy).presentation_contexts
+    assert answer.result == result
 
 
 # what a requestor that is SCP can be sent, PS3.4 §C.4.3
