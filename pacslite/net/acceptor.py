@@ -41,6 +41,7 @@ _LEVELS = {AssociationAborted: logging.WARNING, TimedOut: logging.INFO}  # other
 _UNSOUND = {  # reason of an A-ASSOCIATE-RJ that ``check_request`` gives
     1: "the peer accepts PDUs only in which nothing can be sent",
     2: "application context is not DICOM's",
+    3: "no calling AE title",
 }
 
 

@@ -140,6 +140,8 @@ def check_request(request: AAssociateRQ) -> AAssociateRJ | None:
         return rejection
     if request.application_context != DICOM_APPLICATION_CONTEXT:
         return AAssociateRJ(result=1, source=1, reason=2)
+    if not request.calling_ae_title:  # "no Application Name specified": shall not be used (PS3.8 §9.3.2)
+        return AAssociateRJ(result=1, source=1, reason=3)
     if 0 < request.user_information.maximum_length < 8:  # no room for a PDV header and two bytes: nothing can be sent
         return AAssociateRJ(result=1, source=1, reason=1)
     return None

@@ -74,6 +74,7 @@ def context(context_id: int, abstract_syntax: str, *transfer_syntaxes: str) -> P
         (replace(request(), protocol_version=0), AAssociateRJ(1, 2, 2)),
         (replace(request(), application_context="1.2.840.10008.3.1.1.2"), AAssociateRJ(1, 1, 2)),
         (replace(request(), application_context=""), AAssociateRJ(1, 1, 2)),
+        (replace(request(), calling_ae_title=""), AAssociateRJ(1, 1, 3)),  # 16 spaces
         (request(information=UserInformation(7)), AAssociateRJ(1, 1, 1)),  # no room for a fragment
         (request(information=UserInformation(8)), None),
         (request(information=UserInformation(0)), None),
