@@ -142,8 +142,10 @@ def with_group_length(elements: bytes) -> bytes:
 def decode_command(data: bytes) -> CommandSet:
     """Decode a command set. Unknown and retired elements are skipped; order and group length are not judged.
 
+    A number of no length is as good as absent: devices send optional ones so, the Move Originator's in a C-STORE say.
+
     Raises:
-        CommandError: An element leaves the command set, is not of group 0000, or a number has no two bytes.
+        CommandError: An element leaves the command set, is not of group 0000, or a number has one byte.
     """
     command: CommandSet = {}
     at, end = 0, len(data)
@@ -157,9 +159,10 @@ def decode_command(data: bytes) -> CommandSet:
         if at + length > end:
             raise CommandError(f"command set: element (0000,{tag:04X}) of {length} bytes leaves the command set")
         if tag in _US_TAGS:
-            if length < 2:
+            if length >= 2:
+                command[tag] = _US.unpack_from(data, at)[0]
+            elif length:
                 raise CommandError(f"command set: element (0000,{tag:04X}) of {length} bytes is no US")
-            command[tag] = _US.unpack_from(data, at)[0]
         elif tag in _TEXT_TAGS:
             # latin-1 keeps every byte apart, whatever a device sends; padding is not significant (PS3.5 §6.2)
             command[tag] = data[at : at + length].decode("latin-1").strip(" \0")

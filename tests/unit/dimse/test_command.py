@@ -85,7 +85,7 @@ def test_any_bytes_decode_or_raise_the_codecs_own_error(data: bytes) -> None:
         (b"\0\0\0\1", "4 bytes left at byte 0"),
         (element(0x00080016, b"1.2 "), r"element \(0008,0016\) at byte 0"),
         (element(Tag.STATUS, b"\0\0")[:-1], r"\(0000,0900\) of 2 bytes leaves the command set"),
-        (element(Tag.STATUS, b""), r"\(0000,0900\) of 0 bytes is no US"),
+        (element(Tag.STATUS, b"\0"), r"\(0000,0900\) of 1 bytes is no US"),
     ],
 )
 def test_what_is_no_command_set_is_told(data: bytes, problem: str) -> None:
@@ -99,6 +99,7 @@ def test_what_is_no_command_set_is_told(data: bytes, problem: str) -> None:
         (element(0x00000001, b"abcd") + element(Tag.STATUS, b"\0\0"), {Tag.STATUS: 0}),  # E.2: retired, skipped
         (element(Tag.MOVE_DESTINATION, b" WS7\0"), {Tag.MOVE_DESTINATION: "WS7"}),  # PS3.5 §6.2: padding
         (element(Tag.AFFECTED_SOP_CLASS_UID, b"1.2 "), {Tag.AFFECTED_SOP_CLASS_UID: "1.2"}),  # a UID padded by a space
+        (element(Tag.MOVE_ORIGINATOR_MESSAGE_ID, b"") + element(Tag.STATUS, b"\0\0"), {Tag.STATUS: 0}),  # as if absent
         (element(Tag.STATUS, b"\1\0\2\0"), {Tag.STATUS: 1}),  # VM 1: the first of two
         (element(Tag.OFFENDING_ELEMENT, b"\x10\0\x20\0\1"), {Tag.OFFENDING_ELEMENT: (0x00100020,)}),  # half a tag
         (element(Tag.ERROR_COMMENT, b"\xe4"), {Tag.ERROR_COMMENT: "\xe4"}),  # not ASCII: kept, never an error
