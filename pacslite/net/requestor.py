@@ -131,7 +131,11 @@ async def _connect(host: str, port: int, seconds: float) -> socket.socket:
         raise ConnectFailed(f"{where}: no host name") from error
     for number, (family, kind, protocol, _, address) in enumerate(addresses):
         share = (ends - loop.time()) / (len(addresses) - number)
-        one = socket.socket(family, kind, protocol)
+        try:
+            one = socket.socket(family, kind, protocol)
+        except OSError as error:  # a family that this machine has not, or no descriptor left
+            problem, refused = _reason(error), False
+            continue
         one.setblocking(False)
         try:
             async with asyncio.timeout(share if seconds else None):

@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
+import resource
 import socket
 import struct
 import tracemalloc
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import pytest
 
@@ -108,6 +109,19 @@ class Source:
         piece = memoryview(self._data)[self._at : self._at + size]
         self._at += len(piece)
         return piece
+
+
+@contextlib.contextmanager
+def no_descriptors() -> Iterator[None]:
+    """None that is not open now."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket() as probe:
+        first_free = probe.fileno()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (first_free, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 # to the end in order
@@ -297,6 +311,24 @@ async def test_nobody_listens_and_no_such_host() -> None:
     for host, problem in (("no-such-host.invalid", ""), ("no..host", "no host name"), ("h" * 64, "no host name")):
         with pytest.raises(ConnectFailed, match=rf"{host}:104: {problem}"):
             await associate(host, 104, AAssociateRQ("A", "B", PROPOSED), timeouts=SECOND, begin=Caller().begin)
+
+
+async def test_no_descriptor_left_to_connect_with() -> None:
+    with no_descriptors(), pytest.raises(ConnectFailed, match=r"127\.0\.0\.1:104: Too many open files"):
+        await Caller().associate(104)
+
+
+async def test_an_address_of_a_family_that_this_machine_has_not(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """IPv6 on a host without it, say: the next address is tried."""
+
+    async def resolve(*_: object, **__: object) -> list[tuple[int, int, int, str, tuple[str, int]]]:
+        no_family = 99
+        return [(family, socket.SOCK_STREAM, 0, "", ("127.0.0.1", site.port)) for family in (no_family, socket.AF_INET)]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve)
+    connection = await Caller().associate(site.port)
+    assert await echo(connection) == 0
+    await connection.release()
 
 
 # messages of ours
