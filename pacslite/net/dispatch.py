@@ -24,6 +24,7 @@ __all__ = ["ConnectionReply", "Dispatcher", "Observer"]
 log = logging.getLogger("pacslite.dimse")
 
 _KNOWN_SYNTAXES = 10_000  # a peer can invent private UIDs without end
+_NARROW = 1_024  # bytes of a PDU; to a peer that takes no more, answers go out one by one
 
 Observer = Callable[[Peer, Message, int | None, float], None]  # peer, request, final status, seconds
 
@@ -93,6 +94,10 @@ class ConnectionReply:
     async def batch(self, status: int, data_sets: Sequence[bytes]) -> None:
         connection, context_id = self._connection, self._request.message.context.context_id
         limit = connection.association.peer_maximum_length
+        if 0 < limit < _NARROW:
+            for data_set in data_sets:
+                await self(status, data_set)
+            return
         head = command_frames(context_id, response_to(self._request.message, status, has_data_set=True), limit)
         frames: Frames = []
         for data_set in data_sets:

@@ -20,6 +20,24 @@ _NARROW_HIGH, _NARROW_LOW = 65_536, 16_384  # while peers that do not read hold 
 _SMALL = 4096  # bytes that the socket surely takes whole
 _SOURCE_PIECE = 1_048_576  # bytes of a data set read and written at once
 _NARROW_PIECE = 65_536
+_PIECE_PDUS = 512  # a peer may take PDUs of 8 bytes only: half a million PDUs at once would hold the loop for 2 s
+
+
+class _Bytes:
+    """A data set at hand as a source."""
+
+    __slots__ = ("_at", "_data", "length")
+
+    def __init__(self, data: bytes) -> None:
+        self.length = len(data)
+        self._data = memoryview(data)
+        self._at = 0
+
+    async def read(self, size: int, *, reuse: bool = False) -> memoryview:
+        del reuse  # each piece is a view of its own
+        piece = self._data[self._at : self._at + size]
+        self._at += len(piece)
+        return piece
 
 
 def _nobody(*_: object) -> None:
@@ -113,6 +131,8 @@ class Outflow:
             AssociationEnded: The association is over, before or in the middle of it.
         """
         limit = self._association.peer_maximum_length
+        if isinstance(source, bytes) and limit > 0 and len(source) > _PIECE_PDUS * (limit - 6):
+            source = _Bytes(source)
         if source is None or isinstance(source, bytes):
             await self.send_frames(message_frames(context_id, command, source, limit))
         else:
@@ -212,7 +232,7 @@ class Outflow:
         try:
             while True:
                 size = _NARROW_PIECE if self._all.pressed else _SOURCE_PIECE
-                piece = size // fragment * fragment if 0 < fragment < size else size
+                piece = min(size // fragment, _PIECE_PDUS) * fragment if 0 < fragment < size else size
                 data = await source.read(piece, reuse=self.unsent == 0)
                 left -= len(data)
                 if not data and left > 0:

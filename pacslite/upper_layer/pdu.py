@@ -45,6 +45,7 @@ PDU_HEADER = Struct("!BxI")  # PDU-type, reserved, PDU-length
 P_DATA_TF = 0x04
 _P_DATA_HEADER = Struct("!BxIIBB")  # PDU header, Item-length, Presentation-context-ID, message control header
 _JOIN_LIMIT = 4096  # copying so much costs less than one more buffer in the gathered write
+_TINY_PIECE = 1024  # fragments of less go out in one buffer: the transport is slow with buffers by the thousand
 _UNLIMITED_PIECE = 1 << 20  # fragments for a peer without a limit
 
 _ASSOCIATE = Struct("!H2x64s")  # Protocol-version, reserved, bytes 11 to 74: AE titles and 32 reserved
@@ -262,7 +263,7 @@ def encode_p_data(
         maximum_length: The peer's limit for the PDU-length field; 0 is no limit.
         is_last: Whether the command set or data set ends with ``data``.
     Returns:
-        Buffers for one gathered write: headers of ours, views of ``data`` between them.
+        Buffers for one gathered write: headers of ours, views of ``data`` between them; or one, of what is small.
     """
     if 0 < maximum_length < 8:
         raise PDUError("P-DATA-TF", "PDU-length", f"the peer's limit of {maximum_length} bytes leaves no room for data")
@@ -280,7 +281,7 @@ def encode_p_data(
         frames += (header, view[at : at + piece])
         at += piece
     frames += (_P_DATA_HEADER.pack(P_DATA_TF, size - at + 6, size - at + 2, context_id, last), view[at:])
-    return frames
+    return frames if piece >= _TINY_PIECE else [b"".join(frames)]
 
 
 _GREETINGS = (  # what speaks another protocol, by its first bytes

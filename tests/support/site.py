@@ -106,6 +106,7 @@ class Finder:
 
     count: int = 3
     size: int = 100
+    at_once: bool = False  # in a batch
     permission: str = "find"
     commands: frozenset[CommandField] = frozenset({CommandField.C_FIND_RQ})
     sent: int = 0
@@ -123,6 +124,9 @@ class Finder:
         assert isinstance(request.sink, BoundedBuffer)
         self.identifiers.append(request.sink.getvalue())
         try:
+            if self.at_once:
+                await reply.batch(Status.PENDING, [bytes(self.size)] * self.count)
+                return await reply(Status.SUCCESS)
             for _ in range(self.count):
                 if self.go is not None:
                     await self.go.wait()

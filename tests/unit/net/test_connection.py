@@ -6,7 +6,7 @@ import resource
 import socket
 import struct
 import tracemalloc
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
 
@@ -20,6 +20,7 @@ from pacslite.net.requestor import associate
 from pacslite.net.timeouts import Timeouts
 from pacslite.net.timers import Waiting
 from pacslite.services.verification import VerificationService
+from pacslite.upper_layer.association import Association
 from pacslite.upper_layer.items import PresentationContext
 from pacslite.upper_layer.negotiation import AcceptedContext
 from pacslite.upper_layer.pdu import AAssociateRQ
@@ -334,17 +335,44 @@ async def test_an_address_of_a_family_that_this_machine_has_not(site: Site, monk
 # messages of ours
 
 
-@pytest.mark.parametrize("maximum_length", [0, 16, 4097, 131_072])
+@pytest.mark.parametrize("maximum_length", [0, 8, 16, 4097, 131_072])
 async def test_data_sets_in_pieces_arrive_whole_and_in_even_fragments(make_site: MakeSite, maximum_length: int) -> None:
     site = make_site(maximum_length=maximum_length)
     await site.start()
     connection = await Caller().associate(site.port)
-    size = 3_000_001 if maximum_length != 16 else 30_001
+    size = 30_001 if 0 < maximum_length < 100 else 3_000_001
     data = bytes(range(256)) * (size // 256) + b"e"
     response = await connection.invoke(context_of(connection, CT_IMAGE), store_command(connection), Source(data))
     assert response.status == 0
     assert site.storage.sinks[0].data == data
     await connection.release()
+
+
+async def test_no_write_is_many_pdus_however_small_the_peers_limit(
+    make_site: MakeSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """8 bytes have room for two of data. Data sets from files, in memory, and several at once."""
+    written: list[int] = []
+    send_p_data = Association.send_p_data
+
+    def count(association: Association, frames: Sequence[bytes | memoryview]) -> None:
+        written.append(sum(map(len, frames)))
+        send_p_data(association, frames)
+
+    monkeypatch.setattr(Association, "send_p_data", count)
+    site = make_site(services=[Finder(count=40, size=2_000, at_once=True)], maximum_length=8)
+    await site.start()
+    connection = await Caller().associate(site.port)
+    data = bytes(range(256)) * 120
+    for source in (Source(data), data):
+        command = store_command(connection)
+        assert (await connection.invoke(context_of(connection, CT_IMAGE), command, source)).status == 0
+    assert [sink.data for sink in site.storage.sinks] == [data, data]
+    await connection.release()
+    async with await Wire.associate(site.port, CONTEXTS, maximum_length=8) as wire:
+        await wire.start_query(STUDY_ROOT_FIND, b"")
+        assert [answer.status async for answer in wire.answers()] == [0xFF00] * 40 + [0]
+    assert max(written) < 16_000  # 512 PDUs, and the command set
 
 
 async def test_between_pieces_that_the_socket_takes_others_have_their_turn(site: Site) -> None:

@@ -342,6 +342,11 @@ def test_no_pdu_is_over_the_limit_and_fragments_are_even(limit: int, size: int) 
     assert controls == [0] * (len(controls) - 1) + [2]
 
 
+@pytest.mark.parametrize(("limit", "buffers"), [(8, 1), (1024, 1), (1030, 60), (16_384, 4)])
+def test_small_pdus_are_one_buffer(limit: int, buffers: int) -> None:
+    assert len(encode_p_data(1, False, bytes(30_000), limit)) == buffers
+
+
 def test_no_limit_is_cut_in_pieces_of_a_megabyte() -> None:
     frames = encode_p_data(1, False, memoryview(bytes((1 << 20) + 2)), 0, is_last=False)
     assert [len(frame) for frame in frames] == [12, 1 << 20, 12, 2]
