@@ -226,8 +226,9 @@ class Connection(asyncio.BufferedProtocol):
         if self._inbox.released:
             self.respond_release()  # the peer was first
         elif self.over is None:
-            self.association.request_release()
-            self._after_step()
+            if self.association.state is State.STA6:  # else it is asked already
+                self.association.request_release()
+                self._after_step()
             timer = Timer(self._loop, partial(self.abort, "no answer to our A-RELEASE-RQ"))
             timer.start(self._timeouts.artim_seconds)
             try:

@@ -161,6 +161,25 @@ async def test_a_peer_that_asks_for_release_first_is_answered() -> None:
         assert await connection.next_request() is None
 
 
+async def test_a_release_that_is_asked_for_twice_is_asked_once() -> None:
+    """By who closes a client and by who has used the association: both wait for its end."""
+    asked: list[int] = []
+
+    async def answer_late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        _, request = await read_pdu(reader)
+        writer.write(accept_pdu(request))
+        asked.append((await read_pdu(reader))[0])
+        await asyncio.sleep(0.05)
+        writer.write(RELEASE_RP)
+        assert await read_to_end(reader) == b""
+
+    async with ScriptedAcceptor(answer_late) as peer:
+        connection = await Caller().associate(peer.port)
+        await asyncio.gather(connection.release(), connection.release())
+    assert asked == [5]
+    assert str(connection.over) == "released"
+
+
 async def test_release_collision_the_requestor_answers_first() -> None:
     """AR-8, AR-9: both have asked; Sta9, Sta11."""
     order: list[int] = []
