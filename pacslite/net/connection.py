@@ -9,7 +9,7 @@ import math
 import socket
 from collections.abc import Mapping
 from functools import partial
-from time import perf_counter
+from time import thread_time
 from typing import cast
 
 from pacslite.budget import HostBudget
@@ -160,10 +160,10 @@ class Connection(asyncio.BufferedProtocol):
         if nbytes <= UNMEASURED:
             self._receive(nbytes)
             return
-        began = perf_counter()
+        began = thread_time()
         self._receive(nbytes)
         pace = self._pace
-        if pace.is_over(turn, nbytes, perf_counter() - began):
+        if pace.is_over(turn, nbytes, thread_time() - began):
             self._rest()
         if pace.size != len(self._window):
             self._window = self._buffer[: pace.size]

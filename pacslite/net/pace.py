@@ -26,6 +26,7 @@ class Pace:
         """Account for ``count`` bytes that took ``seconds``; True: the connection has had its turn.
 
         Args:
+            seconds: Of the processor, by this thread: that a disk thread had the interpreter meanwhile says nothing.
             turn: The loop's time, which stands still while it reads one socket again and again.
         """
         if turn != self._turn:
