@@ -33,6 +33,7 @@ from pacslite.processors import processors
 from pacslite.scu.pool import Pool
 from pacslite.scu.requestor import Requestor, RequestorOptions
 from pacslite.services.verification import VerificationService
+from pacslite.streams import give_up_output
 
 if TYPE_CHECKING:
     from pacslite.backend import Backend  # imported when the server listens already, in a thread
@@ -201,16 +202,18 @@ async def run(settings: Settings, reload: Callable[[], Settings] | None = None) 
     loop.add_signal_handler(signal.SIGHUP, hung_up.set)
     server = Server(settings)
     await server.start()
-    gc.collect()
-    gc.freeze()  # what is there now stays: collections need not look at it again
-    _greet(settings, server.ports)
-    notify("READY=1")
-    reloading = asyncio.create_task(_reload_on(hung_up, server, reload))
-    await ended.wait()
-    log.info("stopping", extra={"drain_seconds": settings.timeouts.drain_seconds})
-    notify("STOPPING=1")
-    reloading.cancel()
-    await server.stop()
+    try:
+        gc.collect()
+        gc.freeze()  # what is there now stays: collections need not look at it again
+        _greet(settings, server.ports)
+        notify("READY=1")
+        reloading = asyncio.create_task(_reload_on(hung_up, server, reload))
+        await ended.wait()
+        log.info("stopping", extra={"drain_seconds": settings.timeouts.drain_seconds})
+        notify("STOPPING=1")
+        reloading.cancel()
+    finally:  # threads of an archive that is not stopped would keep the process, whatever it fails at
+        await server.stop()
     log.info("stopped")
     return 0
 
@@ -230,18 +233,21 @@ async def _reload_on(hung_up: asyncio.Event, server: Server, reload: Callable[[]
 
 
 def _greet(settings: Settings, ports: list[int]) -> None:
-    """Say where we are, and what to type next."""
+    """Say where we are, and what to type next; a full or closed pipe is no reason not to serve."""
     server = settings.server
     host = server.host or "127.0.0.1"
     port = ports[0]
-    print(
-        f"pacslite serves {server.ae_title} at {server.host or 'all addresses'}, port {port}, "
-        f"data in {server.data_dir.resolve()}\n"
-        f"  storescu -aec {server.ae_title} {host} {port} IMAGE.dcm\n"
-        f"  findscu -aec {server.ae_title} -S -k QueryRetrieveLevel=STUDY -k StudyInstanceUID -k PatientName "
-        f"{host} {port}",
-        flush=True,
-    )
+    try:
+        print(
+            f"pacslite serves {server.ae_title} at {server.host or 'all addresses'}, port {port}, "
+            f"data in {server.data_dir.resolve()}\n"
+            f"  storescu -aec {server.ae_title} {host} {port} IMAGE.dcm\n"
+            f"  findscu -aec {server.ae_title} -S -k QueryRetrieveLevel=STUDY -k StudyInstanceUID -k PatientName "
+            f"{host} {port}",
+            flush=True,
+        )
+    except OSError:
+        give_up_output()
     log.info("serving", extra={"ae_title": server.ae_title, "ports": ",".join(map(str, ports))})
 
 

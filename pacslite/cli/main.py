@@ -4,7 +4,6 @@ Exit codes: 0 done, 1 the peer or some items failed, 2 usage or configuration.
 """
 
 import importlib
-import os
 import sqlite3
 import sys
 from typing import Any
@@ -15,6 +14,7 @@ from typer.core import TyperGroup
 from pacslite import __version__
 from pacslite.errors import PacsliteError
 from pacslite.log import escape
+from pacslite.streams import give_up_output, open_standard_streams
 
 __all__ = ["COMMANDS", "main"]
 
@@ -80,7 +80,7 @@ def _root(
 
 def main(args: list[str] | None = None) -> None:
     """Run a command and exit with its code; what pacslite raises on purpose is a line, not a traceback."""
-    _open_standard_streams()
+    open_standard_streams()
     try:
         try:
             typer.main.get_command(root)(args, prog_name="pacslite")
@@ -91,30 +91,10 @@ def main(args: list[str] | None = None) -> None:
             print(f"pacslite: {escape(line)}", file=sys.stderr)
         sys.exit(getattr(error, "exit_code", 1))
     except (OSError, sqlite3.Error) as error:
-        _give_up_output()
+        give_up_output()
         if not isinstance(error, BrokenPipeError):  # of "pacslite find ... | head": nobody is left to tell
             print(f"pacslite: {escape(_told(error))}", file=sys.stderr)
         sys.exit(1)
-
-
-def _open_standard_streams() -> None:
-    """Where one is closed, the next file or socket would have its number, and with it what is printed."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
-    for name in ("stdin", "stdout", "stderr"):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: SIM115, PTH123
-
-
-def _give_up_output() -> None:
-    """What cannot be written is not tried again at the interpreter's end."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _told(error: Exception) -> str:

@@ -1,8 +1,11 @@
 """SIGTERM: nothing that does not run an operation holds up the stop, and what runs ends or is aborted in time."""
 
 import asyncio
+import os
+import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
@@ -34,6 +37,34 @@ async def test_while_it_starts(new_server: ServerFactory) -> None:
         server.launch()
         await asyncio.to_thread(wait_for_port, server.port, server.process)
         assert await _stop_seconds(server) < SOON
+
+
+# What replaces its standard output, before it is executed
+_FULL_DISK = "os.dup2(os.open('/dev/full', os.O_WRONLY), 1)"
+_NOBODY_READS = "read, write = os.pipe(); os.close(read); os.dup2(write, 1)"
+
+
+@pytest.mark.parametrize("output", [_FULL_DISK, _NOBODY_READS], ids=["full", "closed"])
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+async def test_a_greeting_that_cannot_be_written(new_server: ServerFactory, output: str, unbuffered: str) -> None:
+    """It serves all the same, and nothing of the greeting is left for the end to fail at."""
+    server = new_server()
+    server.prefix = [sys.executable, "-c", f"import os, sys; {output}; os.execv(sys.argv[1], sys.argv[1:])"]
+    server.env = {"PYTHONUNBUFFERED": unbuffered}
+    server.start()
+    wire = await Wire.associate(server.port, QUERY_CONTEXTS)
+    assert await wire.echo() == 0
+    wire.close()
+    assert await _stop_seconds(server) < SOON
+    assert "Exception ignored" not in server.text()
+
+
+async def test_a_greeting_that_cannot_be_encoded(new_server: ServerFactory, tmp_path: Path) -> None:
+    server = new_server(tmp_path / os.fsdecode(b"\xc3\xa9\xff"))
+    server.env = {"PYTHONIOENCODING": "ascii"}
+    server.start()
+    assert await _stop_seconds(server) < SOON
+    assert r"\xe9\udcff" in server.text()
 
 
 async def test_idle_association_is_aborted(new_server: ServerFactory) -> None:

@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import logging
+import signal
 import ssl
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import TypeAlias
 import pytest
 import trustme
 
-from pacslite.app import Server, _reload_on
+from pacslite.app import Server, _reload_on, run
 from pacslite.config import Settings, load
 from pacslite.errors import PacsliteError
 from tests.support.wire import VERIFICATION, Context, RejectedError, Wire
@@ -125,3 +127,24 @@ async def test_a_fault_of_ours_is_told_and_the_next_sighup_is_heard(
         await after_hanging_up("configuration not reloaded")
         await after_hanging_up("configuration reloaded")
         reloading.cancel()
+
+
+async def test_whatever_fails_after_the_start_stops_the_server(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its threads would keep the process, and SIGTERM would not end it."""
+
+    def fails(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("pacslite.app._greet", fails)
+    monkeypatch.setattr("gc.freeze", lambda: None)
+    settings = configure()
+    switch_interval = sys.getswitchinterval()
+    with pytest.raises(ZeroDivisionError):
+        await run(settings)
+    sys.setswitchinterval(switch_interval)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        asyncio.get_running_loop().remove_signal_handler(number)
+    async with running(settings) as server:  # nobody else has the data directory
+        assert await is_answered(server, "RUNNING")
