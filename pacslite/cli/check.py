@@ -6,7 +6,7 @@ import typer
 
 from pacslite.archive.archive import Archive
 from pacslite.archive.check import CheckAborted, CheckReport
-from pacslite.cli.local import archive_of, settings_for
+from pacslite.cli.local import archive_of, archived_settings_for
 from pacslite.cli.options import Config, DataDir, Json, command, run
 from pacslite.cli.output import counted, print_json, print_line, progress_bar, size
 
@@ -28,7 +28,7 @@ def check(
     json_: Json = False,
 ) -> None:
     """Compare index and files in both directions; exit 1 if something differs and is not mended."""
-    archive = archive_of(settings_for(config, data_dir))
+    archive = archive_of(archived_settings_for(config, data_dir))
     try:
         report = run(_check(archive, deep, repair))
     except CheckAborted as aborted:

@@ -6,7 +6,7 @@ from pacslite.archive.index.upgrade import current_revision, upgrade_index
 from pacslite.archive.lock import DataDirLock
 from pacslite.archive.reindex import refuse_incomplete
 from pacslite.archive.revision import HEAD
-from pacslite.cli.local import naming, settings_for
+from pacslite.cli.local import archived_settings_for, naming, settings_for
 from pacslite.cli.options import Config, DataDir, group
 from pacslite.cli.output import print_line
 
@@ -28,8 +28,7 @@ def current(data_dir: DataDir = None, config: Config = None) -> None:
 @app.command()
 def upgrade(data_dir: DataDir = None, config: Config = None) -> None:
     """Bring the index to the revision this version needs; the server must be stopped."""
-    folder = settings_for(config, data_dir).server.data_dir
-    folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+    folder = archived_settings_for(config, data_dir).server.data_dir
     lock = DataDirLock(folder)
     try:
         with naming(folder / "index.sqlite"):

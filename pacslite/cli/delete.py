@@ -7,7 +7,7 @@ import typer
 from pacslite.archive.archive import Archive
 from pacslite.archive.delete import Deleted
 from pacslite.archive.keys import Level
-from pacslite.cli.local import archive_of, settings_for
+from pacslite.cli.local import archive_of, archived_settings_for
 from pacslite.cli.options import Config, DataDir, UsageError, command, run
 from pacslite.cli.output import complain, counted, print_line, size
 
@@ -32,7 +32,7 @@ def delete(
     ]
     if len(wanted) != 1 or not wanted[0][1]:
         raise UsageError("delete: one of --study, --series and --instance, with its UID")
-    deleted = run(_delete(archive_of(settings_for(config, data_dir)), *wanted[0]))
+    deleted = run(_delete(archive_of(archived_settings_for(config, data_dir)), *wanted[0]))
     if not deleted.instances:
         complain(f"{wanted[0][1]} is not in the archive")
         raise typer.Exit(1)

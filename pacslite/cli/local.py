@@ -5,15 +5,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import typer
+
 from pacslite.archive.archive import Archive
 from pacslite.archive.index.upgrade import remedy
+from pacslite.cli.output import complain
 from pacslite.config import Settings, load
 from pacslite.config.load import Flag
 from pacslite.errors import PacsliteError
 from pacslite.log import configure
 from pacslite.options import storage_options
 
-__all__ = ["IndexUnreadable", "archive_of", "naming", "settings_for"]
+__all__ = ["IndexUnreadable", "archive_of", "archived_settings_for", "naming", "settings_for"]
 
 
 class IndexUnreadable(PacsliteError):
@@ -28,6 +31,16 @@ def settings_for(config: Path | None, data_dir: Path | None) -> Settings:
     flags = [Flag("server.data_dir", "--data-dir", data_dir)] if data_dir is not None else []
     settings = load(config, flags=flags).settings
     configure("debug" if settings.log.level == "debug" else "error", settings.log.format)
+    return settings
+
+
+def archived_settings_for(config: Path | None, data_dir: Path | None) -> Settings:
+    """The same for a command that works on what is stored: where nothing is, the name may be mistyped, and it ends."""
+    settings = settings_for(config, data_dir)
+    folder = settings.server.data_dir
+    if not any((folder / name).exists() for name in ("index.sqlite", "instances")):
+        complain(f"{folder} holds no archive")
+        raise typer.Exit(1)
     return settings
 
 

@@ -3,7 +3,7 @@
 import typer
 
 from pacslite.archive.reindex import reindex as rebuild
-from pacslite.cli.local import settings_for
+from pacslite.cli.local import archived_settings_for
 from pacslite.cli.options import Config, DataDir, Json, command
 from pacslite.cli.output import complain, counted, print_json, print_line, progress_bar
 from pacslite.options import storage_options
@@ -16,10 +16,7 @@ app = command()
 @app.command()
 def reindex(data_dir: DataDir = None, config: Config = None, json_: Json = False) -> None:
     """Build the index from the files; a run that was interrupted goes on where it stopped."""
-    options = storage_options(settings_for(config, data_dir))
-    if not options.data_dir.is_dir():
-        complain(f"{options.data_dir} holds no archive")
-        raise typer.Exit(1)
+    options = storage_options(archived_settings_for(config, data_dir))
     with progress_bar("reindex") as bar:
         done = rebuild(options, bar.set)
     if json_:

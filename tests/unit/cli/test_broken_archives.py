@@ -49,6 +49,7 @@ def test_upgrading_makes_no_index_beside_instances(
 
 
 def test_stats_of_an_index_that_nobody_has_opened(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "instances").mkdir()
     assert ended(capsys, "db", "upgrade", "--data-dir", tmp_path)[0] == 0
     code, output = ended(capsys, "stats", "--data-dir", tmp_path, "--json")
     assert (code, json.loads(output)["instances"]) == (0, 0)

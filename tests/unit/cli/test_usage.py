@@ -77,6 +77,20 @@ def test_a_mistyped_data_directory_has_no_empty_queue(
     assert "no entries" in ended(capsys, "queue", *words, "--data-dir", there)[1]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [("check",), ("check", "--repair"), ("delete", "--study", "1"), ("db", "upgrade"), ("reindex",), ("stats",)],
+)
+@pytest.mark.parametrize("name", ["", "nowhere", "deep/nowhere", "file"])
+def test_a_mistyped_data_directory_holds_no_archive_and_is_not_made_one(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, words: tuple[str, ...], name: str
+) -> None:
+    (tmp_path / "file").touch()
+    mistyped = tmp_path / name
+    assert ended(capsys, *words, "--data-dir", str(mistyped)) == (1, f"{mistyped} holds no archive\n")
+    assert [path.name for path in tmp_path.rglob("*")] == ["file"]
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_helps(capsys: pytest.CaptureFixture[str], name: str) -> None:
     code, output = ended(capsys, name, "--help")
