@@ -23,7 +23,11 @@ def store(
     peer: PeerArgument, paths: Paths, calling: Calling = "PACSLITE", tls: Tls = False, json_: Json = False
 ) -> None:
     """Send files to a peer (C-STORE)."""
-    raise typer.Exit(run(_store(client_of(peer, calling, tls=tls), peer, files_below(paths), json_)))
+    files = files_below(paths)
+    if not files:
+        complain("nothing to send")
+        raise typer.Exit(1)
+    raise typer.Exit(run(_store(client_of(peer, calling, tls=tls), peer, files, json_)))
 
 
 async def _store(client: Client, peer: Address, files: list[Path], json_: bool) -> int:
@@ -41,7 +45,7 @@ async def _store(client: Client, peer: Address, files: list[Path], json_: bool) 
                         {"path": str(result.path), "stored": good, "status": _status(result), "comment": result.comment}
                     )
                 elif not good or result.status:
-                    complain(f"{result.path}: {_status(result) or 'not sent'} {result.comment}".rstrip())
+                    complain(": ".join(filter(None, (str(result.path), _status(result) or "not sent", result.comment))))
     seconds = time.perf_counter() - start
     if not json_:
         print_line(f"{stored} of {len(files)} files stored, {size(stored_bytes)} in {seconds:.2f} s")

@@ -38,11 +38,6 @@ _KEPT_UID_BYTES = 16_384  # in a request; what has more the codec does not keep 
 _CONCURRENT = frozenset({CommandField.C_STORE_RQ, CommandField.C_ECHO_RQ})
 
 _LEVELS = {AssociationAborted: logging.WARNING, TimedOut: logging.INFO}  # others only knocked: DEBUG
-_UNSOUND = {  # reason of an A-ASSOCIATE-RJ that ``check_request`` gives
-    1: "the peer accepts PDUs only in which nothing can be sent",
-    2: "application context is not DICOM's",
-    3: "no calling AE title",
-}
 
 
 class _Served:
@@ -185,7 +180,8 @@ class Acceptor:
             return congestion
         unsound = check_request(request)
         if unsound is not None:
-            return Refusal(unsound.result, unsound.source, unsound.reason, _UNSOUND[unsound.reason])
+            rejection = unsound.rejection
+            return Refusal(rejection.result, rejection.source, rejection.reason, unsound.why)
         return self._access().admit(
             calling_ae_title=request.calling_ae_title,
             called_ae_title=request.called_ae_title,

@@ -23,7 +23,7 @@ def presentation_contexts(proposals: Iterable[tuple[str, Sequence[str]]]) -> tup
 
 
 def storage_contexts(pairs: Iterable[Pair]) -> list[tuple[PresentationContext, ...]]:
-    """Contexts to send instances of all ``pairs``, an association an entry.
+    """Contexts to send instances of all ``pairs``, an association an entry; none without pairs.
 
     Each transfer syntax has a context of its own, so that every instance can leave as it is stored; a SOP class that is
     stored compressed has one with the uncompressed syntaxes besides, for receivers that take no other. Contexts of one
@@ -34,12 +34,12 @@ def storage_contexts(pairs: Iterable[Pair]) -> list[tuple[PresentationContext, .
         known = syntaxes.setdefault(sop_class_uid, [])
         if transfer_syntax_uid not in known:
             known.append(transfer_syntax_uid)
-    associations: list[list[tuple[str, Sequence[str]]]] = [[]]
+    associations: list[list[tuple[str, Sequence[str]]]] = []
     for sop_class_uid, stored in syntaxes.items():
         proposals: list[tuple[str, Sequence[str]]] = [(sop_class_uid, (syntax,)) for syntax in stored]
         if any(syntax not in UNCOMPRESSED for syntax in stored) or len(stored) == 1:
             proposals.append((sop_class_uid, UNCOMPRESSED))
-        if len(associations[-1]) + len(proposals) > MAXIMUM_CONTEXTS:
+        if not associations or len(associations[-1]) + len(proposals) > MAXIMUM_CONTEXTS:
             associations.append([])
         associations[-1] += proposals[:MAXIMUM_CONTEXTS]
     return [presentation_contexts(proposals) for proposals in associations]

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from sys import intern
-from typing import Self
+from typing import NamedTuple, Self
 
 from pacslite.upper_layer.items import (
     AsynchronousOperationsWindow,
@@ -26,6 +26,7 @@ __all__ = [
     "AcceptedContext",
     "AcceptorPolicy",
     "Negotiated",
+    "Unsound",
     "check_protocol_version",
     "check_request",
     "negotiate",
@@ -127,6 +128,13 @@ class AcceptorPolicy:
     operations_performed: int = 1
 
 
+class Unsound(NamedTuple):
+    """A request that nobody could accept: the answer, and why in words."""
+
+    rejection: AAssociateRJ
+    why: str
+
+
 def check_protocol_version(request: AAssociateRQ) -> AAssociateRJ | None:
     """The provider's part of AE-6. Bit 0 decides, other bits are other versions (PS3.8 §9.3.2)."""
     if not request.protocol_version & 1:
@@ -134,16 +142,19 @@ def check_protocol_version(request: AAssociateRQ) -> AAssociateRJ | None:
     return None
 
 
-def check_request(request: AAssociateRQ) -> AAssociateRJ | None:
+def check_request(request: AAssociateRQ) -> Unsound | None:
     """What makes a request unacceptable whoever sent it."""
     if rejection := check_protocol_version(request):
-        return rejection
+        return Unsound(rejection, "protocol version")
     if request.application_context != DICOM_APPLICATION_CONTEXT:
-        return AAssociateRJ(result=1, source=1, reason=2)
+        return Unsound(AAssociateRJ(result=1, source=1, reason=2), "application context is not DICOM's")
     if not request.calling_ae_title:  # "no Application Name specified": shall not be used (PS3.8 §9.3.2)
-        return AAssociateRJ(result=1, source=1, reason=3)
-    if 0 < request.user_information.maximum_length < 8:  # no room for a PDV header and two bytes: nothing can be sent
-        return AAssociateRJ(result=1, source=1, reason=1)
+        return Unsound(AAssociateRJ(result=1, source=1, reason=3), "no calling AE title")
+    if not request.presentation_contexts:  # one at least (PS3.8 §9.3.2): on such an association nothing can be said
+        return Unsound(AAssociateRJ(result=1, source=1, reason=1), "no presentation context is proposed")
+    if 0 < request.user_information.maximum_length < 8:  # no room for a PDV header and two bytes
+        why = "the peer accepts PDUs only in which nothing can be sent"
+        return Unsound(AAssociateRJ(result=1, source=1, reason=1), why)
     return None
 
 

@@ -91,13 +91,23 @@ async def test_a_folder_is_walked_and_what_is_no_dicom_is_told(
     (tmp_path / "a" / "notes.txt").write_text("no image")
     (tmp_path / "a" / ".hidden").write_text("left out")
     done = await server.tool("store", peer, tmp_path / "a", expect=1)
-    assert "notes.txt: not sent" in done
+    assert "notes.txt: not sent: no DICM prefix" in done
     assert "1 of 2 files stored" in done
     done = await server.tool("store", peer, tmp_path / "a", "--json", expect=1)
     assert {Path(str(item["path"])).name: item["stored"] for item in objects(done)} == {
         "image": True,
         "notes.txt": False,
     }
+
+
+async def test_nobody_is_called_if_there_is_nothing_to_send(server: Pacslite, tmp_path: Path) -> None:
+    """An association without presentation contexts is none, and DCMTK does not even refuse it."""
+    nobody = f"ANY@127.0.0.1:{free_port()}"
+    assert (await server.tool("store", nobody, tmp_path, expect=1)).output == "nothing to send\n"
+    (tmp_path / "notes.txt").write_text("no image")
+    done = await server.tool("store", nobody, tmp_path, expect=1)
+    assert done.output.startswith(f"{tmp_path}/notes.txt: not sent: no DICM prefix")
+    assert "\n0 of 1 files stored" in done
 
 
 async def test_what_the_peer_refuses_is_told_with_its_status(server: Pacslite, ct_slice: Path, tmp_path: Path) -> None:

@@ -60,6 +60,7 @@ def replaced(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
             (1, 1, 3),
         ),
         ({}, {"maximum_length": 7}, (1, 1, 1)),  # no room for a fragment
+        ({}, {"contexts": ()}, (1, 1, 1)),  # PS3.8 §9.3.2 wants one at least
         ({"identity": USERS}, {}, (1, 2, 1)),
         ({"identity": USERS}, {"user_items": identity_item(2, b"anna", b"wrong")}, (1, 2, 1)),
         ({"identity": USERS}, {"user_items": identity_item(3, b"ticket")}, (1, 2, 1)),
@@ -72,7 +73,7 @@ async def test_rejections(
     site = make_site(**options)
     await site.start()
     with pytest.raises(RejectedError) as caught:
-        await Wire.associate(site.port, CONTEXTS, **associate)
+        await Wire.associate(site.port, **{"contexts": CONTEXTS} | associate)
     assert caught.value.codes == codes
 
 

@@ -20,7 +20,7 @@ PAIRS = st.lists(
 def test_every_pair_is_proposed_once_and_no_association_has_too_many(pairs: list[tuple[str, str]]) -> None:
     proposed = []
     for contexts in storage_contexts(pairs):
-        assert len(contexts) <= 128
+        assert 1 <= len(contexts) <= 128  # PS3.8 §9.3.2: one at least
         identifiers = [context.context_id for context in contexts]
         assert identifiers == list(range(1, 2 * len(contexts), 2))
         classes = {context.abstract_syntax for context in contexts}
@@ -34,6 +34,10 @@ def test_every_pair_is_proposed_once_and_no_association_has_too_many(pairs: list
                 len(context.transfer_syntaxes) == 2 for context in contexts if context.abstract_syntax == sop_class_uid
             )
     assert sorted(proposed) == sorted(set(pairs))
+
+
+def test_no_association_of_a_class_that_fills_one_is_empty() -> None:
+    assert [len(contexts) for contexts in storage_contexts(("1.2.3", f"1.2.{n}") for n in range(130))] == [128]
 
 
 def test_a_class_stays_on_one_association() -> None:

@@ -63,25 +63,29 @@ def context(context_id: int, abstract_syntax: str, *transfer_syntaxes: str) -> P
 
 # acceptable requests
 
+ONE = context(1, VERIFICATION)
+
 
 @pytest.mark.parametrize(
     ("asked", "rejection"),
     [
-        (request(), None),
-        (replace(request(), protocol_version=3), None),  # bit 0 among others
-        (replace(request(), protocol_version=0xFFFF), None),
-        (replace(request(), protocol_version=2), AAssociateRJ(1, 2, 2)),
-        (replace(request(), protocol_version=0), AAssociateRJ(1, 2, 2)),
-        (replace(request(), application_context="1.2.840.10008.3.1.1.2"), AAssociateRJ(1, 1, 2)),
-        (replace(request(), application_context=""), AAssociateRJ(1, 1, 2)),
-        (replace(request(), calling_ae_title=""), AAssociateRJ(1, 1, 3)),  # 16 spaces
-        (request(information=UserInformation(7)), AAssociateRJ(1, 1, 1)),  # no room for a fragment
-        (request(information=UserInformation(8)), None),
-        (request(information=UserInformation(0)), None),
+        (request(ONE), None),
+        (replace(request(ONE), protocol_version=3), None),  # bit 0 among others
+        (replace(request(ONE), protocol_version=0xFFFF), None),
+        (replace(request(ONE), protocol_version=2), AAssociateRJ(1, 2, 2)),
+        (replace(request(ONE), protocol_version=0), AAssociateRJ(1, 2, 2)),
+        (replace(request(ONE), application_context="1.2.840.10008.3.1.1.2"), AAssociateRJ(1, 1, 2)),
+        (replace(request(ONE), application_context=""), AAssociateRJ(1, 1, 2)),
+        (replace(request(ONE), calling_ae_title=""), AAssociateRJ(1, 1, 3)),  # 16 spaces
+        (request(), AAssociateRJ(1, 1, 1)),  # without a presentation context
+        (request(ONE, information=UserInformation(7)), AAssociateRJ(1, 1, 1)),  # no room for a fragment
+        (request(ONE, information=UserInformation(8)), None),
+        (request(ONE, information=UserInformation(0)), None),
     ],
 )
 def test_check_request(asked: AAssociateRQ, rejection: AAssociateRJ | None) -> None:
-    assert check_request(asked) == rejection
+    unsound = check_request(asked)
+    assert (unsound and unsound.rejection) == rejection
     assert (check_protocol_version(asked) is not None) is (rejection == AAssociateRJ(1, 2, 2))
 
 
