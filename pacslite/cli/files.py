@@ -6,6 +6,7 @@ a header, headers without UIDs. A file that pacslite has written has to be what 
 
 import os
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from typing import BinaryIO, NamedTuple
 
 from pacslite.archive.instances.header import read_header
@@ -48,9 +49,12 @@ def inspect(path: Path) -> DicomFile:
         AlteredFile: Its header, or its size, is not what pacslite wrote.
         OSError: It cannot be read.
     """
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # of a pipe: nobody may write to it
     try:
-        size = os.fstat(fd).st_size
+        status = os.fstat(fd)
+        size = status.st_size
+        if not S_ISREG(status.st_mode) and not S_ISDIR(status.st_mode):  # of a folder reading tells
+            raise NotAnInstance("a pipe or device")
         try:
             meta = read_file_meta(fd)
         except FileMetaError:

@@ -14,9 +14,10 @@ from pacslite.cli.files import AlteredFile, DicomFile, NotAnInstance, inspect, i
 from pacslite.cli.local import archive_of, settings_for
 from pacslite.cli.options import Config, DataDir, Json, command, run
 from pacslite.cli.output import Bar, complain, print_json, print_line, progress_bar, size
-from pacslite.cli.paths import Paths, files_below
+from pacslite.cli.paths import Paths
 from pacslite.dimse.status import Status
 from pacslite.errors import DimseError
+from pacslite.folders import files_below
 
 __all__ = ["app"]
 
@@ -30,7 +31,7 @@ _PIECE = 4 << 20
 def import_(paths: Paths, data_dir: DataDir = None, config: Config = None, json_: Json = False) -> None:
     """Take files and folders into the archive; what is no DICOM instance is passed over."""
     settings = settings_for(config, data_dir)
-    raise typer.Exit(run(_import(archive_of(settings), files_below(paths), json_)))
+    raise typer.Exit(run(_import(archive_of(settings), list(files_below(paths, hidden=False)), json_)))
 
 
 class Importer:
@@ -55,7 +56,7 @@ class Importer:
                 complain(f"{path}: passed over: {reason}")
             except (AlteredFile, DimseError, OSError) as error:
                 self.outcomes["failed"] += 1
-                complain(f"{path}: {error}")
+                complain(f"{path}: {getattr(error, 'strerror', None) or error}")
             self._bar.advance()
 
     async def _take(self, path: Path) -> str:

@@ -7,9 +7,10 @@ import typer
 
 from pacslite.cli.options import Json, command, run
 from pacslite.cli.output import complain, print_json, print_line, progress_bar, size
-from pacslite.cli.paths import Paths, files_below
+from pacslite.cli.paths import Paths
 from pacslite.cli.peers import Calling, PeerArgument, Tls, client_of
 from pacslite.dimse.status import is_done
+from pacslite.folders import files_below
 from pacslite.scu.client import Client, StoreResult
 from pacslite.scu.requestor import Address
 
@@ -23,7 +24,7 @@ def store(
     peer: PeerArgument, paths: Paths, calling: Calling = "PACSLITE", tls: Tls = False, json_: Json = False
 ) -> None:
     """Send files to a peer (C-STORE)."""
-    files = files_below(paths)
+    files = list(files_below(paths, hidden=False))
     if not files:
         complain("nothing to send")
         raise typer.Exit(1)

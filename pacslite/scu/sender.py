@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +10,7 @@ from typing import NamedTuple
 from pacslite.dataset.meta import FileMeta, FileMetaError, read_file_meta
 from pacslite.dataset.source import FileSource, ReadBuffer
 from pacslite.dimse.messages import CommandField, Priority, request_command
+from pacslite.folders import files_below
 from pacslite.net.connection import Connection
 from pacslite.net.ended import AssociationEnded
 from pacslite.scu.contexts import ContextMap, storage_contexts
@@ -139,9 +140,9 @@ class FileSender:
 def _inspect(paths: Iterable[Path]) -> tuple[list[_File], list[StoreResult]]:
     files: list[_File] = []
     unreadable: list[StoreResult] = []
-    for path in _walk(paths):
+    for path in files_below(paths):
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # of a pipe: nobody may write to it
             try:
                 meta = read_file_meta(fd)
             finally:
@@ -156,11 +157,3 @@ def _inspect(paths: Iterable[Path]) -> tuple[list[_File], list[StoreResult]]:
             else:
                 unreadable.append(StoreResult(path, None, "no SOP Class or SOP Instance UID in the file meta"))
     return files, unreadable
-
-
-def _walk(paths: Iterable[Path]) -> Iterator[Path]:
-    for path in paths:
-        if path.is_dir():
-            yield from sorted(entry for entry in path.rglob("*") if entry.is_file())
-        else:
-            yield path

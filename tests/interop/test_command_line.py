@@ -100,6 +100,22 @@ async def test_a_folder_is_walked_and_what_is_no_dicom_is_told(
     }
 
 
+async def test_a_folder_that_cannot_be_walked_fails_like_a_file(
+    server: Pacslite, ct_slice: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "files"
+    source.mkdir()
+    (source / "image").write_bytes(ct_slice.read_bytes())
+    (source / "loop").symlink_to("loop")
+    told = f"{source}/loop: not sent: Too many levels of symbolic links"
+    done = await server.tool("store", f"{server.ae_title}@127.0.0.1:{server.port}", source, expect=1)
+    assert told in done
+    assert "1 of 2 files stored" in done
+    done = await server.tool("import", source, "--data-dir", tmp_path / "data", expect=1)
+    assert told.replace("not sent: ", "") in done
+    assert "1 stored, 0 replaced, 0 there already, 0 passed over, 1 failed" in done
+
+
 async def test_nobody_is_called_if_there_is_nothing_to_send(server: Pacslite, tmp_path: Path) -> None:
     """An association without presentation contexts is none, and DCMTK does not even refuse it."""
     nobody = f"ANY@127.0.0.1:{free_port()}"

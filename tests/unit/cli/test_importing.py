@@ -1,5 +1,6 @@
 """What is imported is what was written: a file of ours proves itself before it counts as stored."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -99,3 +100,10 @@ def imported(capsys: pytest.CaptureFixture[str], base: Path, file: Path) -> tupl
         main(["import", str(file), "--data-dir", str(base / "data")])
     output = capsys.readouterr()
     return int(caught.value.code or 0), output.out + output.err
+
+
+def test_a_pipe_is_passed_over_and_not_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(SystemExit):
+        main(["import", str(tmp_path / "pipe"), "--data-dir", str(tmp_path / "data")])
+    assert capsys.readouterr().err == f"{tmp_path}/pipe: passed over: a pipe or device\n"

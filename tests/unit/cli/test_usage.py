@@ -10,7 +10,6 @@ import pytest
 from pacslite import __version__
 from pacslite.cli.main import COMMANDS, main
 from pacslite.cli.output import print_line, progress_bar, size
-from pacslite.cli.paths import files_below
 from pacslite.cli.peers import keys_of, level_of, model_of
 
 
@@ -144,15 +143,6 @@ def test_keys() -> None:
         "AccessionNumber": "",
         "StudyDate": "20240101-",
     }
-
-
-def test_folders_are_walked_without_what_is_hidden(tmp_path: Path) -> None:
-    for name in ("b", "a", ".hidden"):
-        (tmp_path / name).touch()
-    (tmp_path / "deeper").mkdir()
-    (tmp_path / "deeper" / "c").touch()
-    assert [path.name for path in files_below([tmp_path])] == ["a", "b", "c"]
-    assert [path.name for path in files_below([tmp_path / ".hidden"])] == [".hidden"]  # named outright
 
 
 @pytest.mark.parametrize(("count", "text"), [(0, "0 B"), (999, "999 B"), (527430, "527.4 kB"), (5 * 10**12, "5.0 TB")])
