@@ -100,7 +100,7 @@ class Archive:
         except OSError as error:
             raise ArchiveUnusable(f"{self.options.data_dir}: {error}") from error
         except sqlite3.Error as error:
-            raise ArchiveUnusable(f"{self.index.path}: {error}{remedy(error)}") from error
+            raise ArchiveUnusable(f"{self.index.path}: {error}{remedy(error, self.index.path)}") from error
         self._space = SpaceGuard(self._store, self.options, self._index.totals().bytes)
         self._ingest = Ingest(
             store=self._store,

@@ -4,6 +4,7 @@ import fcntl
 import os
 from pathlib import Path
 
+from pacslite.archive.ownership import FILE_MODE, give
 from pacslite.errors import PacsliteError
 
 __all__ = ["DataDirLock", "DataDirLocked"]
@@ -22,7 +23,8 @@ class DataDirLock:
         Raises:
             DataDirLocked: It is held; the message names the process.
         """
-        self._fd = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        self._fd = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
+        give(self._fd, data_dir)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -7,6 +7,7 @@ The mark is an empty file in the data directory. A run short of ``full`` makes i
 from pathlib import Path
 
 from pacslite.archive.instances.fileops import sync_folder
+from pacslite.archive.ownership import make_file
 
 __all__ = ["is_marked_unsynced", "mark_synced", "mark_unsynced"]
 
@@ -21,7 +22,7 @@ def is_marked_unsynced(data_dir: Path) -> bool:
 def mark_unsynced(data_dir: Path) -> None:
     """Return when the mark survives a power cut: once in the life of a data directory, as a rule."""
     if not is_marked_unsynced(data_dir):
-        (data_dir / _MARK).touch(mode=0o640)
+        make_file(data_dir / _MARK)
         sync_folder(data_dir)
 
 

@@ -55,4 +55,4 @@ def naming(index: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise IndexUnreadable(f"{index}: {error}{remedy(error)}") from error
+        raise IndexUnreadable(f"{index}: {error}{remedy(error, index)}") from error

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from pacslite.archive.instances.fileops import sync_folder
+from pacslite.archive.ownership import make_file
 from pacslite.errors import DimseError, PacsliteError
 
 __all__ = ["Database", "OutboxUnreadable", "OutboxUnwritable"]
@@ -82,7 +83,7 @@ class Database:
     def __init__(self, path: Path) -> None:
         is_new = not path.exists()
         if is_new:
-            path.touch(0o640)
+            make_file(path)
         with ExitStack() as undo:
             try:
                 self.connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=20)

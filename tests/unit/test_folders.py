@@ -2,23 +2,10 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from pacslite.folders import files_below
-
-
-@contextmanager
-def unprivileged() -> Iterator[None]:
-    """Root may look into every folder."""
-    if root := os.geteuid() == 0:
-        os.seteuid(65_534)
-    try:
-        yield
-    finally:
-        if root:
-            os.seteuid(0)
+from tests.support.privileges import unprivileged
 
 
 def below(folder: Path, *, hidden: bool = True) -> list[str]:

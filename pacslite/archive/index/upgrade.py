@@ -4,6 +4,7 @@ At every start the revision in the file is compared with the schema's: 0.2 ms, a
 imported if they agree. A new file gets all tables at once and is stamped; an older one is migrated, in one transaction.
 """
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pacslite
+from pacslite.archive.ownership import make_file, shut
 from pacslite.archive.revision import HEAD
 from pacslite.errors import PacsliteError
 
@@ -43,9 +45,13 @@ def is_damage(error: sqlite3.Error) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
 
 
-def remedy(error: sqlite3.Error) -> str:
-    """What to say behind the error."""
-    return "; run pacslite reindex" if is_damage(error) else ""
+def remedy(error: sqlite3.Error, path: Path) -> str:
+    """What to say behind the error, of the index at ``path``."""
+    if is_damage(error):
+        return "; run pacslite reindex"
+    if path.exists() and not os.access(path, os.R_OK | os.W_OK, effective_ids=True):
+        return "; its owner has to be the user that runs pacslite, as of all in the data directory (chown -R)"
+    return ""
 
 
 def upgrade_index(path: Path) -> str | None:
@@ -56,6 +62,10 @@ def upgrade_index(path: Path) -> str | None:
         sqlite3.Error: The disk refuses, or the file is damaged.
     """
     before = current_revision(path)
+    if before is None:
+        make_file(path)
+    for suffix in ("", "-wal", "-shm"):
+        shut(path.with_name(path.name + suffix))
     if before == HEAD:
         return before
     with _errors_of_sqlite():

@@ -25,6 +25,7 @@ from pacslite.archive.instances.layout import InstancePath, incoming_name, incom
 from pacslite.archive.instances.protocol import IncomingFile
 from pacslite.archive.instances.tree import InstanceTree, names_in
 from pacslite.archive.options import Durability
+from pacslite.archive.ownership import is_another_ones, make_directory
 
 __all__ = ["FilesystemStore"]
 
@@ -57,6 +58,7 @@ class FilesystemStore:
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
         data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
         self._data = os.open(data_dir, flags)
+        self.operations.gives = is_another_ones(self._data)
         self._incoming = self._make_root("incoming")
         self._instances = self._make_root("instances")
         self._tree = InstanceTree(self.operations, self._instances)
@@ -394,5 +396,5 @@ class FilesystemStore:
 
     def _make_root(self, name: str) -> int:
         with suppress(FileExistsError):
-            os.mkdir(name, 0o750, dir_fd=self._data)
+            make_directory(self._data, name)
         return self.operations.open_directory(self._data, name)
