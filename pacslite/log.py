@@ -12,6 +12,7 @@ import logging
 import re
 import sys
 import time
+import warnings
 from functools import lru_cache
 from typing import Any, Literal, TextIO
 
@@ -25,6 +26,7 @@ _SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 _encode = json.JSONEncoder(default=str, check_circular=False).encode
 
 _OF_RECORD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+_OF_PYDICOM = re.compile(r"[/\\]pydicom[/\\]")
 _FIRST = ("assoc", "peer")  # stand before the event, so that lines of one association line up
 
 
@@ -104,3 +106,20 @@ def configure(level: str = "info", style: Literal["text", "json"] = "text", stre
     root.setLevel(level.upper())
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # its warnings quote values, patients' names among them
     logging.getLogger("asyncio").setLevel(max(logging.INFO, root.level))
+    logging.getLogger("alembic").setLevel(max(logging.WARNING, root.level))
+    warnings.showwarning = _show_warning
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """A line like all others in place of Python's own two on standard error."""
+    del file, line
+    level = logging.DEBUG if _OF_PYDICOM.search(filename) else logging.WARNING
+    where = f"{filename}:{lineno}"
+    logging.getLogger("py.warnings").log(level, "%s: %s", category.__name__, message, extra={"where": where})

@@ -20,7 +20,7 @@ def each_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.fixture(autouse=True)
 def _logging_restored() -> Iterator[None]:
     """Commands that run in this process configure all of it."""
-    loggers = [logging.getLogger(name) for name in (None, "pydicom", "asyncio")]
+    loggers = [logging.getLogger(name) for name in (None, "pydicom", "asyncio", "alembic")]
     handlers, levels = loggers[0].handlers[:], [logger.level for logger in loggers]
     switches = {
         name: getattr(logging, name) for name in ("logThreads", "logProcesses", "logMultiprocessing", "raiseExceptions")

@@ -4,11 +4,14 @@ import io
 import json
 import logging
 import re
+import warnings
 from typing import Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydicom import config
+from pydicom.valuerep import validate_value
 
 from pacslite.log import configure, escape
 
@@ -103,6 +106,34 @@ def test_pydicom_is_not_heard() -> None:
     stream = io.StringIO()
     configure("debug", "text", stream)
     logging.getLogger("pydicom").warning("Invalid value for VR PN: 'Doe^Jane'")
+    assert stream.getvalue() == ""
+
+
+def test_alembic_does_not_tell_how_it_works() -> None:
+    stream = io.StringIO()
+    configure("debug", "text", stream)
+    logging.getLogger("alembic.runtime.plugins").info("setup plugin alembic.autogenerate.schemas")
+    logging.getLogger("alembic.runtime.plugins").warning("this")
+    assert stream.getvalue().split()[1:] == ["WARNING", "this"]
+
+
+@pytest.mark.filterwarnings("always")
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_a_warning_of_python_is_a_line_like_others(style: Style, capsys: pytest.CaptureFixture[str]) -> None:
+    stream = io.StringIO()
+    configure("info", style, stream)
+    warnings.warn("The HMAC key is\n8 bytes long", UserWarning, stacklevel=1)
+    (line,) = stream.getvalue().splitlines()
+    assert r"UserWarning: The HMAC key is\n8 bytes long" in line
+    assert "test_log.py" in line
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.filterwarnings("always")
+def test_warnings_of_pydicom_are_not_heard() -> None:
+    stream = io.StringIO()
+    configure("info", "text", stream)
+    validate_value("UI", "Doe^Jane", config.WARN)
     assert stream.getvalue() == ""
 
 
