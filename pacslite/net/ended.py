@@ -48,7 +48,11 @@ class TimedOut(AssociationEnded):
 
 
 class ConnectFailed(AssociationEnded):
-    """No transport connection, or no answer to the A-ASSOCIATE-RQ."""
+    """No transport connection, or no answer to the A-ASSOCIATE-RQ. The text says where, too, if that is known."""
+
+    def __init__(self, why: str, where: str = "") -> None:
+        super().__init__(f"{where}: {why}" if where else why)
+        self.why = why
 
 
 class NobodyListens(ConnectFailed):
@@ -62,10 +66,11 @@ class DimseTimeout(AssociationEnded):
 class AssociationRejectedError(ConnectFailed):
     """Of a requestor: the peer answered A-ASSOCIATE-RJ (PS3.8 §9.3.4). Of an acceptor: its provider did (AE-6)."""
 
-    def __init__(self, result: int, source: int, reason: int) -> None:
+    def __init__(self, result: int, source: int, reason: int, where: str = "") -> None:
         meaning = _REJECT_REASONS.get((source, reason), "reserved reason")
         kind = "transiently" if result == 2 else "permanently"
-        super().__init__(f"association rejected {kind}: {meaning} (result {result}, source {source}, reason {reason})")
+        codes = f"(result {result}, source {source}, reason {reason})"
+        super().__init__(f"association rejected {kind}: {meaning} {codes}", where)
         self.result = result
         self.source = source
         self.reason = reason

@@ -14,7 +14,7 @@ from pacslite.budget import HostBudget
 from pacslite.dimse.messages import Message
 from pacslite.dimse.service import Request
 from pacslite.net.connection import Connection, receive_buffer
-from pacslite.net.ended import AssociationEnded, ConnectFailed, NobodyListens
+from pacslite.net.ended import AssociationEnded, AssociationRejectedError, ConnectFailed, NobodyListens
 from pacslite.net.sending import Sending
 from pacslite.net.timeouts import Timeouts
 from pacslite.net.timers import Timer
@@ -22,7 +22,7 @@ from pacslite.net.tls import tls_problem
 from pacslite.upper_layer.association import Association
 from pacslite.upper_layer.pdu import AAssociateRQ
 
-__all__ = ["associate"]
+__all__ = ["associate", "host_and_port"]
 
 _HELD_BYTES = 16_777_216  # of unfinished PDUs of one peer that we have called ourselves
 
@@ -60,7 +60,7 @@ async def associate(
             sending=Sending(loop, _HELD_BYTES),
         )
 
-    where = f"{host}:{port}"
+    where = host_and_port(host, port)
     transport = await _connect(host, port, timeouts.connect_seconds)
     try:
         _, connection = await loop.create_connection(
@@ -78,8 +78,13 @@ async def associate(
     except BaseException:
         transport.close()
         raise
-    await _await_answer(connection, timeouts.artim_seconds)
+    await _await_answer(connection, where, timeouts.artim_seconds)
     return connection
+
+
+def host_and_port(host: str, port: int) -> str:
+    """As one writes them: an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class _Asked:
@@ -117,7 +122,7 @@ async def _connect(host: str, port: int, seconds: float) -> socket.socket:
     often) leaves some for the next.
     """
     loop = asyncio.get_running_loop()
-    where = f"{host}:{port}"
+    where = host_and_port(host, port)
     ends = loop.time() + (seconds or math.inf)
     problem, refused = "no address", False
     try:
@@ -152,16 +157,16 @@ async def _connect(host: str, port: int, seconds: float) -> socket.socket:
     raise (NobodyListens if refused else ConnectFailed)(f"{where}: {problem}")
 
 
-async def _await_answer(connection: Connection, seconds: float) -> None:
+async def _await_answer(connection: Connection, where: str, seconds: float) -> None:
     timer = Timer(asyncio.get_running_loop(), partial(connection.abort, "no answer to our A-ASSOCIATE-RQ"))
     timer.start(seconds)
     try:
         await connection.wait_established()
     except AssociationEnded as ended:
         connection.drop()
-        if isinstance(ended, ConnectFailed):
-            raise
-        raise ConnectFailed(str(ended)) from ended
+        if isinstance(ended, AssociationRejectedError):
+            raise AssociationRejectedError(ended.result, ended.source, ended.reason, where) from None
+        raise ConnectFailed(str(ended), where) from ended
     except asyncio.CancelledError:
         connection.drop()
         with contextlib.suppress(AssociationEnded):

@@ -176,7 +176,7 @@ class Client:
                     if is_pending(response.status) and data_set is not None:
                         yield decode_answer(data_set, context.transfer_syntax)
         if response.status != Status.SUCCESS:
-            raise OperationFailed("C-FIND", response.status, response.error_comment)
+            raise OperationFailed(f"{self.address}: C-FIND", response.status, response.error_comment)
 
     async def move(
         self, keys: Keys, *, to: str, level: Level = "study", model: Model = "study"
@@ -238,7 +238,7 @@ class Client:
             )
             response = await _invoke(connection, context, command, encode_request(request, context.transfer_syntax))
         if is_failure(response.status):
-            raise OperationFailed("N-ACTION", response.status, response.error_comment)
+            raise OperationFailed(f"{self.address}: N-ACTION", response.status, response.error_comment)
         return request.transaction_uid
 
     async def commitment(self, references: Iterable[Reference], *, seconds: float | None = None) -> CommitmentReport:

@@ -9,7 +9,7 @@ from pacslite.dimse.messages import Message
 from pacslite.dimse.service import Peer, Request, Service
 from pacslite.net.connection import Connection
 from pacslite.net.dispatch import Dispatcher
-from pacslite.net.requestor import associate
+from pacslite.net.requestor import associate, host_and_port
 from pacslite.net.timeouts import Timeouts
 from pacslite.upper_layer.items import (
     AsynchronousOperationsWindow,
@@ -40,14 +40,15 @@ class Address:
         host, colon, port = place.rpartition(":")
         if not at or not colon or not host or not ae_title:
             raise ValueError(f"{text!r} is not AET@HOST:PORT")
-        if not port.isdecimal() or not 0 < int(port) < 65_536:
+        if not (port.isascii() and port.isdecimal()) or not 0 < int(port) < 65_536:
             raise ValueError(f"{port!r} is no port")
-        if len(ae_title) > 16 or not ae_title.strip() or not ae_title.isascii():
-            raise ValueError(f"{ae_title!r} is no AE title: 1 to 16 ASCII characters")
+        allowed = ae_title.isascii() and ae_title.isprintable() and "\\" not in ae_title
+        if len(ae_title) > 16 or not ae_title.strip() or not allowed:
+            raise ValueError(f"{ae_title!r} is no AE title: 1 to 16 printable ASCII characters without the backslash")
         return cls(ae_title, host.strip("[]"), int(port))
 
     def __str__(self) -> str:
-        return f"{self.ae_title}@{self.host}:{self.port}"
+        return f"{self.ae_title}@{host_and_port(self.host, self.port)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,7 +159,7 @@ class Destination:
         try:
             self._association = self._take_idle() or _Association(await self._associate())
         except ConnectFailed as error:
-            self._hopeless = f"{self._address.ae_title}: {error}"
+            self._hopeless = f"{self._address.ae_title}: {error.why}"
 
     def _take_idle(self) -> _Association | None:
         """One of the pool's; only at first, since what ended one that was idle may have ended the others too."""

@@ -127,7 +127,7 @@ async def test_a_find_that_does_not_end_with_0000_fails_after_its_answers(
                 await anext(answers)
         assert caught.value.status == status
         done = await server.tool("find", scp.address, "StudyInstanceUID", expect=1)
-        assert done.output.endswith(f"2 matches\npacslite: {told}\n")
+        assert done.output.endswith(f"2 matches\npacslite: {scp.address}: {told}\n")
         done = await server.tool("find", scp.address, "StudyInstanceUID", "--json", expect=1)
         assert [line.startswith("{") for line in done.output.splitlines()] == [True, True, False]
 

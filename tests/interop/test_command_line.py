@@ -132,6 +132,7 @@ async def test_what_the_peer_refuses_is_told_with_its_status(server: Pacslite, c
     done = await server.tool("move", peer, "--to", "UNKNOWN", f"StudyInstanceUID={CT_STUDY}", expect=1)
     assert "status A801" in done
     done = await server.tool("echo", f"WRONG@127.0.0.1:{server.port}", expect=1)
+    assert f"127.0.0.1:{server.port}: association rejected permanently" in done
     assert "called AE title not recognized (result 1, source 1, reason 7)" in done
     done = await server.tool("echo", "PACSLITE@127.0.0.1:1", expect=1)
     assert re.fullmatch(r"pacslite: 127\.0\.0\.1:1: .*refused\n", done.output)
