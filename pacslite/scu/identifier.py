@@ -54,8 +54,10 @@ def decode_answer(data: bytes, transfer_syntax_uid: str) -> Answer:
 
 def _encode(tag: int, value: str, charsets: tuple[str, ...]) -> bytes:
     vr = vr_of(tag) or "UN"
-    if not value or vr == "SQ":
+    if not value:
         return b""
+    if vr == "SQ":
+        raise UnknownKey(f"{keyword_of(tag)}: a sequence takes no value")
     if vr in _NUMBERS or vr == "AT":
         try:
             return b"".join(_encode_part(vr, part) for part in value.split("\\"))

@@ -31,6 +31,7 @@ def test_a_value_is_read_as_it_was_written(key: str, value: str, syntax: str) ->
         ("SelectorFDValue", "x"),
         ("FrameIncrementPointer", "1063"),
         ("Nothing", ""),
+        ("ReferencedStudySequence", "x"),
     ],
 )
 def test_what_cannot_be_written_is_told(key: str, value: str) -> None:
