@@ -20,9 +20,12 @@ def listening_sockets(host: str, port: int, timeouts: Timeouts) -> list[socket.s
     another process listens on it. What is accepted is tuned as the socket that listens is (see ``tune``).
 
     Raises:
-        OSError: An address is in use, or not ours.
+        OSError: An address is in use, or not ours, or a name that nobody knows.
     """
-    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise OSError(error.errno, f"{host}: {error.strerror or error}") from error
     addresses = dict.fromkeys((family, address) for family, _, _, _, address in found)
     sockets: list[socket.socket] = []
     refused: OSError | None = None

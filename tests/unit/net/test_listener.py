@@ -88,6 +88,12 @@ async def test_a_port_that_is_taken_is_told(site: Site, make_site: MakeSite) -> 
         listening_sockets("192.0.2.1", 0, Timeouts())
 
 
+def test_a_host_that_is_not_known_is_named() -> None:
+    with pytest.raises(OSError, match=r"nowhere\.invalid: ") as caught:
+        listening_sockets("nowhere.invalid", 0, Timeouts())
+    assert str(caught.value.strerror).startswith("nowhere.invalid: ")
+
+
 async def test_connections_beyond_all_measure_are_closed_and_told_once(
     make_site: MakeSite, caplog: pytest.LogCaptureFixture
 ) -> None:
