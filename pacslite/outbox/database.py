@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from pacslite.archive.index.upgrade import is_damage
 from pacslite.archive.instances.fileops import sync_folder
 from pacslite.archive.ownership import make_file
 from pacslite.errors import DimseError, PacsliteError
@@ -94,7 +95,8 @@ class Database:
                 execute("PRAGMA cache_size=-2048")
                 self._prepare(path)
             except sqlite3.Error as error:
-                raise OutboxUnreadable(f"{path}: {error}") from error
+                remedy = "; move it away: what waits in it will not be sent" if is_damage(error) else ""
+                raise OutboxUnreadable(f"{path}: {error}{remedy}") from error
             undo.pop_all()
         if is_new:
             sync_folder(path.parent)

@@ -277,7 +277,7 @@ def test_another_connection_sees_and_is_seen(queue: Queue, tmp_path: Path, clock
 def test_a_file_that_is_no_outbox_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "outbox.sqlite"
     path.write_bytes(content)
-    with pytest.raises(OutboxUnreadable, match=r"outbox\.sqlite"):
+    with pytest.raises(OutboxUnreadable, match=r"outbox\.sqlite: file is not a database; move it away"):
         Database(path)
 
 
