@@ -9,6 +9,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Self
 
 from pacslite.archive.check import Checker, CheckReport, Progress
@@ -98,7 +99,7 @@ class Archive:
         try:
             await loop.run_in_executor(None, self._open)
         except OSError as error:
-            raise ArchiveUnusable(f"{self.options.data_dir}: {error}") from error
+            raise ArchiveUnusable(_told(error, self.options.data_dir)) from error
         except sqlite3.Error as error:
             raise ArchiveUnusable(f"{self.index.path}: {error}{remedy(error, self.index.path)}") from error
         self._space = SpaceGuard(self._store, self.options, self._index.totals().bytes)
@@ -298,6 +299,15 @@ class Archive:
     def unsettled(self) -> int:
         """Instances that are stored and not yet in their place."""
         return len(self._settler.all())
+
+
+def _told(error: OSError, data_dir: Path) -> str:
+    """The system's word for it, and where: names of files are relative to the data directory, but for its own."""
+    where = data_dir
+    if isinstance(error.filename, str) and not data_dir.is_relative_to(error.filename):
+        named = Path(error.filename)
+        where = named if named.is_relative_to(data_dir) else data_dir / named
+    return f"{where.absolute()}: {error.strerror or error}"
 
 
 def _open_if_of(ref: InstanceRef, way: Callable[[], int]) -> int | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from pacslite.archive.extra import ExtraKey
 from pacslite.archive.file_faults import fault_of_file, is_of_file
 from pacslite.archive.index.extra_values import DROPPED
-from pacslite.archive.index.upgrade import current_revision, is_damage, upgrade_index
+from pacslite.archive.index.upgrade import current_revision, is_damage, refuse_no_file, upgrade_index
 from pacslite.archive.index.writer import AlreadyThere, Entry, IndexFailure, IndexFull, IndexWriter
 from pacslite.archive.instances.filesystem import FilesystemStore
 from pacslite.archive.instances.header import read_header
@@ -107,10 +107,13 @@ def reindex(options: StorageOptions, progress: Callable[[int, int], None] | None
         progress: Called with the files done and, as far as the old index tells, the files there are.
     Raises:
         DataDirLocked: An archive is running on the data directory.
+        IndexNoFile: Something else has the name of the index.
         ReindexAborted: No room, no descriptors, no permission, a failing disk. The next run goes on.
     """
     lock = DataDirLock(options.data_dir)
     try:
+        for name in (_INDEX, _NEW):
+            refuse_no_file(options.data_dir / name)
         return _reindex(options, progress)
     except (OSError, sqlite3.Error, IndexFailure, IndexFull) as error:
         raise ReindexAborted(

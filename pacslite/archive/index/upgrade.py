@@ -19,15 +19,39 @@ from pacslite.errors import PacsliteError
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-__all__ = ["IndexTooNew", "current_revision", "is_damage", "migrations_path", "remedy", "upgrade_index"]
+__all__ = [
+    "IndexNoFile",
+    "IndexTooNew",
+    "current_revision",
+    "is_damage",
+    "migrations_path",
+    "refuse_no_file",
+    "remedy",
+    "upgrade_index",
+]
 
 
 class IndexTooNew(PacsliteError):
     """A later version of pacslite has migrated this index."""
 
 
+class IndexNoFile(PacsliteError):
+    """A directory or a pipe has its name: SQLite would say something else, or wait."""
+
+
+def refuse_no_file(path: Path) -> None:
+    """Raise IndexNoFile if what is there can be no index."""
+    if path.exists() and not path.is_file():
+        raise IndexNoFile(f"{path} is no file; move it away")
+
+
 def current_revision(path: Path) -> str | None:
-    """The revision of an index file, None for a file without tables or no file."""
+    """The revision of an index file, None for a file without tables or none at all.
+
+    Raises:
+        IndexNoFile, sqlite3.Error: It is none, or cannot be read.
+    """
+    refuse_no_file(path)
     if not path.exists():
         return None
     with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
@@ -58,7 +82,7 @@ def upgrade_index(path: Path) -> str | None:
     """Create or migrate an index file; blocking. Gives the revision it was of, None if it was new.
 
     Raises:
-        IndexTooNew: The file is of a revision that this version does not know.
+        IndexNoFile, IndexTooNew: It is none, or of a revision that this version does not know.
         sqlite3.Error: The disk refuses, or the file is damaged.
     """
     before = current_revision(path)

@@ -74,6 +74,33 @@ def test_a_broken_index_is_named_with_what_to_do(
     assert ended(capsys, "check", "--deep", "--data-dir", directory)[0] == 0
 
 
+@pytest.mark.parametrize(
+    "command",
+    [["stats"], ["db", "current"], ["db", "upgrade"], ["check"], ["delete", "--study", "1"], ["reindex"]],
+)
+def test_an_index_that_is_no_file_is_to_be_moved_away(
+    directory: Path, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    index = directory / "index.sqlite"
+    index.unlink()
+    index.mkdir()
+    (index / "something").touch()
+    told = (1, f"pacslite: {index} is no file; move it away\n")
+    assert ended(capsys, *command, "--data-dir", directory) == told
+
+
+def test_a_data_directory_that_is_none_is_named_in_full(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "instances").touch()
+    for data_dir, told in (("file", "file: File exists"), ("data", "data/instances: Not a directory")):
+        code, output = ended(capsys, "import", "file", "--data-dir", data_dir)
+        assert (code, output) == (1, f"pacslite: {tmp_path}/{told}\n")
+
+
 def test_check_of_a_damaged_index_touches_nothing(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Rows that a damaged index does not find would make sound files look like nobody's."""
     index = directory / "index.sqlite"
