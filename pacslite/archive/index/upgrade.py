@@ -54,14 +54,12 @@ def current_revision(path: Path) -> str | None:
     refuse_no_file(path)
     if not path.exists():
         return None
-    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
-        try:
-            row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-        except sqlite3.OperationalError as error:
-            if "no such table" in str(error):
-                return None
+    try:
+        return _read_revision(path, "ro")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
             raise
-    return str(row[0]) if row else None
+    return _read_revision(path, "rw")  # who made it was cut off before it was in WAL mode: that is rolled back first
 
 
 def is_damage(error: sqlite3.Error) -> bool:
@@ -105,6 +103,17 @@ def migrations_path() -> Path:
     package = Path(pacslite.__file__).parent
     installed = package / "migrations"
     return installed if installed.is_dir() else package.parent / "migrations"
+
+
+def _read_revision(path: Path, mode: str) -> str | None:
+    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode={mode}", uri=True)) as connection:
+        try:
+            row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+        except sqlite3.OperationalError as error:
+            if "no such table" in str(error):
+                return None
+            raise
+    return str(row[0]) if row else None
 
 
 @contextmanager

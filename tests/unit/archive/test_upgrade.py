@@ -4,6 +4,7 @@ import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from shutil import copyfile
 
 import pytest
 from alembic import command
@@ -80,6 +81,22 @@ def test_revision_of_a_missing_or_empty_file(tmp_path: Path) -> None:
     path.touch()
     assert current_revision(path) is None
     assert not (tmp_path / "index.sqlite-wal").exists()
+
+
+def test_who_made_a_new_file_was_cut_off(tmp_path: Path) -> None:
+    """Before it was in WAL mode: what SQLite has journalled is rolled back, and who only reads cannot do that."""
+    making, path = tmp_path / "making.sqlite", tmp_path / "index.sqlite"
+    with closing(sqlite3.connect(making)) as connection:
+        connection.execute("PRAGMA cache_size = 1")
+        connection.execute("BEGIN")
+        connection.execute("CREATE TABLE wide (value)")
+        connection.execute("INSERT INTO wide VALUES (zeroblob(100000))")
+        for suffix in ("", "-journal"):
+            copyfile(f"{making}{suffix}", f"{path}{suffix}")
+    assert path.stat().st_size
+    assert current_revision(path) is None
+    assert upgrade_index(path) is None
+    assert current_revision(path) == HEAD
 
 
 def test_index_of_a_later_version_is_refused(tmp_path: Path) -> None:
