@@ -43,14 +43,21 @@ def _uid(value: str) -> bytes:
 
 
 def make_instance(
-    number: int, *, seed: int = 0, study: int = 0, series: int = 0, patient: int | None = None, size: int = 4096
+    number: int,
+    *,
+    seed: int = 0,
+    study: int = 0,
+    series: int = 0,
+    patient: int | None = None,
+    size: int = 4096,
+    salt: str = "",
 ) -> Instance:
-    """Instance ``number`` of a series: ``size`` bytes of pixels that only this seed and number give."""
+    """Instance ``number`` of a series: ``size`` bytes of pixels that only this seed, number and salt give."""
     study_uid = f"{UID_ROOT}.{seed}.{study}"
     series_uid = f"{study_uid}.{series}"
     sop_instance_uid = f"{series_uid}.{number}"
     patient_id = f"P{seed}-{study if patient is None else patient}"
-    block = random.Random(f"{seed}/{study}/{series}/{number}").randbytes(min(size, 4096))
+    block = random.Random(f"{seed}/{study}/{series}/{number}{salt}").randbytes(min(size, 4096))
     pixels = (block * (size // max(len(block), 1) + 1))[: size & ~1]
     elements: Sequence[tuple[int, str, bytes]] = (
         (0x00080005, "CS", b"ISO_IR 100"),
