@@ -10,7 +10,7 @@ __all__ = [
     "AssociationReleased",
     "ConnectFailed",
     "DimseTimeout",
-    "NobodyListens",
+    "PeerNotReady",
     "TimedOut",
 ]
 
@@ -55,8 +55,11 @@ class ConnectFailed(AssociationEnded):
         self.why = why
 
 
-class NobodyListens(ConnectFailed):
-    """The host is there, and refuses the transport connection: its application entity does not run (yet)."""
+class PeerNotReady(ConnectFailed):
+    """The host is there, and refuses the transport connection or ends it at once: its application entity does not run.
+
+    It may some time: who stops, or stands behind a forwarder, looks like that until it serves again.
+    """
 
 
 class DimseTimeout(AssociationEnded):

@@ -14,7 +14,7 @@ from pacslite.budget import HostBudget
 from pacslite.dimse.messages import Message
 from pacslite.dimse.service import Request
 from pacslite.net.connection import Connection, receive_buffer
-from pacslite.net.ended import AssociationEnded, AssociationRejectedError, ConnectFailed, NobodyListens
+from pacslite.net.ended import AssociationEnded, AssociationRejectedError, ConnectFailed, PeerNotReady
 from pacslite.net.sending import Sending
 from pacslite.net.timeouts import Timeouts
 from pacslite.net.timers import Timer
@@ -44,7 +44,7 @@ async def associate(
         buffer: A shared receive buffer, if the caller keeps one for its associations.
 
     Raises:
-        NobodyListens: The host refuses the connection.
+        PeerNotReady: The host refuses the connection, or ends it without an answer.
         ConnectFailed: It cannot be reached, TLS failed, or there was no answer in time.
         AssociationRejectedError: The peer refused.
     """
@@ -73,8 +73,9 @@ async def associate(
         )
     except OSError as error:
         transport.close()
-        why = f"TLS: {tls_problem(error)}" if tls is not None else _reason(error)
-        raise ConnectFailed(f"{where}: {why}") from error
+        if tls is None:
+            raise _failed(error, where) from error
+        raise ConnectFailed(f"TLS: {tls_problem(error)}", where) from error
     except BaseException:
         transport.close()
         raise
@@ -124,22 +125,22 @@ async def _connect(host: str, port: int, seconds: float) -> socket.socket:
     loop = asyncio.get_running_loop()
     where = host_and_port(host, port)
     ends = loop.time() + (seconds or math.inf)
-    problem, refused = "no address", False
+    failure = ConnectFailed("no address", where)
     try:
         async with asyncio.timeout(seconds or None):
             addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except TimeoutError as error:
-        raise ConnectFailed(f"{where}: not resolved within {seconds:g} s") from error
+        raise ConnectFailed(f"not resolved within {seconds:g} s", where) from error
     except OSError as error:  # the name is not known
-        raise ConnectFailed(f"{where}: {error.strerror or error}") from error
+        raise ConnectFailed(error.strerror or str(error), where) from error
     except UnicodeError as error:  # a label that is empty or too long
-        raise ConnectFailed(f"{where}: no host name") from error
+        raise ConnectFailed("no host name", where) from error
     for number, (family, kind, protocol, _, address) in enumerate(addresses):
         share = (ends - loop.time()) / (len(addresses) - number)
         try:
             one = socket.socket(family, kind, protocol)
         except OSError as error:  # a family that this machine has not, or no descriptor left
-            problem, refused = _reason(error), False
+            failure = _failed(error, where)
             continue
         one.setblocking(False)
         try:
@@ -147,14 +148,14 @@ async def _connect(host: str, port: int, seconds: float) -> socket.socket:
                 await loop.sock_connect(one, address)
         except OSError as error:
             one.close()
-            refused = error.errno == errno.ECONNREFUSED
-            problem = _reason(error) if error.errno else f"no connection within {seconds:g} s"
+            timed_out = ConnectFailed(f"no connection within {seconds:g} s", where)
+            failure = _failed(error, where) if error.errno else timed_out
         except BaseException:
             one.close()
             raise
         else:
             return one
-    raise (NobodyListens if refused else ConnectFailed)(f"{where}: {problem}")
+    raise failure
 
 
 async def _await_answer(connection: Connection, where: str, seconds: float) -> None:
@@ -166,7 +167,8 @@ async def _await_answer(connection: Connection, where: str, seconds: float) -> N
         connection.drop()
         if isinstance(ended, AssociationRejectedError):
             raise AssociationRejectedError(ended.result, ended.source, ended.reason, where) from None
-        raise ConnectFailed(str(ended), where) from ended
+        is_closed = type(ended) is AssociationEnded  # and neither aborted nor silent for too long
+        raise (PeerNotReady if is_closed else ConnectFailed)(str(ended), where) from ended
     except asyncio.CancelledError:
         connection.drop()
         with contextlib.suppress(AssociationEnded):
@@ -174,6 +176,11 @@ async def _await_answer(connection: Connection, where: str, seconds: float) -> N
         raise
     finally:
         timer.close()
+
+
+def _failed(error: OSError, where: str) -> ConnectFailed:
+    not_ready = error.errno in {errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE}
+    return (PeerNotReady if not_ready else ConnectFailed)(_reason(error), where)
 
 
 def _reason(error: OSError) -> str:

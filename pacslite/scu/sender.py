@@ -5,6 +5,7 @@ import os
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from pathlib import Path
+from stat import S_ISREG
 from typing import NamedTuple
 
 from pacslite.dataset.meta import FileMeta, FileMetaError, read_file_meta
@@ -144,6 +145,8 @@ def _inspect(paths: Iterable[Path]) -> tuple[list[_File], list[StoreResult]]:
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # of a pipe: nobody may write to it
             try:
+                if not S_ISREG(os.fstat(fd).st_mode):
+                    raise FileMetaError("a pipe or device")
                 meta = read_file_meta(fd)
             finally:
                 os.close(fd)

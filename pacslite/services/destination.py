@@ -11,7 +11,7 @@ from pacslite.net.ended import (
     AssociationRejectedError,
     ConnectFailed,
     DimseTimeout,
-    NobodyListens,
+    PeerNotReady,
     TimedOut,
 )
 from pacslite.scu.contexts import ContextMap
@@ -175,7 +175,7 @@ class Destination:
             except AssociationRejectedError as rejected:
                 if rejected.result != _TRANSIENT:
                     raise
-            except NobodyListens:
+            except PeerNotReady:
                 if not lost:
                     raise
             await asyncio.sleep(pause)

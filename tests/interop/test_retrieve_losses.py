@@ -112,6 +112,30 @@ async def test_a_receiver_may_start_again(
     assert len(first.received) + len(second.received) >= COUNT
 
 
+async def test_a_receiver_behind_a_forwarder_may_start_again(
+    server: Pacslite, series: Sequence[Instance], destinations: Mapping[str, int]
+) -> None:
+    """The forwarder takes connections, and ends each at once until there is somebody to pass it on to."""
+    port = destinations[DESTINATION]
+    ended = 0
+
+    async def end(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal ended
+        ended += 1
+        writer.close()
+
+    async with Losing(port, after=4, times=1) as first:
+        moving = asyncio.create_task(move(server, series))
+        while len(first.received) < 4:
+            await asyncio.sleep(0.01)
+    async with await asyncio.start_server(end, "127.0.0.1", port):
+        while ended < 2:
+            await asyncio.sleep(0.01)
+    async with StorageScp(port):
+        final = await moving
+    assert (final.status, final.completed) == (0, COUNT)
+
+
 async def test_a_destination_that_loses_every_association_is_given_up(
     server: Pacslite, series: Sequence[Instance], destinations: Mapping[str, int]
 ) -> None:
