@@ -27,8 +27,8 @@ from pacslite.archive.instances.header import read_header
 from pacslite.archive.instances.layout import SUFFIX, InstancePath
 from pacslite.archive.instances.protocol import InstanceStore
 from pacslite.archive.keys import Level
-from pacslite.archive.proof import digest_of
-from pacslite.archive.recovery import Recovery, read_record
+from pacslite.archive.proof import digest_of, read_record
+from pacslite.archive.recovery import Recovery
 from pacslite.archive.settle import Settler
 from pacslite.dataset.meta import FileMetaError, read_file_meta
 from pacslite.errors import DimseError, PacsliteError

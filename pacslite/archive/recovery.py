@@ -11,8 +11,7 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import xxhash
+from typing import NamedTuple
 
 from pacslite.archive.file_faults import is_of_file
 from pacslite.archive.index.removal import InstanceRow, remove_dangling
@@ -24,18 +23,16 @@ from pacslite.archive.instances.protocol import InstanceStore
 from pacslite.archive.notes import carry_out_notes
 from pacslite.archive.options import StorageOptions
 from pacslite.archive.outlived import OutlivedRows
-from pacslite.archive.record import Record, make_record
+from pacslite.archive.proof import read_record
+from pacslite.archive.record import Record
 from pacslite.archive.settle import Settler, Unsettled
 from pacslite.archive.unsynced import is_marked_unsynced, mark_synced, mark_unsynced
 from pacslite.dataset.meta import FileMeta, FileMetaError
-from pacslite.dataset.scan import HeaderScanner
 from pacslite.errors import DimseError
 
-__all__ = ["Recovered", "Recovery", "read_record"]
+__all__ = ["Recovered", "Recovery"]
 
 log = logging.getLogger("pacslite.archive")
-
-_PIECE = 1 << 20
 
 
 @dataclass(slots=True)
@@ -49,6 +46,13 @@ class Recovered:
     dropped: int = 0  # rows without their files: [storage] durability did not promise them
     restored: int = 0  # the same, and the files were there that their instances had before
     deletions: int = 0  # files of deletions that were cut off
+
+
+class _Unread(NamedTuple):
+    """A file that proves itself, and a data set that cannot be read."""
+
+    meta: FileMeta
+    reason: str
 
 
 class Recovery:
@@ -121,7 +125,7 @@ class Recovery:
                     self._store.settle([(name, path)])
                     raise
             if refusal is not None:
-                self._refuse(name, record, Recovered(), reason=str(refusal))
+                self._refuse(name, record.sop_instance_uid, Recovered(), reason=str(refusal))
 
     # private
 
@@ -191,8 +195,7 @@ class Recovery:
             try:
                 meta = read_header(fd)
                 known = self._index.current(meta.sop_instance_uid)
-                size = meta.data_set_offset + (meta.data_set_length or 0)
-                if known is not None and (known.digest, known.size) == (meta.digest, size):
+                if known is not None and (known.digest, known.size) == (meta.digest, _size_of(meta)):
                     return None
                 record = read_record(fd, meta, verify=False)
                 moves = known is not None and known.path != unsettled.path
@@ -234,6 +237,9 @@ class Recovery:
         except OSError as error:
             self._leave_alone(name, error)
             return
+        if isinstance(read, _Unread):
+            self._take_in_unread(name, read, found)
+            return
         if read is None:
             self._store.remove_incoming(name)
             found.removed += 1
@@ -249,7 +255,7 @@ class Recovery:
         same = known is not None and (known.digest, known.size) == (record.digest, size)
         cut_off = is_new and (old is not None or not same)  # if its instance was there all the same
         if known is not None and cut_off and not self._outlived.is_alone(known):
-            self._refuse(name, record, found, is_there=known.digest == record.digest)
+            self._refuse(name, record.sop_instance_uid, found, is_there=known.digest == record.digest)
         elif same:
             if old is not None:
                 self._store.remove_incoming(old.name)
@@ -257,9 +263,23 @@ class Recovery:
             self._leave_to_settler(Unsettled(record.sop_instance_uid, name, record.path))
             found.settled += 1
         elif (refusal := self._index_file(name, record, known)) is not None:
-            self._refuse(name, record, found, reason=str(refusal))
+            self._refuse(name, record.sop_instance_uid, found, reason=str(refusal))
         else:
             found.indexed += 1
+
+    def _take_in_unread(self, name: str, unread: _Unread, found: Recovered) -> None:
+        """Somebody may have been told that it is stored: its row knows what is in it, or it is set aside."""
+        meta, reason = unread
+        known = self._index.current(meta.sop_instance_uid)
+        if known is None or (known.digest, known.size) != (meta.digest, _size_of(meta)):
+            self._refuse(name, meta.sop_instance_uid, found, reason=reason)
+            return
+        old = self._settler.locate(meta.sop_instance_uid)
+        if old is not None:
+            self._store.remove_incoming(old.name)
+            self._settler.noted()
+        self._leave_to_settler(Unsettled(meta.sop_instance_uid, name, known.path))
+        found.settled += 1
 
     def _index_file(self, name: str, record: Record, known: InstanceRow | None) -> DimseError | None:
         """Commit the row of an unsettled file; whoever sees the row finds the file."""
@@ -286,7 +306,7 @@ class Recovery:
     def _refuse(
         self,
         name: str,
-        record: Record,
+        sop_instance_uid: str,
         found: Recovered,
         *,
         is_there: bool = False,
@@ -297,7 +317,7 @@ class Recovery:
             self._store.remove_incoming(name)
             found.removed += 1
             return
-        extra = {"file": name, "instance": record.sop_instance_uid, "reason": reason}
+        extra = {"file": name, "instance": sop_instance_uid, "reason": reason}
         try:
             extra["set_aside"] = self._store.set_incoming_aside(name)
             found.set_aside += 1
@@ -320,13 +340,16 @@ class Recovery:
             raise outcome  # not the file's fault
         return outcome
 
-    def _read(self, name: str) -> tuple[Record, bool] | InstanceRow | None:
+    def _read(self, name: str) -> tuple[Record, bool] | InstanceRow | _Unread | None:
         """Give the file's record and whether it came as new, or its row if that proves it; None if nothing does."""
         fd = self._store.open_incoming(name)
         try:
             meta = read_header(fd)
-            return self._proof(meta) or (read_record(fd, meta, verify=True), meta.is_new)
-        except (FileMetaError, DimseError) as error:
+            try:
+                return self._proof(meta) or (read_record(fd, meta, verify=True), meta.is_new)
+            except DimseError as error:  # it proves itself, and was stored by who read it otherwise
+                return _Unread(meta, str(error))
+        except FileMetaError as error:
             log.info("incoming file is torn", extra={"file": name, "reason": str(error)})
             return None
         finally:
@@ -337,8 +360,7 @@ class Recovery:
         if not self._trust_rows or self._settler.locate(meta.sop_instance_uid) is not None:
             return None
         known = self._index.current(meta.sop_instance_uid)
-        size = meta.data_set_offset + (meta.data_set_length or 0)
-        if known is None or (known.digest, known.size) != (meta.digest, size):
+        if known is None or (known.digest, known.size) != (meta.digest, _size_of(meta)):
             return None
         try:
             os.close(self._store.open_settled(known.path))
@@ -349,41 +371,6 @@ class Recovery:
         return None
 
 
-def read_record(fd: int, meta: FileMeta, *, verify: bool) -> Record:
-    """Scan a file of ours.
-
-    Args:
-        verify: Read all of it and compare the digest; else only as far as the header goes.
-    Raises:
-        FileMetaError: It is torn.
-        DimseError: It is no data set, or not the one its header announces.
-    """
-    if meta.data_set_length is None or meta.digest is None:
-        raise FileMetaError("length and digest are unknown")
-    scan = HeaderScanner(meta.transfer_syntax_uid)
-    digest = xxhash.xxh3_128()
-    at, end = meta.data_set_offset, meta.data_set_offset + meta.data_set_length
-    while at < end and (verify or not scan.complete):
-        piece = os.pread(fd, min(_PIECE, end - at), at)
-        if not piece:
-            raise FileMetaError(f"file ends at byte {at} of {end}")
-        if not scan.complete:
-            scan.feed(memoryview(piece))
-        if verify:
-            digest.update(piece)
-        at += len(piece)
-    if verify and digest.digest() != meta.digest:
-        raise FileMetaError("digest differs")
-    if not scan.complete:
-        scan.finish()
-    record = make_record(
-        scan,
-        sop_class_uid=meta.sop_class_uid,
-        sop_instance_uid=meta.sop_instance_uid,
-        transfer_syntax_uid=meta.transfer_syntax_uid,
-        source_ae_title=meta.source_ae_title,
-    )
-    record.data_set_offset = meta.data_set_offset
-    record.data_set_length = meta.data_set_length
-    record.digest = meta.digest
-    return record
+def _size_of(meta: FileMeta) -> int:
+    """Of the whole file, as its header has it."""
+    return meta.data_set_offset + (meta.data_set_length or 0)

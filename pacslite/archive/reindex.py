@@ -25,9 +25,8 @@ from pacslite.archive.instances.protocol import InstanceStore
 from pacslite.archive.lock import DataDirLock
 from pacslite.archive.notes import carry_out_notes, is_back
 from pacslite.archive.options import StorageOptions
-from pacslite.archive.proof import digest_of
+from pacslite.archive.proof import digest_of, read_record
 from pacslite.archive.record import Record
-from pacslite.archive.recovery import read_record
 from pacslite.dataset.meta import FileMetaError, read_file_meta
 from pacslite.errors import DimseError, PacsliteError
 

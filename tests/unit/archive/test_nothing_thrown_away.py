@@ -1,25 +1,38 @@
 """A start, a check and a reindexing remove no sound file that may be somebody's only copy."""
 
 import asyncio
+import contextlib
 import errno
+import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import xxhash
 
 from pacslite.archive.archive import Archive
 from pacslite.archive.check import CheckAborted
 from pacslite.archive.delete import Deleted
 from pacslite.archive.index.failures import IndexFull
 from pacslite.archive.index.writer import Entry
+from pacslite.archive.instances.header import encode_header
 from pacslite.archive.instances.layout import InstancePath
 from pacslite.archive.keys import Level
 from pacslite.archive.reindex import reindex
 from pacslite.archive.settle import Unsettled
 from pacslite.errors import DimseError
 from tests.support.instances import make_instance
-from tests.support.storing import FailingOperations, archive_in, files_in, image_of, read, store
+from tests.support.storing import (
+    EXPLICIT_LITTLE_ENDIAN,
+    FailingOperations,
+    archive_in,
+    files_in,
+    image_of,
+    read,
+    store,
+)
+from tests.support.wire import CT_IMAGE
 
 OLD, NEW = make_instance(1, size=2000), make_instance(1, size=3000)
 
@@ -256,3 +269,57 @@ async def test_an_orphan_that_the_index_has_no_room_for_stays_where_it_is(tmp_pa
         archive._index.commit = commit  # type: ignore[method-assign]
         assert (await archive.check(repair=True)).clean
         assert read(archive, OLD.sop_instance_uid) == OLD.data
+
+
+UNREADABLE = b"\x08\0\x40\x11SQ\0\0\xff\xff\xff\xff" + b"\x08\0\x05\0CS\x04\0ABCD" * 40  # an element where items belong
+
+
+def _put_unreadable(path: Path) -> tuple[bytes, int]:
+    """In the place of a file of ours: what another version could read. Gives digest and size."""
+    digest = xxhash.xxh3_128_digest(UNREADABLE)
+    header = encode_header(
+        sop_class_uid=CT_IMAGE,
+        sop_instance_uid=OLD.sop_instance_uid,
+        transfer_syntax_uid=EXPLICIT_LITTLE_ENDIAN,
+        source_ae_title="SENDER",
+        data_set_length=len(UNREADABLE),
+        digest=digest,
+        is_new=False,
+    )
+    path.write_bytes(header + UNREADABLE)
+    return digest, len(header)
+
+
+@pytest.mark.parametrize("settled", [False, True], ids=["alone", "replaces"])
+@pytest.mark.parametrize("durability", ["full", "none"])
+@pytest.mark.parametrize("known", [False, True])
+async def test_a_sound_file_that_cannot_be_read_is_not_removed(
+    tmp_path: Path, known: bool, durability: str, settled: bool
+) -> None:
+    """Another version read it, and acknowledged it: if its row is there, it stays that row's, else it is set aside."""
+    options = {"journal_bytes": 0, "durability": durability, "duplicates": "replace"}
+    image = tmp_path / "image"
+    async with archive_in(tmp_path / "live", **options) as archive:
+        await store(archive, OLD)
+        if settled:
+            await archive.settle()
+            await store(archive, NEW)
+        assert read(archive, OLD.sop_instance_uid)  # whoever reads has the rows written
+        image_of(tmp_path / "live", image)
+    (incoming,) = image.glob("incoming/*.dcm")
+    digest, offset = _put_unreadable(incoming)
+    content = incoming.read_bytes()
+    if known:
+        with contextlib.closing(sqlite3.connect(image / "index.sqlite")) as index, index:
+            index.execute(
+                "UPDATE instance SET digest = ?, data_set_offset = ?, data_set_length = ?",
+                (digest, offset, len(UNREADABLE)),
+            )
+    async with archive_in(image, **options) as archive:
+        assert archive.recovered.removed == 0
+        assert archive.recovered.set_aside == (not known)
+        await archive.settle()
+        if known:
+            assert read(archive, OLD.sop_instance_uid) == UNREADABLE
+    if not known:
+        assert _set_aside(image) == [content]
