@@ -90,7 +90,7 @@ def quiet(server: Pacslite) -> Latencies:
     """What an echo takes when nobody else asks for anything: what the machine is like."""
 
     async def measure() -> Latencies:
-        async with echoing(server.port) as latencies:
+        async with echoing(server) as latencies:
             await asyncio.sleep(0.5)
         return latencies
 
@@ -111,7 +111,7 @@ class Beside:
         A machine that is busy with other things is slow without us: three times as slow is still unnoticed.
         """
         started = time.time()
-        async with echoing(self.server.port) as latencies:
+        async with echoing(self.server) as latencies:
             yield
             await asyncio.sleep(0.1)
         limit = max(seconds, 3 * self.quiet.p99)
@@ -548,7 +548,7 @@ async def test_an_idle_association_costs_less_than_50_kilobytes(
         idle = [await associate_raw(server.port) for _ in range(1_000)]
         each = (resident_bytes(server) - before) / 1_000
         assert each < 50_000, f"{each:.0f} bytes"
-        async with echoing(server.port) as latencies:
+        async with echoing(server) as latencies:
             await asyncio.sleep(0.5)
         assert latencies.p99 < ACCEPTABLE_SECONDS
         for one in warm + idle:
@@ -572,7 +572,7 @@ async def test_a_flood_from_one_address_leaves_the_others_their_place(new_server
                 refused.add(tuple(body[1:4]))
             flood.append(writer)
         assert refused == {(2, 3, 2), (2, 3, 1)}
-        async with echoing(server.port) as latencies:
+        async with echoing(server) as latencies:
             await asyncio.sleep(0.3)
         assert latencies.p99 < ACCEPTABLE_SECONDS
         for writer in flood:

@@ -297,7 +297,7 @@ async def test_a_sound_file_that_cannot_be_read_is_not_removed(
     tmp_path: Path, known: bool, durability: str, settled: bool
 ) -> None:
     """Another version read it, and acknowledged it: if its row is there, it stays that row's, else it is set aside."""
-    options = {"journal_bytes": 0, "durability": durability, "duplicates": "replace"}
+    options: dict[str, Any] = {"journal_bytes": 0, "durability": durability, "duplicates": "replace"}
     image = tmp_path / "image"
     async with archive_in(tmp_path / "live", **options) as archive:
         await store(archive, OLD)
