@@ -241,7 +241,7 @@ class _Decoder:
             self._check_end(at, item_end, end)
             # in explicit VR an item may be implicit, and in UN the reverse: its first element shows it
             if is_unknown:
-                shown = at + 8 <= item_end and shows_vr(data, at)
+                shown = at + 8 <= item_end and shows_vr(data, at, item_end)
             else:
                 shown = explicit and (at + 8 > item_end or is_capitals(data[at + 4 : at + 6]))
             item, at = self.data_set(form, at, item_end, explicit=shown, depth=depth, delimited=is_undefined)

@@ -160,14 +160,32 @@ def is_capitals(vr: bytes | bytearray) -> bool:
     return 0x41 <= vr[0] <= 0x5A and 0x41 <= vr[1] <= 0x5A
 
 
-def shows_vr(buffer: bytes | bytearray, position: int) -> bool:
-    """Has an element a VR where by rule it has none: in an item of UN (§6.2.2)?
+def shows_vr(buffer: bytes | bytearray | mmap, position: int, end: int) -> bool:
+    """Has the first element of an item of UN a VR, where by rule it has none (§6.2.2)?
 
-    Taken for one are those of today only, and not what may as well be a length: even, and below 64 KiB.
+    Taken for one are those of today only. What may as well be a length, even and below 64 KiB, is the VR of an empty
+    value if the item goes on right behind it: there it ends, or another element with a VR begins.
+
+    Args:
+        end: Of the item, or of the bytes there are: at least 16, if it has no length.
     """
-    vr = bytes(buffer[position + 4 : position + 6])
-    known = vr in SHORT_VR_BYTES or vr in _LONG_VR_BYTES
-    return known and (vr[0] & 1 == 1 or buffer[position + 6 : position + 8] != b"\0\0")
+    head = bytes(buffer[position : position + 8])
+    if not _has_known_vr(head):
+        return False
+    if head[4] & 1 or head[6:] != b"\0\0":
+        return True
+    if position + 16 > end:
+        return position + 8 == end
+    behind = bytes(buffer[position + 8 : position + 16])
+    group, number, _ = LITTLE.wide(behind, 0)
+    if group == 0xFFFE:
+        return number in {0xE00D, 0xE0DD}  # the item's delimiter, or where that is missing the sequence's
+    return (group, number) > LITTLE.wide(head, 0)[:2] and _has_known_vr(behind)
+
+
+def _has_known_vr(head: bytes) -> bool:
+    vr = head[4:6]
+    return vr in SHORT_VR_BYTES or vr in _LONG_VR_BYTES
 
 
 def is_signed(pixel_representation: bytes) -> bool:

@@ -141,8 +141,11 @@ class OpenElement:
             if depth & 1:
                 raise DataSetError(f"({group:04X},{number:04X}) between items at byte {offset + position}")
             size = 8
-            if fresh and depth == unknown_depth + 1 and shows_vr(buffer, position):
-                explicit = explicit_here = True
+            if fresh and depth == unknown_depth + 1:
+                if position + 8 > limit:  # what stands behind may matter; there is a delimiter at least
+                    break
+                if shows_vr(buffer, position, limit + 8):
+                    explicit = explicit_here = True
             if explicit:
                 size, length, is_implicit = measure_header(form, buffer, position)
                 if position + size > limit + 8:

@@ -112,6 +112,9 @@ def test_what_unknown_holds_is_looked_at_in_its_own_way() -> None:
         bytes.fromhex("08000001 04000000") + b"4242",
         bytes.fromhex("08000001") + b"SH\4\0" + b"4242",
         struct.pack("<HHI", 8, 0x0100, 0x4144) + bytes(0x4144),  # as a VR, DA
+        bytes.fromhex("08000001") + b"DA\0\0",
+        bytes.fromhex("08000001") + b"DA\0\0" + bytes.fromhex("08000101") + b"SH\2\0" + b"42",
+        struct.pack("<HHI", 8, 0x0100, 0x4144) + bytes.fromhex("08000001") + b"SH\2\0" + bytes(0x413C),
     ]
     for syntax, order in ((EXPLICIT_VR_LITTLE_ENDIAN, "<"), (EXPLICIT_VR_BIG_ENDIAN, ">")):
         for is_nested in (False, True):

@@ -6,7 +6,7 @@ import zlib
 import pytest
 
 from pacslite.dataset.decode import Attribute, Identifier, decode_identifier
-from pacslite.dataset.element import Element
+from pacslite.dataset.element import SHORT_VRS, Element
 from pacslite.dataset.scan import (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
     EXPLICIT_VR_BIG_ENDIAN,
@@ -168,6 +168,50 @@ def test_what_unknown_holds_may_be_explicit_where_that_is_certain() -> None:
         first, second, third, fourth, fifth = attribute.value
         assert first == second == fourth
         assert third == fifth == {0x00080100: Attribute("SH", b"42")}
+
+
+EMPTY_LO = bytes.fromhex("08000001") + b"LO\0\0"  # in implicit VR, a value of 4F4CH bytes
+
+
+@pytest.mark.parametrize("vr", sorted(vr for vr in SHORT_VRS if ord(vr[0]) % 2 == 0))
+@pytest.mark.parametrize(
+    ("behind", "is_explicit"),
+    [
+        (b"", True),  # the item's end
+        (SEQUENCE_END, True),  # nor the item's delimiter
+        (bytes.fromhex("08000101") + b"SH\2\0" + b"42", True),
+        (bytes.fromhex("09000100") + b"LO\0\0" + bytes.fromhex("0A000100") + b"UN\0\0" + bytes(4), True),
+        (bytes.fromhex("08000001") + b"SH\2\0" + b"42", False),  # the same element once more
+        (bytes.fromhex("07000101") + b"SH\2\0" + b"42", False),  # elements ascend
+        (bytes.fromhex("08000101") + b"QQ\2\0" + b"42", False),
+        (bytes.fromhex("08000101 02000000") + b"42", False),
+    ],
+)
+def test_what_unknown_holds_may_begin_with_an_empty_value(vr: str, behind: bytes, is_explicit: bool) -> None:
+    """Its VR reads as a length, too: what follows decides, in whatever pieces it comes, and alike where it is known."""
+    header = EMPTY_LO.replace(b"LO", vr.encode())
+    content = header + behind
+    if not is_explicit:
+        content += bytes(int.from_bytes(vr.encode(), "little") - len(behind))
+    element = unknown(content)
+    if behind == SEQUENCE_END:
+        element = element[: -len(ITEM_END + SEQUENCE_END)]  # it has one
+    data = MODALITY + element + PATIENT_ID
+    for piece in (1, 7, 1 << 17):
+        scanner = HeaderScanner(EXPLICIT_VR_LITTLE_ENDIAN)
+        for at in range(0, len(data), piece):
+            scanner.feed(data[at : at + piece])
+        scanner.finish()
+        assert scanner.raw(0x00091001) == element
+        assert scanner.get(0x00100020) == b"ID12"
+    if behind == SEQUENCE_END:
+        return  # an identifier has its delimiters
+    (attribute,) = decode_identifier(element, EXPLICIT_VR_LITTLE_ENDIAN).values()
+    defined = element[:12] + ITEM[:4] + struct.pack("<I", len(content)) + content + SEQUENCE_END
+    assert decode_identifier(defined, EXPLICIT_VR_LITTLE_ENDIAN)[0x00091001] == attribute
+    assert isinstance(attribute.value, list)
+    (item,) = attribute.value
+    assert len(item[0x00080100].value) == (0 if is_explicit else len(content) - 8)
 
 
 def test_a_sequence_in_implicit_vr_ends_where_it_ends() -> None:
