@@ -182,9 +182,9 @@ class _FrameDecoder:
         for plugin in sorted(self._plugins, key=lambda plugin: plugin == last):
             try:
                 pixels, colours = self._decode_with(plugin, frame)
-            except MemoryError:
+            except (MemoryError, KeyboardInterrupt, SystemExit, GeneratorExit):
                 raise
-            except Exception as error:  # a codec may raise anything about a broken stream
+            except BaseException as error:  # anything about a broken stream; a panic in Rust is no Exception
                 reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
                 continue
             self._plugins.sort(key=lambda other: other != plugin)  # the next frame begins with it

@@ -68,6 +68,9 @@ class Transcoder:
                     raise CannotTranscode(f"not decompressed within {self._options.seconds:g} s") from error
                 except BrokenProcessPool as error:
                     raise CannotTranscode("the decoder died of it") from error
+                except _WorkerError as error:
+                    log.error("a decoder has failed", exc_info=error.__cause__)
+                    raise CannotTranscode(f"the decoder failed: {error}") from error
                 return Transcoded(os.dup(output.fileno()), length)
 
     async def stop(self) -> None:
@@ -114,6 +117,10 @@ class Transcoder:
         await asyncio.to_thread(worker.join)
 
 
+class _WorkerError(Exception):
+    """A worker raised what nobody has thought of; the text names it."""
+
+
 class _Worker:
     """A process, for one instance at a time."""
 
@@ -130,7 +137,9 @@ class _Worker:
         """``dataset.transcode`` between two files of ours, given by their descriptors.
 
         Raises:
+            CannotTranscode: As ``dataset.transcode`` does.
             BrokenProcessPool: The process is dead.
+            _WorkerError: Anything else went wrong in it.
         """
         # our descriptors, as the worker may open them: what was renamed or removed meanwhile is still the same file
         descriptors = f"/proc/{os.getpid()}/fd/"
@@ -142,6 +151,10 @@ class _Worker:
             if task is not None and task.cancelling():
                 raise
             raise BrokenProcessPool("ended before it had begun") from cancelled  # not our task was cancelled: the job
+        except (CannotTranscode, BrokenProcessPool, GeneratorExit):
+            raise
+        except BaseException as error:  # Ctrl-C too: it ends a worker's work, not our loop
+            raise _WorkerError(type(error).__name__) from error
 
     def kill(self) -> None:
         self._processes += (getattr(self._pool, "_processes", None) or {}).values()

@@ -178,6 +178,17 @@ def test_offset_tables_go_with_what_they_point_into(transcoded: Transcode, rle: 
 # Frames
 
 
+def test_a_decoder_that_panics_has_failed_like_others(transcoded: Transcode) -> None:
+    """pylibjpeg's, in Rust, raises what is no Exception; pydicom's tolerates a stream of more rows."""
+    data_set = dcmread(str(get_testdata_file("rtdose_rle.dcm")))
+    pixels = pixel_array(data_set)
+    data_set.Rows = 2
+    assert np.array_equal(pixel_array(transcoded(data_set)), pixels[:, :2])
+    data_set.Rows = 20  # as nobody does one of fewer
+    with pytest.raises(CannotTranscode, match="cannot be decompressed"):
+        transcoded(data_set)
+
+
 @pytest.mark.parametrize("table", [True, False])
 @pytest.mark.parametrize(("claimed", "present"), [(3, 2), (2, 3), (1, 2), (None, 2), (2, 1)])
 def test_fewer_or_more_frames_than_claimed_are_no_success(

@@ -67,6 +67,19 @@ async def test_decoder_that_dies_of_an_instance_fails_no_other(tmp_path: Path) -
         assert outcomes == ["", "the decoder died of it", "", "the decoder died of it", ""]
 
 
+@pytest.mark.parametrize("name", ["ArithmeticError", "SystemExit", "KeyboardInterrupt"])
+async def test_decoder_that_raises_anything_fails_no_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    """Ctrl-C, too, comes to the workers of a server in the foreground."""
+    async with transcoder(tmp_path) as (_, send):
+        outcomes = await asyncio.gather(*(send(orders) for orders in ("0", name, "0")))
+        assert outcomes == ["", f"the decoder failed: {name}", ""]
+    (record,) = [record for record in caplog.records if record.name == "pacslite.transcode"]
+    assert record.levelname == "ERROR"
+    assert record.exc_info
+
+
 async def test_waiting_for_a_worker_is_not_counted(tmp_path: Path) -> None:
     async with transcoder(tmp_path, seconds=1.5) as (_, send):
         assert await asyncio.gather(*(send("0.5") for _ in range(5))) == [""] * 5
