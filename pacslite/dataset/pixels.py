@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from mmap import mmap
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pacslite.dataset.codestream import Shape, begins_frame, is_adobe_ycc, read_shape
 from pacslite.dataset.structure import DataSet, Node
 from pacslite.errors import PacsliteError
 
@@ -22,19 +23,19 @@ __all__ = ["ImagePixel", "PixelError", "decode_frames", "read_image_pixel"]
 JPEG_BASELINE, JPEG_EXTENDED = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"
 RLE_LOSSLESS = "1.2.840.10008.1.2.5"
 
-# The decoder that keeps most: gdcm knows JPEG lossless, pylibjpeg high-throughput JPEG 2000
+# First the decoder that keeps most, last gdcm: what it does not expect ends the process. It alone knows lossless JPEG
 _PLUGINS = {
-    JPEG_BASELINE: ("pillow", "gdcm", "pylibjpeg"),
-    JPEG_EXTENDED: ("pylibjpeg", "gdcm", "pillow"),
-    "1.2.840.10008.1.2.4.80": ("pyjpegls", "gdcm", "pylibjpeg"),
-    "1.2.840.10008.1.2.4.81": ("pyjpegls", "gdcm", "pylibjpeg"),
-    "1.2.840.10008.1.2.4.90": ("pylibjpeg", "gdcm", "pillow"),
-    "1.2.840.10008.1.2.4.91": ("pylibjpeg", "gdcm", "pillow"),
+    JPEG_BASELINE: ("pillow", "pylibjpeg", "gdcm"),
+    JPEG_EXTENDED: ("pylibjpeg", "pillow", "gdcm"),
+    "1.2.840.10008.1.2.4.80": ("pyjpegls", "pylibjpeg", "gdcm"),
+    "1.2.840.10008.1.2.4.81": ("pyjpegls", "pylibjpeg", "gdcm"),
+    "1.2.840.10008.1.2.4.90": ("pylibjpeg", "pillow", "gdcm"),
+    "1.2.840.10008.1.2.4.91": ("pylibjpeg", "pillow", "gdcm"),
     RLE_LOSSLESS: ("pylibjpeg", "pydicom"),
 }
+_JPEG = frozenset({JPEG_BASELINE, JPEG_EXTENDED, "1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"})
 # PS3.3 §C.7.6.3.1.2: of encapsulated pixel data only, or retired with samples that are not what a decoder gives
 _NEVER_NATIVE = frozenset({"YBR_ICT", "YBR_RCT", "YBR_PARTIAL_420", "YBR_PARTIAL_422"})
-_FRAME_STARTS = (b"\xff\xd8", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  ")  # JPEG, JPEG-LS; JPEG 2000, bare or in a JP2 file
 
 
 class PixelError(PacsliteError):
@@ -130,7 +131,7 @@ def decode_frames(
 def _split_frames(fragments: list[tuple[int, int]], data: bytes | mmap, count: int) -> list[list[tuple[int, int]]]:
     """Give the fragments of each frame (PS3.5 §A.4): by the Basic Offset Table, or by how a frame's stream begins."""
     table, body = fragments[:1], [(start, end) for start, end in fragments[1:] if end > start]
-    begins = [index for index, (start, _) in enumerate(body) if _begins_frame(data[start : start + 16])]
+    begins = [index for index, (start, _) in enumerate(body) if begins_frame(data[start : start + 16])]
     if len(body) == count:
         return [[fragment] for fragment in body]
     if len(begins) <= count <= len(body):
@@ -144,13 +145,6 @@ def _split_frames(fragments: list[tuple[int, int]], data: bytes | mmap, count: i
         if len(begins) == count and begins[0] == 0:
             return [body[begin:end] for begin, end in zip(begins, [*begins[1:], len(body)], strict=True)]
     raise PixelError(f"{len(begins) or len(body)} frames where {count} are claimed")
-
-
-def _begins_frame(head: bytes) -> bool:
-    if head.startswith(_FRAME_STARTS):
-        return True
-    segments, first = int.from_bytes(head[:4], "little"), int.from_bytes(head[4:8], "little")
-    return 1 <= segments <= 15 and first == 64  # the header of an RLE frame, §G.5
 
 
 class _FrameDecoder:
@@ -167,6 +161,8 @@ class _FrameDecoder:
             available = ()
         if not available:
             raise PixelError(f"no decoder for {transfer_syntax_uid} (pacslite[codecs] has the usual ones)")
+        if transfer_syntax_uid in _JPEG and image.bits_allocated > 16:
+            raise PixelError(f"JPEG has no samples of {image.bits_allocated} bits")
         wanted = [plugin for plugin in _PLUGINS.get(transfer_syntax_uid, ()) if plugin in available]
         self._plugins = [*wanted, *(plugin for plugin in available if plugin not in wanted)]
         self._syntax = transfer_syntax_uid
@@ -176,8 +172,11 @@ class _FrameDecoder:
 
     def decode(self, frame: bytes) -> "tuple[NDArray[np.generic], str]":
         """Give the pixels, and in which colours they are."""
+        shape, claimed = read_shape(frame), Shape(self._image.rows, self._image.columns, self._image.samples_per_pixel)
+        if shape is not None and shape != claimed:  # some decoders would give another picture, and gdcm end the process
+            raise PixelError(f"a stream of {_name(shape)} samples where {_name(claimed)} are claimed")
         reason = ""
-        self._is_adobe_ycc = self._is_jpeg_in_colour and _is_adobe_ycc(frame)
+        self._is_adobe_ycc = self._is_jpeg_in_colour and is_adobe_ycc(frame)
         last = "pillow" if self._is_adobe_ycc else ""  # converts such frames to RGB, whatever it is asked
         for plugin in sorted(self._plugins, key=lambda plugin: plugin == last):
             try:
@@ -221,15 +220,8 @@ class _FrameDecoder:
         return "YBR_FULL" if colours == "YBR_FULL_422" else colours
 
 
-def _is_adobe_ycc(frame: bytes) -> bool:
-    """Does an Adobe marker segment say that the components of a JPEG image are YCbCr?"""
-    at = 2
-    while at + 4 <= len(frame) and frame[at] == 0xFF and frame[at + 1] != 0xDA:  # SOS: the image itself
-        length = int.from_bytes(frame[at + 2 : at + 4], "big")
-        if frame[at + 1] == 0xEE and frame[at + 4 : at + 9] == b"Adobe":  # APP14
-            return frame[at + 15 : at + 16] == b"\x01"
-        at += 2 + length
-    return False
+def _name(shape: Shape) -> str:
+    return f"{shape.rows} x {shape.columns} x {shape.samples_per_pixel}"
 
 
 class _BitPacker:

@@ -178,6 +178,35 @@ def test_offset_tables_go_with_what_they_point_into(transcoded: Transcode, rle: 
 # Frames
 
 
+@pytest.mark.parametrize(
+    ("name", "changes", "said"),
+    [
+        ("SC_rgb_dcmtk_+eb+cy+s4.dcm", {"SamplesPerPixel": 1}, "a stream of 100 x 100 x 3 samples where"),
+        ("SC_rgb_dcmtk_+eb+cy+s4.dcm", {"Rows": 50, "Columns": 200}, "where 50 x 200 x 3 are claimed"),
+        ("SC_rgb_dcmtk_+eb+cy+s4.dcm", {"BitsAllocated": 32}, "JPEG has no samples of 32 bits"),
+        ("JPEG-LL.dcm", {"BitsAllocated": 32}, "JPEG has no samples of 32 bits"),
+        ("SC_rgb_jls_lossy_line.dcm", {"SamplesPerPixel": 1}, "a stream of 100 x 100 x 3 samples where"),
+        ("SC_rgb_jls_lossy_line.dcm", {"Rows": 108}, "where 108 x 100 x 3 are claimed"),
+        ("US1_J2KI.dcm", {"SamplesPerPixel": 1}, "a stream of 480 x 640 x 3 samples where"),
+        ("US1_J2KI.dcm", {"SamplesPerPixel": None}, "a stream of 480 x 640 x 3 samples where"),
+        ("US1_J2KI.dcm", {"Rows": 640, "Columns": 480}, "where 640 x 480 x 3 are claimed"),
+        ("MR_small_jp2klossless.dcm", {"SamplesPerPixel": 3}, "a stream of 64 x 64 x 1 samples where"),
+    ],
+)
+def test_a_stream_of_another_shape_is_no_picture_of_this_one(
+    transcoded: Transcode, name: str, changes: dict[str, int | None], said: str
+) -> None:
+    """Of the wrong pixels none is right, and some decoders end their process."""
+    data_set = dcmread(str(get_testdata_file(name)))
+    for keyword, value in changes.items():
+        if value is None:
+            del data_set[keyword]
+        else:
+            setattr(data_set, keyword, value)
+    with pytest.raises(CannotTranscode, match=said):
+        transcoded(data_set)
+
+
 def test_a_decoder_that_panics_has_failed_like_others(transcoded: Transcode) -> None:
     """pylibjpeg's, in Rust, raises what is no Exception; pydicom's tolerates a stream of more rows."""
     data_set = dcmread(str(get_testdata_file("rtdose_rle.dcm")))
