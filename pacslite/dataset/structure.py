@@ -13,16 +13,20 @@ from pacslite.dataset.element import (
     EXPLICIT_VR_BIG_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
     LITTLE,
+    LONG_VRS,
+    SHORT_VRS,
     UNDEFINED,
     DataSetError,
     Form,
     is_capitals,
     measure_header,
+    shows_vr,
 )
 
 __all__ = ["PIXEL_DATA", "DataSet", "Node", "read_structure"]
 
 PIXEL_DATA = 0x7FE00010
+_PIXELS = frozenset({0x7FE00008, 0x7FE00009, PIXEL_DATA})  # PS3.3 §C.7.6.3, §C.7.6.24: one of them, and the last
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xE000, 0xE00D, 0xE0DD  # of group FFFE
 _DEEPEST = 100  # each level costs two frames of the interpreter's stack
 
@@ -65,7 +69,7 @@ def read_structure(data: bytes | mmap, start: int, transfer_syntax_uid: str) -> 
 
     Groups 0000 and 0002 at its beginning are passed over. Explicit VR where implicit was promised, and the reverse, is
     noticed. A sequence of defined length whose value is not made of items is a value like others. A last value that is
-    cut has the bytes there are.
+    cut has the bytes there are; behind the pixel data, what is no element is left out.
 
     Args:
         transfer_syntax_uid: Of its encoding; not deflated.
@@ -107,50 +111,77 @@ class _Reader:
         """Read elements up to ``end``, or to the item's delimiter if ``is_undefined``; give the position behind."""
         data = self._data
         found: DataSet = []
+        has_pixels = False  # what is behind them, and no element, is let in when it is stored
         while at + 8 <= end:
-            group, number, length = form.wide(data, at)
+            group, number, _ = form.wide(data, at)
             if group == 0xFFFE:
                 if number == _ITEM_END and is_undefined:
                     return found, at + 8
                 if number == _SEQUENCE_END and is_undefined:  # the item's delimiter is missing
                     return found, at
+                if has_pixels and number == _ITEM:
+                    break
                 if number == _ITEM or depth:
                     raise DataSetError(f"(FFFE,{number:04X}) at byte {at}")
                 at += 8  # a delimiter of nothing
                 continue
-            header = 8
-            vr = ""
-            if explicit:
-                header, length, is_implicit = measure_header(form, data, at)
-                if not is_implicit:
-                    vr = data[at + 4 : at + 6].decode("ascii")
-            start = at + header
-            self._check_end(at, start, end)
-            node = Node(group << 16 | number, vr, start, start + length, form is BIG)
-            at = self._value(form, node, length, end, depth)
+            try:
+                node, behind = self._element(form, at, end, explicit=explicit, depth=depth, has_pixels=has_pixels)
+            except _TooDeep:
+                raise
+            except DataSetError:
+                if has_pixels:
+                    break
+                raise
+            if has_pixels and ((explicit and not node.vr) or not node.tag >> 16):
+                break
             found.append(node)
+            at = behind
+            has_pixels = has_pixels or (not depth and node.tag in _PIXELS)
         if is_undefined:
             raise DataSetError(f"item without its delimiter before byte {end}")
-        if any(data[at:end]):  # a few zeros are somebody's padding
+        if not has_pixels and any(data[at:end]):  # a few zeros are somebody's padding
             raise DataSetError(f"data set ends inside the element at byte {at}")
         return found, end
 
-    def _value(self, form: Form, node: Node, length: int, end: int, depth: int) -> int:
+    def _element(
+        self, form: Form, at: int, end: int, *, explicit: bool, depth: int, has_pixels: bool
+    ) -> tuple[Node, int]:
+        """Read an element; give the position behind it."""
+        data = self._data
+        group, number, length = form.wide(data, at)
+        header = 8
+        vr = ""
+        if explicit:
+            header, length, is_implicit = measure_header(form, data, at)
+            if not is_implicit:
+                vr = data[at + 4 : at + 6].decode("ascii")
+        start = at + header
+        self._check_end(at, start, end)
+        node = Node(group << 16 | number, vr, start, start + length, form is BIG)
+        may_be_cut = not depth and (not has_pixels or vr in SHORT_VRS or vr in LONG_VRS)
+        return node, self._value(form, node, length, end, depth, may_be_cut=may_be_cut)
+
+    def _value(self, form: Form, node: Node, length: int, end: int, depth: int, *, may_be_cut: bool) -> int:
         """Look into a value if it is a sequence or in fragments; give the position behind it."""
         start = node.start
         explicit = node.vr not in {"", "UN"}
-        if node.vr == "UN":  # §6.2.2: little endian and implicit within, whatever is around
+        is_unknown = node.vr == "UN"
+        if is_unknown:  # §6.2.2: little endian and implicit within, whatever is around
             form = LITTLE
             node.is_big = False
         if length == UNDEFINED:
             node.is_undefined = True
             if node.tag == PIXEL_DATA or node.vr not in {"", "SQ", "UN"}:
-                node.fragments, node.end = self._fragments(form, start, end)
+                is_last = node.tag == PIXEL_DATA and not depth
+                node.fragments, node.end = self._fragments(form, start, end, is_last=is_last)
             else:
-                node.items, node.end = self._items(form, start, end, explicit=explicit, depth=depth + 1, is_open=True)
+                node.items, node.end = self._items(
+                    form, start, end, explicit=explicit, is_unknown=is_unknown, depth=depth + 1, is_open=True
+                )
             return node.end
         if node.end > end:
-            if depth:
+            if not may_be_cut:
                 self._check_end(start, node.end, end)
             node.end = end
         if node.vr == "SQ" or (not node.vr and vr_of(node.tag) == "SQ"):
@@ -163,7 +194,15 @@ class _Reader:
         return node.end
 
     def _items(
-        self, form: Form, at: int, end: int, *, explicit: bool, depth: int, is_open: bool
+        self,
+        form: Form,
+        at: int,
+        end: int,
+        *,
+        explicit: bool,
+        is_unknown: bool = False,
+        depth: int,
+        is_open: bool,
     ) -> tuple[list[Item], int]:
         if depth > _DEEPEST:
             raise _TooDeep(f"sequences nested more than {_DEEPEST} deep")
@@ -180,17 +219,25 @@ class _Reader:
             is_undefined = length == UNDEFINED
             item_end = end if is_undefined else at + length
             self._check_end(at, item_end, end)
-            # in explicit VR an item may be implicit: its first element shows it
-            shown = explicit and (at + 8 > item_end or is_capitals(data[at + 4 : at + 6]))
+            # in explicit VR an item may be implicit, and in UN the reverse: its first element shows it
+            if is_unknown:
+                shown = at + 8 <= item_end and shows_vr(data, at, item_end)
+            else:
+                shown = explicit and (at + 8 > item_end or is_capitals(data[at + 4 : at + 6]))
             elements, at = self.data_set(form, at, item_end, explicit=shown, depth=depth, is_undefined=is_undefined)
             items.append(Item(elements, is_undefined))
         if is_open:
             raise DataSetError(f"sequence without its delimiter before byte {end}")
         return items, at
 
-    def _fragments(self, form: Form, at: int, end: int) -> tuple[list[tuple[int, int]], int]:
+    def _fragments(self, form: Form, at: int, end: int, *, is_last: bool) -> tuple[list[tuple[int, int]], int]:
+        """Read fragments to the delimiter; if ``is_last`` to what is none, if none comes behind it."""
+        data = self._data
+        item = form.item[:4]
         fragments: list[tuple[int, int]] = []
         while at < end:  # some files end without the delimiter
+            if is_last and data[at : at + 4] != item and data.find(item, at, end) < 0:
+                return fragments, at  # the delimiter, or what stands in its place
             number, length, at = self._item_header(form, at, end)
             if number == _SEQUENCE_END:
                 break

@@ -287,6 +287,62 @@ def test_what_un_of_undefined_length_holds_stays_implicit_little_endian() -> Non
     assert implicit == struct.pack("<HHI", 0x0009, 0x1001, 0xFFFFFFFF) + content
 
 
+def test_what_un_of_undefined_length_holds_in_explicit_vr_becomes_implicit() -> None:
+    """Some senders write it so, and all readers of what is stored take it so."""
+    contents = (
+        struct.pack("<HH2sHHH2sH", 0x0028, 0x0010, b"LO", 0, 0x0028, 0x0011, b"LO", 2) + b"AB",
+        struct.pack("<HHIHHI", 0x0028, 0x0010, 0, 0x0028, 0x0011, 2) + b"AB",
+    )
+    items = [struct.pack("<HHI", 0xFFFE, 0xE000, len(content)) + content for content in contents]
+    head, end = struct.pack("<HH2sHI", 0x0029, 0x1010, b"UN", 0, 0xFFFFFFFF), struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+    explicit, implicit = (head + item + end for item in items)
+    assert convert(explicit, EXPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN) == implicit
+    assert convert(implicit, EXPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN) == implicit
+
+
+FRAGMENTS = [struct.pack("<HHI", 0xFFFE, 0xE000, len(value)) + value for value in (b"", b"abcd", b"efgh")]
+DELIMITER = struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+SIGNATURES = struct.pack("<HH2sHI", 0xFFFA, 0xFFFA, b"SQ", 0, 8) + FRAGMENTS[0]
+PRIVATE = struct.pack("<HH2sH", 0x7FE1, 0x0010, b"LO", 2) + b"ME"
+RUBBISH = (
+    *(b"", b"\r\n", b"abc", bytes(4), bytes(512), b"\xff" * 20, b"\xff" * 300, b" " * 300, bytes(range(1, 101)) * 3),
+    b"LOOKS LIKE AN ELEMENT",
+    b"\xfe\xff",  # a delimiter that is cut
+    b"\xfe\xff\x0d\xe0\0\0\0\0",  # a wrong one
+)
+
+
+@pytest.mark.parametrize("rubbish", RUBBISH, ids=range(len(RUBBISH)))
+def test_what_is_no_element_behind_the_pixels_is_left_out(rubbish: bytes) -> None:
+    """It is let in when it is stored; elements there are are kept."""
+    native = struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OW", 0, 4) + b"abcd"
+    encapsulated = struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OB", 0, 0xFFFFFFFF) + b"".join(FRAGMENTS)
+    explicit = EXPLICIT_VR_LITTLE_ENDIAN
+    for behind in (b"", PRIVATE, SIGNATURES):
+        assert convert(native + behind + rubbish, explicit, explicit) == native + behind
+        assert convert(encapsulated + DELIMITER + behind + rubbish, explicit, explicit) == (
+            encapsulated + DELIMITER + behind
+        )
+    assert convert(encapsulated + rubbish, explicit, explicit) == encapsulated + DELIMITER
+    implicit = convert(native, explicit, IMPLICIT_VR_LITTLE_ENDIAN)
+    assert convert(implicit + rubbish, IMPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN) == implicit
+
+
+def test_an_element_behind_the_pixels_may_be_cut() -> None:
+    native = struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OW", 0, 4) + b"abcd"
+    head = struct.pack("<HH2sH", 0xFFFC, 0xFFFC, b"OB", 0)  # Data Set Trailing Padding
+    stored = native + head + struct.pack("<I", 300) + bytes(100)
+    expected = native + head + struct.pack("<I", 100) + bytes(100)
+    assert convert(stored, EXPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN) == expected
+
+
+def test_fragments_behind_rubbish_are_missed() -> None:
+    encapsulated = struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OB", 0, 0xFFFFFFFF) + b"".join(FRAGMENTS)
+    for rubbish in RUBBISH[1:-1]:
+        with pytest.raises(DataSetError, match="between items at byte 44"):
+            read_structure(encapsulated + rubbish + FRAGMENTS[1] + DELIMITER, 0, EXPLICIT_VR_LITTLE_ENDIAN)
+
+
 CUT_ITEM = struct.pack("<HHIHH2sH", 0xFFFE, 0xE000, 12, 0x0008, 0x1150, b"UI", 8) + b"1.2"
 
 
