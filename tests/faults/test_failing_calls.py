@@ -81,8 +81,7 @@ async def test_each_call_of_a_store_fails(archive: Archive, calls: Sequence[str]
         await archive.must_store(archive.next())
     descriptors = server.descriptors()
     refused = 0
-    # Every call fails once with EIO; the other ways take every third of SQLite's many writes, in soak all
-    step = 1 if SOAK or calls != WRITES or (error == "EIO" and not ever_after) else 3
+    step = 1 if SOAK or calls != WRITES else 3  # of SQLite's many writes
     for number in range(1, LIMIT, step):
         instance = archive.next()
         with tracing(

@@ -132,7 +132,7 @@ async def test_each_call_of_settling_fails(
     archive: _Archive, calls: Sequence[str], error: str, ever_after: bool
 ) -> None:
     injected = 0
-    for number in range(1, LIMIT, 1 if SOAK or calls == SYNCS else 8):
+    for number in range(1, LIMIT, 1 if SOAK else 2 if calls == SYNCS else 16):
         inject = f"error={error}:when={number}{'+' if ever_after else ''}"
         trace = await archive.disturbed_settling(calls, inject)
         await archive.check()
@@ -175,7 +175,7 @@ def _assert_no_sync_is_repeated(trace: Trace) -> None:
 @pytest.mark.timeout(1800 if SOAK else 300)
 @pytest.mark.parametrize("calls", [SYNCS, WRITES, NAMES], ids=lambda calls: calls[0])
 async def test_killed_at_each_call_of_settling(archive: _Archive, calls: Sequence[str]) -> None:
-    for number in range(1, LIMIT, 1 if SOAK or calls == SYNCS else 8):
+    for number in range(1, LIMIT, 1 if SOAK else 2 if calls == SYNCS else 16):
         trace = await archive.disturbed_settling(calls, f"signal=KILL:when={number}")
         died = archive.server.process.poll() is not None
         if died:

@@ -22,7 +22,7 @@ from tests.support.instances import make_instance
 from tests.support.processes import Pacslite, ServerFactory, need, run
 
 SOAK = int(os.environ.get("PACSLITE_TEST_KILL_ROUNDS", "30")) > 30
-STEP = 1 if SOAK else 20
+STEP = 1 if SOAK else 40
 CALLS = (
     *("fdatasync", "fsync", "syncfs", "pwrite64", "pwritev2", "copy_file_range"),
     *("renameat", "renameat2", "rename", "unlinkat", "ftruncate"),
@@ -139,7 +139,7 @@ async def test_each_call_of_a_start_that_migrates(new_server: ServerFactory, tmp
     shutil.copytree(server.data_dir, original)
     await asyncio.to_thread(_make_older, original / "index.sqlite")
     old = 0
-    for number in count(1, 1 if SOAK else 24):
+    for number in count(1, 1 if SOAK else 48):
         reached = await _start_disturbed(server, original, tmp_path / "trace", disturbance, number)
         old += current_revision(server.data_dir / "index.sqlite") == "0001"
         async with server.running():
@@ -157,7 +157,7 @@ async def test_each_call_of_the_first_start(new_server: ServerFactory, tmp_path:
     server = new_server()
     server.expected = ["."]
     instance = make_instance(1, seed=112, size=3_000)
-    for number in count(1, 1 if SOAK else 60):
+    for number in count(1, 1 if SOAK else 120):
         assert number < 4 * LIMIT
         shutil.rmtree(server.data_dir, ignore_errors=True)
         trace = tmp_path / "trace"
@@ -219,7 +219,7 @@ async def test_each_call_of_a_reindexing(new_server: ServerFactory, tmp_path: Pa
     original = server.data_dir.with_name("original")
     shutil.copytree(server.data_dir, original)
     half = 0
-    for number in count(1, 1 if SOAK else 60):
+    for number in count(1, 1 if SOAK else 120):
         assert number < 4 * LIMIT
         shutil.rmtree(server.data_dir)
         shutil.copytree(original, server.data_dir)

@@ -31,7 +31,7 @@ from tests.support.instances import make_instance
 from tests.support.processes import ROOT, free_port, run, to_toml
 from tests.support.wire import STUDY_ROOT_FIND, Wire
 
-CASES = int(os.environ.get("PACSLITE_FUZZ_CASES", "5000"))
+CASES = int(os.environ.get("PACSLITE_FUZZ_CASES", "3000"))
 FIRST = int(os.environ.get("PACSLITE_FUZZ_FIRST", "0"))
 BATCH = 500
 AT_ONCE = 64

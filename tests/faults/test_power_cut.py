@@ -24,8 +24,8 @@ from tests.support.wire import CT_IMAGE, AbortedError, Context, RejectedError, W
 
 _CUTS_UNTIL_A_LOSS = 5
 _MISSING = re.compile(r"was acknowledged and is not found|has \d+ instances, \d+ were acknowledged")
-CUTS = int(os.environ.get("PACSLITE_TEST_POWER_CUTS", "10"))
-SWEEP = CUTS > 10  # "make soak"
+CUTS = int(os.environ.get("PACSLITE_TEST_POWER_CUTS", "8"))
+SWEEP = CUTS > 8  # "make soak"
 SEED = int(os.environ.get("PACSLITE_TEST_SEED", "1"))
 
 

@@ -16,7 +16,7 @@ from tests.unit.dataset.test_scan import ITEM, ITEM_END, SEQUENCE_END, SEQUENCE_
 from tests.unit.dataset.test_scan_hostile import peak_memory, scan, seconds
 from tests.unit.dataset.test_scan_oracle import FILES, data_set_of, mutate, small_headers
 
-CASES = int(os.environ.get("PACSLITE_FUZZ_CASES", "20000"))  # `make fuzz` asks for more
+CASES = int(os.environ.get("PACSLITE_FUZZ_CASES", "10000"))  # `make fuzz` asks for more
 SEED = int(os.environ.get("PACSLITE_FUZZ_SEED", "20000"))
 
 

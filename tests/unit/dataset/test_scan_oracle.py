@@ -28,7 +28,7 @@ from pacslite.dataset.scan import (
 )
 
 UNLIMITED = 1 << 40
-CASES = int(os.environ.get("PACSLITE_FUZZ_CASES", "20000"))  # `make soak` asks for more
+CASES = int(os.environ.get("PACSLITE_FUZZ_CASES", "10000"))  # `make soak` asks for more
 SEED = int(os.environ.get("PACSLITE_FUZZ_SEED", "20000"))
 KNOWN_VRS = {vr.value.encode() for vr in pydicom.valuerep.VR if len(vr.value) == 2}
 
