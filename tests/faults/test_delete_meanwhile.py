@@ -247,7 +247,7 @@ async def test_everything_at_once(tmp_path: Path, duplicates: str) -> None:
 
     async def find(server: Running) -> None:
         uids = [str(one.SOPInstanceUID) for one in await query(server.port, images)]
-        assert len(uids) == len(set(uids))
+        assert len(uids) == len(set(uids)) or duplicates == "replace"  # which may be met again on a later page
         assert set(uids) <= contents.keys()
 
     async with running(tmp_path, duplicates=duplicates) as server:
@@ -258,5 +258,6 @@ async def test_everything_at_once(tmp_path: Path, duplicates: str) -> None:
             await server.assert_sound()
         await send_instances(server.port, instances)
         assert await server.assert_sound() == contents.keys()
-    assert received
+        await get(server)
+    assert len(received) >= len(contents)
     assert all(one.data == contents[one.sop_instance_uid] for one in received)

@@ -115,7 +115,9 @@ async def test_what_is_stored_is_enqueued_in_its_order(tmp_path: Path) -> None:
             await store(one.archive, instance)
         await one.settled(30)
         assert one.enqueued() == uids(some)
-        assert one.woken
+        async with asyncio.timeout(10):
+            while not one.woken:  # when it is written, and not before
+                await asyncio.sleep(0.01)
 
 
 async def test_rules_decide(tmp_path: Path) -> None:
