@@ -4,7 +4,6 @@ Bounded: depth, number of elements and inflated size have limits, and the first 
 in little endian whatever the transfer syntax, so that one reading serves all.
 """
 
-import zlib
 from array import array
 from typing import NamedTuple
 
@@ -17,13 +16,16 @@ from pacslite.dataset.element import (
     LITTLE,
     PIXEL_REPRESENTATION,
     UNDEFINED,
+    DataSetError,
     Form,
     is_capitals,
     is_signed,
     measure_header,
+    pass_leading,
     shows_vr,
     split_charsets,
 )
+from pacslite.dataset.inflate import Inflater
 from pacslite.errors import DimseError
 
 __all__ = [
@@ -99,7 +101,8 @@ def decode_identifier(
         data = inflate(data)
     form = BIG if transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN else LITTLE
     decoder = _Decoder(data, max_depth, max_elements, signed=signed)
-    start = decoder.start(form)
+    began, start = pass_leading(form, data, 0)
+    _check_end(began, start, len(data))
     explicit = transfer_syntax_uid != IMPLICIT_VR_LITTLE_ENDIAN
     if detect and start + 8 <= len(data):
         explicit = is_capitals(data[start + 4 : start + 6])
@@ -108,14 +111,14 @@ def decode_identifier(
 
 def inflate(data: bytes, limit: int = _INFLATED_LIMIT) -> bytes:
     """Inflate a data set of PS3.5 §A.5; what is beyond ``limit`` is refused."""
-    inflater = zlib.decompressobj(-15)
+    inflater = Inflater(limit)
     try:
-        inflated = inflater.decompress(data, limit + 1)
-    except zlib.error as error:
-        raise IdentifierUndecodable(f"deflated data set: {error}") from None
-    if len(inflated) > limit:
+        inflated = b"".join(inflater.inflate(data))
+    except DataSetError as error:
+        raise IdentifierUndecodable(str(error)) from None
+    if inflater.is_beyond:
         raise IdentifierError(f"deflated identifier exceeds {limit} bytes")
-    if not inflater.eof:
+    if not inflater.has_ended:
         raise IdentifierUndecodable("deflated data set ends too early")
     return inflated
 
@@ -138,21 +141,6 @@ class _Decoder:
         self._max_depth = max_depth
         self._left = max_elements
         self._signed = signed  # by the Pixel Representation of the innermost data set or item that has one
-
-    def start(self, form: Form) -> int:
-        """Give where the data set begins, behind elements of the command set and of a file's header."""
-        data = self._data
-        at = 0
-        while at + 8 <= len(data):
-            group, _, length = LITTLE.wide(data, at)
-            if group not in {0x0000, 0x0002}:
-                break
-            header = 8
-            if is_capitals(data[at + 4 : at + 6]):
-                header, length, _ = measure_header(LITTLE if group else form, data, at)
-            self._check_end(at, at + header + length, len(data))
-            at += header + length
-        return at
 
     def data_set(
         self, form: Form, at: int, end: int, *, explicit: bool, depth: int, delimited: bool
@@ -210,7 +198,7 @@ class _Decoder:
             )
             return at, "SQ", items
         at = start + length
-        self._check_end(start, at, end)
+        _check_end(start, at, end)
         if vr == "SQ":
             items, _ = self._items(
                 form, start, at, explicit=explicit, is_unknown=is_unknown, depth=depth + 1, delimited=False
@@ -228,7 +216,7 @@ class _Decoder:
         items: list[Identifier] = []
         signed = self._signed
         while at < end:
-            self._check_end(at, at + 8, end)
+            _check_end(at, at + 8, end)
             group, number, length = form.wide(data, at)
             if group != 0xFFFE or number not in {0xE000, 0xE0DD} or (number == 0xE0DD and not delimited):
                 raise IdentifierUndecodable(f"({group:04X},{number:04X}) between items at byte {at}")
@@ -238,7 +226,7 @@ class _Decoder:
             self._take(at)
             is_undefined = length == UNDEFINED
             item_end = end if is_undefined else at + length
-            self._check_end(at, item_end, end)
+            _check_end(at, item_end, end)
             # in explicit VR an item may be implicit, and in UN the reverse: its first element shows it
             if is_unknown:
                 shown = at + 8 <= item_end and shows_vr(data, at, item_end)
@@ -256,7 +244,7 @@ class _Decoder:
         if self._left < 0:
             raise IdentifierError(f"too many elements before byte {at}")
 
-    @staticmethod
-    def _check_end(at: int, value_end: int, end: int) -> None:
-        if value_end > end:
-            raise IdentifierUndecodable(f"what begins at byte {at} ends {value_end - end} bytes too late")
+
+def _check_end(at: int, value_end: int, end: int) -> None:
+    if value_end > end:
+        raise IdentifierUndecodable(f"what begins at byte {at} ends {value_end - end} bytes too late")

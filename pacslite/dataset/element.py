@@ -15,9 +15,14 @@ __all__ = [
     "EXPLICIT_VR_BIG_ENDIAN",
     "EXPLICIT_VR_LITTLE_ENDIAN",
     "IMPLICIT_VR_LITTLE_ENDIAN",
+    "ITEM",
+    "ITEM_END",
     "LITTLE",
     "LONG_VRS",
+    "PIXELS",
+    "PIXEL_DATA",
     "PIXEL_REPRESENTATION",
+    "SEQUENCE_END",
     "SHORT_VRS",
     "SHORT_VR_BYTES",
     "UNDEFINED",
@@ -28,6 +33,7 @@ __all__ = [
     "is_capitals",
     "is_signed",
     "measure_header",
+    "pass_leading",
     "shows_vr",
     "split_charsets",
     "value_of",
@@ -46,6 +52,9 @@ SHORT_VRS = frozenset(
 LONG_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
 UNDEFINED = 0xFFFFFFFF
 PIXEL_REPRESENTATION = 0x00280103
+PIXEL_DATA = 0x7FE00010
+PIXELS = frozenset({0x7FE00008, 0x7FE00009, PIXEL_DATA})  # PS3.3 §C.7.6.3, §C.7.6.24: one of them, and the last
+ITEM, ITEM_END, SEQUENCE_END = 0xE000, 0xE00D, 0xE0DD  # of group FFFE
 
 
 class DataSetError(DimseError):
@@ -158,6 +167,24 @@ def _split_charsets(value: bytes) -> tuple[str, ...]:
 def is_capitals(vr: bytes | bytearray) -> bool:
     """Is this a VR, of today or to come (PS3.5 §6.2)? As lengths these would be 16 KiB and more."""
     return 0x41 <= vr[0] <= 0x5A and 0x41 <= vr[1] <= 0x5A
+
+
+def pass_leading(form: Form, data: bytes | mmap, at: int) -> tuple[int, int]:
+    """Pass over elements of the command set and of a file's header, which some devices send before a data set.
+
+    Returns:
+        Where the last of them begins, and the position behind it, which may be behind ``data``.
+    """
+    began = at
+    while at + 8 <= len(data):
+        group, _, length = LITTLE.wide(data, at)
+        if group not in {0x0000, 0x0002}:
+            break
+        header = 8
+        if is_capitals(data[at + 4 : at + 6]):
+            header, length, _ = measure_header(LITTLE if group else form, data, at)
+        began, at = at, at + header + length
+    return began, at
 
 
 def shows_vr(buffer: bytes | bytearray | mmap, position: int, end: int) -> bool:

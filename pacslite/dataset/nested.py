@@ -4,11 +4,19 @@ Only what is itself of undefined length is entered, so what is open is always an
 depth says all, nothing recurses and there is no stack.
 """
 
-from pacslite.dataset.element import LITTLE, UNDEFINED, DataSetError, Form, measure_header, shows_vr
+from pacslite.dataset.element import (
+    ITEM,
+    ITEM_END,
+    LITTLE,
+    SEQUENCE_END,
+    UNDEFINED,
+    DataSetError,
+    Form,
+    measure_header,
+    shows_vr,
+)
 
 __all__ = ["OpenElement"]
-
-_ITEM, _ITEM_END, _SEQUENCE_END = 0xE000, 0xE00D, 0xE0DD  # of group FFFE
 
 
 class OpenElement:
@@ -91,7 +99,7 @@ class OpenElement:
                     fresh = False
                     position += 8 + length
                     continue
-                if group == 0xFFFE and number == _ITEM_END:
+                if group == 0xFFFE and number == ITEM_END:
                     depth -= 1
                     position += 8
                     if depth == unknown_depth:
@@ -114,16 +122,16 @@ class OpenElement:
             group, number, length = wide(buffer, position)
             if group == 0xFFFE:
                 position += 8
-                if number == _ITEM and depth & 1:
+                if number == ITEM and depth & 1:
                     if length == UNDEFINED:
                         depth += 1
                         fresh = True
                     else:
                         position += length
                     continue
-                if number == _SEQUENCE_END:
+                if number == SEQUENCE_END:
                     depth = (depth - 1) & ~1
-                elif number != _ITEM_END:
+                elif number != ITEM_END:
                     raise DataSetError(f"(FFFE,{number:04X}) at byte {offset + position - 8}")
                 elif not depth & 1:
                     depth -= 1

@@ -11,8 +11,8 @@ from typing import BinaryIO, NamedTuple
 
 from pacslite.dataset.decode import swap_bytes
 from pacslite.dataset.dictionary import vr_choice_of, vr_of
-from pacslite.dataset.element import SHORT_VRS, UNDEFINED, DataSetError
-from pacslite.dataset.structure import PIXEL_DATA, DataSet, Item, Node
+from pacslite.dataset.element import PIXEL_DATA, SHORT_VRS, UNDEFINED, DataSetError
+from pacslite.dataset.structure import DataSet, Item, Node
 
 __all__ = ["write_data_set"]
 

@@ -5,13 +5,12 @@ fragments without the delimiter after them, zeros in its place, any padding behi
 beyond the end of its data set is damage for certain.
 """
 
-from pacslite.dataset.element import BIG, LITTLE, UNDEFINED, DataSetError, measure_header
+from pacslite.dataset.element import BIG, ITEM, LITTLE, PIXELS, UNDEFINED, DataSetError, measure_header
 from pacslite.dataset.scan import HeaderScanner
 
 __all__ = ["Remainder"]
 
-_ITEM = 0xFFFEE000
-_PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})  # PS3.3 §C.7.6.3, §C.7.6.24: one of them, and the last
+_ITEM_TAG = 0xFFFE0000 | ITEM
 _MOST_STEPS = 100_000  # 0.1 s; who sends more elements or fragments is taken at his word
 _PADDING_GROUP = 0xFFFC  # Data Set Trailing Padding: nobody misses a part of it. Behind it are items only
 
@@ -67,7 +66,7 @@ class Remainder:
         tag = group << 16 | element
         size = 8
         if self._in_fragments:
-            self.done = tag != _ITEM or length == UNDEFINED
+            self.done = tag != _ITEM_TAG or length == UNDEFINED
         elif tag <= self._last_tag or group >= _PADDING_GROUP:  # no element, or none that anybody misses
             self.done = True
         elif self._explicit:
@@ -84,8 +83,8 @@ class Remainder:
         self._next = self._began + size
         self._last_tag = tag
         if length == UNDEFINED:
-            self._in_fragments = tag in _PIXELS
+            self._in_fragments = tag in PIXELS
             self.done = not self._in_fragments
         else:
             self._next += length
-            self.done = tag in _PIXELS
+            self.done = tag in PIXELS

@@ -12,22 +12,25 @@ from pacslite.dataset.element import (
     BIG,
     EXPLICIT_VR_BIG_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
+    ITEM,
+    ITEM_END,
     LITTLE,
     LONG_VRS,
+    PIXEL_DATA,
+    PIXELS,
+    SEQUENCE_END,
     SHORT_VRS,
     UNDEFINED,
     DataSetError,
     Form,
     is_capitals,
     measure_header,
+    pass_leading,
     shows_vr,
 )
 
-__all__ = ["PIXEL_DATA", "DataSet", "Node", "read_structure"]
+__all__ = ["DataSet", "Node", "read_structure"]
 
-PIXEL_DATA = 0x7FE00010
-_PIXELS = frozenset({0x7FE00008, 0x7FE00009, PIXEL_DATA})  # PS3.3 §C.7.6.3, §C.7.6.24: one of them, and the last
-_ITEM, _ITEM_END, _SEQUENCE_END = 0xE000, 0xE00D, 0xE0DD  # of group FFFE
 _DEEPEST = 100  # each level costs two frames of the interpreter's stack
 
 
@@ -77,12 +80,12 @@ def read_structure(data: bytes | mmap, start: int, transfer_syntax_uid: str) -> 
         DataSetError: It has what cannot stand there, or nests too deep.
     """
     form = BIG if transfer_syntax_uid == EXPLICIT_VR_BIG_ENDIAN else LITTLE
-    reader = _Reader(data)
-    at = reader.begin(form, start)
+    began, at = pass_leading(form, data, start)
+    _check_end(began, at, len(data))
     explicit = transfer_syntax_uid != IMPLICIT_VR_LITTLE_ENDIAN
     if at + 8 <= len(data):
         explicit = is_capitals(data[at + 4 : at + 6])
-    return reader.data_set(form, at, len(data), explicit=explicit, depth=0, is_undefined=False)[0]
+    return _Reader(data).data_set(form, at, len(data), explicit=explicit, depth=0, is_undefined=False)[0]
 
 
 class _Reader:
@@ -90,20 +93,6 @@ class _Reader:
 
     def __init__(self, data: bytes | mmap) -> None:
         self._data = data
-
-    def begin(self, form: Form, at: int) -> int:
-        """Give where the data set begins, behind elements of the command set and of a file's header."""
-        data = self._data
-        while at + 8 <= len(data):
-            group, _, length = LITTLE.wide(data, at)
-            if group not in {0x0000, 0x0002}:
-                break
-            header = 8
-            if is_capitals(data[at + 4 : at + 6]):
-                header, length, _ = measure_header(LITTLE if group else form, data, at)
-            self._check_end(at, at + header + length, len(data))
-            at += header + length
-        return at
 
     def data_set(
         self, form: Form, at: int, end: int, *, explicit: bool, depth: int, is_undefined: bool
@@ -115,13 +104,13 @@ class _Reader:
         while at + 8 <= end:
             group, number, _ = form.wide(data, at)
             if group == 0xFFFE:
-                if number == _ITEM_END and is_undefined:
+                if number == ITEM_END and is_undefined:
                     return found, at + 8
-                if number == _SEQUENCE_END and is_undefined:  # the item's delimiter is missing
+                if number == SEQUENCE_END and is_undefined:  # the item's delimiter is missing
                     return found, at
-                if has_pixels and number == _ITEM:
+                if has_pixels and number == ITEM:
                     break
-                if number == _ITEM or depth:
+                if number == ITEM or depth:
                     raise DataSetError(f"(FFFE,{number:04X}) at byte {at}")
                 at += 8  # a delimiter of nothing
                 continue
@@ -137,7 +126,7 @@ class _Reader:
                 break
             found.append(node)
             at = behind
-            has_pixels = has_pixels or (not depth and node.tag in _PIXELS)
+            has_pixels = has_pixels or (not depth and node.tag in PIXELS)
         if is_undefined:
             raise DataSetError(f"item without its delimiter before byte {end}")
         if not has_pixels and any(data[at:end]):  # a few zeros are somebody's padding
@@ -157,7 +146,7 @@ class _Reader:
             if not is_implicit:
                 vr = data[at + 4 : at + 6].decode("ascii")
         start = at + header
-        self._check_end(at, start, end)
+        _check_end(at, start, end)
         node = Node(group << 16 | number, vr, start, start + length, form is BIG)
         may_be_cut = not depth and (not has_pixels or vr in SHORT_VRS or vr in LONG_VRS)
         return node, self._value(form, node, length, end, depth, may_be_cut=may_be_cut)
@@ -182,7 +171,7 @@ class _Reader:
             return node.end
         if node.end > end:
             if not may_be_cut:
-                self._check_end(start, node.end, end)
+                _check_end(start, node.end, end)
             node.end = end
         if node.vr == "SQ" or (not node.vr and vr_of(node.tag) == "SQ"):
             try:
@@ -210,15 +199,15 @@ class _Reader:
         items: list[Item] = []
         while at < end:
             number, length, at = self._item_header(form, at, end)
-            if number == _ITEM_END:
+            if number == ITEM_END:
                 continue  # where none is due
-            if number == _SEQUENCE_END:
+            if number == SEQUENCE_END:
                 if is_open:
                     return items, at
                 raise DataSetError(f"(FFFE,{number:04X}) at byte {at - 8}")
             is_undefined = length == UNDEFINED
             item_end = end if is_undefined else at + length
-            self._check_end(at, item_end, end)
+            _check_end(at, item_end, end)
             # in explicit VR an item may be implicit, and in UN the reverse: its first element shows it
             if is_unknown:
                 shown = at + 8 <= item_end and shows_vr(data, at, item_end)
@@ -239,24 +228,24 @@ class _Reader:
             if is_last and data[at : at + 4] != item and data.find(item, at, end) < 0:
                 return fragments, at  # the delimiter, or what stands in its place
             number, length, at = self._item_header(form, at, end)
-            if number == _SEQUENCE_END:
+            if number == SEQUENCE_END:
                 break
-            if number != _ITEM:
+            if number != ITEM:
                 raise DataSetError(f"(FFFE,{number:04X}) at byte {at - 8}")
-            self._check_end(at, at + length, end)
+            _check_end(at, at + length, end)
             fragments.append((at, at + length))
             at += length
         return fragments, at
 
     def _item_header(self, form: Form, at: int, end: int) -> tuple[int, int, int]:
         """Element number, length, and the position behind."""
-        self._check_end(at, at + 8, end)
+        _check_end(at, at + 8, end)
         group, number, length = form.wide(self._data, at)
-        if group != 0xFFFE or number not in {_ITEM, _ITEM_END, _SEQUENCE_END}:
+        if group != 0xFFFE or number not in {ITEM, ITEM_END, SEQUENCE_END}:
             raise DataSetError(f"({group:04X},{number:04X}) between items at byte {at}")
         return number, length, at + 8
 
-    @staticmethod
-    def _check_end(at: int, value_end: int, end: int) -> None:
-        if value_end > end:
-            raise DataSetError(f"what begins at byte {at} ends {value_end - end} bytes too late")
+
+def _check_end(at: int, value_end: int, end: int) -> None:
+    if value_end > end:
+        raise DataSetError(f"what begins at byte {at} ends {value_end - end} bytes too late")

@@ -16,11 +16,12 @@ from pacslite.dataset.element import (
     EXPLICIT_VR_BIG_ENDIAN,
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
+    PIXEL_DATA,
 )
 from pacslite.dataset.meta import FileMetaError, read_file_meta
 from pacslite.dataset.pixels import PixelError, decode_frames, read_image_pixel
 from pacslite.dataset.reencode import write_data_set
-from pacslite.dataset.structure import PIXEL_DATA, DataSet, Node, read_structure
+from pacslite.dataset.structure import DataSet, Node, read_structure
 from pacslite.errors import DimseError, PacsliteError
 
 __all__ = ["SOURCES", "TARGETS", "CannotTranscode", "limit_worker", "transcode"]
