@@ -257,11 +257,7 @@ class Recovery:
         if known is not None and cut_off and not self._outlived.is_alone(known):
             self._refuse(name, record.sop_instance_uid, found, is_there=known.digest == record.digest)
         elif same:
-            if old is not None:
-                self._store.remove_incoming(old.name)
-                self._settler.noted()
-            self._leave_to_settler(Unsettled(record.sop_instance_uid, name, record.path))
-            found.settled += 1
+            self._keep_for_row(Unsettled(record.sop_instance_uid, name, record.path), found)
         elif (refusal := self._index_file(name, record, known)) is not None:
             self._refuse(name, record.sop_instance_uid, found, reason=str(refusal))
         else:
@@ -274,11 +270,15 @@ class Recovery:
         if known is None or (known.digest, known.size) != (meta.digest, _size_of(meta)):
             self._refuse(name, meta.sop_instance_uid, found, reason=reason)
             return
-        old = self._settler.locate(meta.sop_instance_uid)
+        self._keep_for_row(Unsettled(meta.sop_instance_uid, name, known.path), found)
+
+    def _keep_for_row(self, unsettled: Unsettled, found: Recovered) -> None:
+        """It is the file that its instance's row stands for, and takes the place of one that came in before."""
+        old = self._settler.locate(unsettled.sop_instance_uid)
         if old is not None:
             self._store.remove_incoming(old.name)
             self._settler.noted()
-        self._leave_to_settler(Unsettled(meta.sop_instance_uid, name, known.path))
+        self._leave_to_settler(unsettled)
         found.settled += 1
 
     def _index_file(self, name: str, record: Record, known: InstanceRow | None) -> DimseError | None:

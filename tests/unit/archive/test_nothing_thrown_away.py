@@ -42,6 +42,18 @@ def _set_aside(directory: Path) -> list[bytes]:
     return [path.read_bytes() for path in sorted(directory.glob("damaged/*.dcm"))]
 
 
+def _stop_before_commit(archive: Archive, image: Path) -> None:
+    """Killed before the index takes what comes next, ``image`` is what is left."""
+    commit = archive._index.commit
+
+    def stop_before(entries: Sequence[Entry], *, late: bool = False) -> list[DimseError | None]:
+        if not image.exists():
+            image_of(archive.options.data_dir, image)
+        return commit(entries, late=late)
+
+    archive._index.commit = stop_before  # type: ignore[method-assign]
+
+
 async def test_stored_again_before_the_deleted_file_could_be_removed_and_reindexed(tmp_path: Path) -> None:
     """What lies at the place of the new one is not the new one."""
     failing = False
@@ -121,14 +133,7 @@ async def test_a_duplicate_of_a_file_that_is_gone_is_kept(tmp_path: Path) -> Non
     async with archive_in(tmp_path / "live", journal_bytes=1 << 20) as archive:
         await store(archive, OLD)
         await archive.settle()
-        commit = archive._index.commit
-
-        def stop_before(entries: Sequence[Entry], *, late: bool = False) -> list[DimseError | None]:
-            if not image.exists():
-                image_of(archive.options.data_dir, image)
-            return commit(entries, late=late)
-
-        archive._index.commit = stop_before  # type: ignore[method-assign]
+        _stop_before_commit(archive, image)
         await store(archive, OLD, source_ae_title="ANOTHER_SENDER")
     for path in image.rglob("instances/**/*.dcm"):
         path.unlink()
@@ -157,14 +162,7 @@ async def test_a_duplicate_that_was_cut_off_takes_no_place(
         await store(archive, OLD)
         if settled:
             await archive.settle()
-        commit = archive._index.commit
-
-        def stop_before(entries: Sequence[Entry], *, late: bool = False) -> list[DimseError | None]:
-            if not image.exists():
-                image_of(archive.options.data_dir, image)
-            return commit(entries, late=late)
-
-        archive._index.commit = stop_before  # type: ignore[method-assign]
+        _stop_before_commit(archive, image)
         stored = await store(archive, repeated)
         assert stored.outcome == "duplicate"
     for _ in range(2):
