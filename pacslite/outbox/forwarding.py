@@ -58,6 +58,7 @@ class ForwardOptions:
 class _Item(NamedTuple):
     number: int
     instance: InstanceRef
+    attempts: int  # that have failed
 
 
 class _Batch:
@@ -169,7 +170,7 @@ class Forwarder:
                 elif reference.digest != one.body:
                     dropped.append((one.id, "replaced by a newer one"))
                 else:
-                    items.append(_Item(one.id, reference))
+                    items.append(_Item(one.id, reference, one.attempts))
             if dropped:
                 self._queue.finish(dropped=dropped)
             if items:
@@ -194,6 +195,8 @@ class Forwarder:
         buffer = ReadBuffer()
         waiting = iter(part)
         window = connection.negotiated.operations_invoked or self._options.operations
+        if any(item.attempts for item in part):  # one of them may have ended the association that others were lost with
+            window = 1
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(window, self._options.operations, len(part))):
@@ -215,7 +218,7 @@ class Forwarder:
         buffer: ReadBuffer,
         batch: _Batch,
     ) -> None:
-        for number, instance in waiting:
+        for number, instance, _ in waiting:
             if batch.hopeless or connection.over is not None:
                 return
             if number not in self._in_hand:

@@ -250,7 +250,9 @@ async def test_sop_class_that_is_not_accepted_holds_nobody_up(tmp_path: Path) ->
     assert len(peer.files()) == 1
 
 
-async def test_instance_that_ends_every_association_holds_nobody_up(tmp_path: Path) -> None:
+@pytest.mark.parametrize("window", [0, 4])
+async def test_instance_that_ends_every_association_holds_nobody_up(tmp_path: Path, window: int) -> None:
+    """Those neither that are outstanding with it, again and again at the same time."""
     some = instances(12)
     poison = some[3].sop_instance_uid
 
@@ -259,7 +261,7 @@ async def test_instance_that_ends_every_association_holds_nobody_up(tmp_path: Pa
             raise RuntimeError("the peer crashes")
         return 0
 
-    async with StorageScp(free_port(), status=status) as scp, sending(tmp_path, some, scp.port) as one:
+    async with StorageScp(free_port(), status=status, window=window) as scp, sending(tmp_path, some, scp.port) as one:
         for _ in range(6):
             await one.forwarder.serve("WS")
             one.clock.now += 20
