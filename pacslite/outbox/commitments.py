@@ -170,6 +170,8 @@ class Commitments:
         missing: Sequence[Reference] | None = None
         failures: dict[Reference, int] = {}
         pause = _FIRST_LOOK_SECONDS
+        time = asyncio.get_running_loop().time
+        at_last = time() + self._options.grace_seconds  # whatever becomes of the clock
         while True:
             async with self._slots:
                 found = await self._offload.run(self._transactions.get, number)
@@ -178,6 +180,7 @@ class Commitments:
                 transaction = found[0]
                 failed = await self._verifier.failures(transaction.request.references if missing is None else missing)
                 grace = transaction.created + self._options.grace_seconds - self._queue.clock()
+                grace = min(grace, at_last - time())
                 missing = [one for one, reason in failed.items() if reason == Status.NO_SUCH_OBJECT_INSTANCE]
                 if not missing or grace <= 0:
                     return await self._keep(transaction, failures | failed)

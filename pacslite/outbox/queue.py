@@ -192,6 +192,21 @@ class Queue:
 
     # keeping house
 
+    def hasten(self) -> None:
+        """Let nothing wait longer than the longest pause: the clock was set back, or pauses are shorter than before."""
+        now = self.clock()
+        longest = now + self.retry.maximum_seconds
+        with self.database.transaction() as connection:
+            connection.execute("UPDATE destination SET due = ? WHERE due > ?", (now, longest))
+            connection.executemany(  # one by one, as the index has it
+                "UPDATE entry SET due = ? WHERE kind = ? AND destination = ? AND state = 'waiting' "
+                "AND finished IS NULL AND due > ?",
+                [
+                    (now, kind, ae_title, longest)
+                    for kind, ae_title in connection.execute("SELECT kind, ae_title FROM destination").fetchall()
+                ],
+            )
+
     def expire(self) -> list[Entry]:
         """Let what has waited too long fail."""
         now = self.clock()

@@ -36,7 +36,7 @@ class Scheduler:
         self._changed = changed
         self._wanted = asyncio.Event()
         self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
-        self._not_before: dict[tuple[str, str], float] = {}
+        self._not_before: dict[tuple[str, str], float] = {}  # by the loop's time
         self._version = -1
         self._kept_house = 0.0
         self._stopping = False
@@ -82,13 +82,13 @@ class Scheduler:
             )
         if changed:
             await self._changed()
-        now = self._queue.clock()
+        now, elapsed = self._queue.clock(), asyncio.get_running_loop().time()
         delay = _POLL_SECONDS
         for kind, destination, at in due:
             key = (kind, destination)
-            at_last = max(at, self._not_before.get(key, 0.0))
-            if at_last > now:
-                delay = min(delay, at_last - now)
+            seconds = max(at - now, self._not_before.get(key, 0.0) - elapsed)
+            if seconds > 0:
+                delay = min(delay, seconds)
             elif key not in self._tasks and not self._stopping:
                 self._tasks[key] = asyncio.create_task(self._work(key))
         return delay
@@ -101,7 +101,7 @@ class Scheduler:
             progress = await self._serve[kind](destination)
         except Exception as error:
             _complain(error)
-            self._not_before[key] = self._queue.clock() + _TROUBLE_SECONDS
+            self._not_before[key] = asyncio.get_running_loop().time() + _TROUBLE_SECONDS
         finally:
             del self._tasks[key]
             if progress:  # what was enqueued for it meanwhile found it busy
@@ -116,6 +116,7 @@ class Scheduler:
         now = self._queue.clock()
         if not self._kept_house <= now < self._kept_house + _HOUSEKEEPING_SECONDS:
             self._kept_house = now
+            self._queue.hasten()
             expired = self._queue.expire()
             self._queue.purge()
         return self._queue.destinations(), expired, changed

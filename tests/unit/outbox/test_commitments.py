@@ -1,5 +1,7 @@
 """Reports on new associations: when the AE that asked is left alone."""
 
+import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -47,5 +49,56 @@ async def test_ae_that_moves_while_it_is_tried_is_not_left_alone(tmp_path: Path,
     transactions.verified(found[0], {})
     assert not await commitments.serve("CT01")
     assert [at > 1000 for *_, at in queue.destinations()] == [deferred]
+    await offload.stop()
+    queue.database.close()
+
+
+class Clock:
+    now = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class NothingIsThere:
+    """A verifier of an empty archive; the clock is set back while it looks."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.looked = 0
+
+    async def failures(self, references: Sequence[Reference]) -> dict[Reference, int]:
+        self.looked += 1
+        self._clock.now -= 86_400
+        return dict.fromkeys(references, 0x0112)
+
+    async def stop(self) -> None:
+        pass
+
+
+async def test_grace_ends_though_the_clock_is_set_back(tmp_path: Path) -> None:
+    clock, offload, verified = Clock(), Offload("outbox"), asyncio.Event()
+    queue = Queue(Database(tmp_path / "outbox.sqlite"), clock=clock)
+    transactions, verifier = Transactions(queue), NothingIsThere(clock)
+    commitments = Commitments(
+        queue,
+        transactions,
+        offload,
+        verifier=cast("Verifier", verifier),
+        requestor=cast("Requestor", None),
+        address_of=lambda _: None,
+        verified=verified.set,
+        options=CommitmentOptions(grace_seconds=0.5),
+    )
+    number = transactions.accept(CommitmentRequest("1.2.3", (Reference("1.2.1", "1.2.4"),)), "CT01")
+    await commitments.resume()
+    async with asyncio.timeout(5):
+        await verified.wait()
+    assert verifier.looked > 1
+    found = transactions.get(number)
+    assert found is not None
+    assert found[1] is not None
+    assert [one.reason for one in found[1].failed] == [0x0112]
+    await commitments.stop()
     await offload.stop()
     queue.database.close()

@@ -244,6 +244,20 @@ def test_undeferred_destinations_are_due_and_what_failed_alone_is_not(queue: Que
     assert queue.defer("forward", "WS", "unreachable") == 20  # it has failed before
 
 
+@pytest.mark.parametrize(("back", "waits"), [(60, True), (86_400, False)])
+def test_what_waits_does_not_wait_for_a_clock_that_was_set_back(
+    queue: Queue, clock: Clock, back: float, waits: bool
+) -> None:
+    """No pause is longer than the longest."""
+    enqueue(queue, "1", "2")
+    queue.finish(failed=[(numbers(queue)[0], "refused")])
+    queue.defer("forward", "WS", "unreachable")
+    clock.now -= back
+    queue.hasten()
+    assert (queue.destinations()[0].due > clock.now) is waits
+    assert due(queue) == ([] if waits else ["1", "2"])
+
+
 def test_list_shows_what_holds_an_entry_up(queue: Queue, clock: Clock) -> None:
     enqueue(queue, "1", "2")
     queue.finish(failed=[(numbers(queue)[0], "status A700")])

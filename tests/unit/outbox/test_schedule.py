@@ -1,0 +1,72 @@
+"""When what waits is tried: by the time, by what others change, and whatever becomes of the clock."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from pacslite.outbox.database import Database
+from pacslite.outbox.offload import Offload
+from pacslite.outbox.queue import Arrival, Queue
+from pacslite.outbox.retry import Retry
+from pacslite.outbox.schedule import Scheduler
+
+
+class Clock:
+    now = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Served:
+    """A queue and a scheduler; what is served is noted, and sent."""
+
+    def __init__(self, path: Path) -> None:
+        self.clock = Clock()
+        self.queue = Queue(Database(path / "outbox.sqlite"), Retry(10, 100, 1000), self.clock)
+        self.offload = Offload("outbox")
+        self.scheduler = Scheduler(self.queue, self.offload, {"forward": self._serve}, self._changed)
+        self.sent: list[str] = []
+
+    def enqueue(self, *uids: str) -> None:
+        self.queue.enqueue([Arrival("WS", uid, bytes(16)) for uid in uids])
+
+    async def until_sent(self, uids: Sequence[str]) -> None:
+        async with asyncio.timeout(5):
+            while self.sent != uids:
+                await asyncio.sleep(0.01)
+
+    async def _serve(self, destination: str) -> bool:
+        waiting = await self.offload.run(self.queue.take, "forward", destination, 100)
+        await self.offload.run(self.queue.finish, [one.id for one in waiting])
+        self.sent += [one.subject for one in waiting]
+        return bool(waiting)
+
+    async def _changed(self) -> None:
+        pass
+
+
+@asynccontextmanager
+async def serving(path: Path, *uids: str) -> AsyncIterator[Served]:
+    """With these enqueued before it starts."""
+    one = Served(path)
+    one.enqueue(*uids)
+    task = asyncio.create_task(one.scheduler.run())
+    try:
+        yield one
+    finally:
+        await one.scheduler.stop(1)
+        task.cancel()
+        await asyncio.wait([task])
+        await one.offload.stop()
+        one.queue.database.close()
+
+
+async def test_what_waits_is_sent_though_the_clock_was_set_back(tmp_path: Path) -> None:
+    async with serving(tmp_path, "1") as one:
+        await one.until_sent(["1"])
+        await one.offload.run(one.enqueue, "2")
+        one.clock.now -= 86_400
+        one.scheduler.wake()
+        await one.until_sent(["1", "2"])
