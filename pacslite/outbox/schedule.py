@@ -39,6 +39,7 @@ class Scheduler:
         self._not_before: dict[tuple[str, str], float] = {}  # by the loop's time
         self._version = -1
         self._kept_house = 0.0
+        self._begun = False
         self._stopping = False
 
     def wake(self) -> None:
@@ -112,6 +113,9 @@ class Scheduler:
         version = self._queue.database.version()
         changed = version != self._version and self._version >= 0
         self._version = version
+        if not self._begun:  # what was in their way when we ended may be what the restart is for
+            self._queue.undefer()
+            self._begun = True
         expired: list[Entry] = []
         now = self._queue.clock()
         if not self._kept_house <= now < self._kept_house + _HOUSEKEEPING_SECONDS:

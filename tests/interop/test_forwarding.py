@@ -183,7 +183,8 @@ async def test_rules_are_read_again_on_sighup(new_server: ServerFactory) -> None
         assert sorted(one.sop_instance_uid for one in scp.received) == uids(some[3:])
 
 
-async def test_destination_that_was_not_where_it_was_configured(new_server: ServerFactory) -> None:
+@pytest.mark.parametrize("how", ["reload", "restart"])
+async def test_destination_that_was_not_where_it_was_configured(new_server: ServerFactory, how: str) -> None:
     """Mended and read again, it is tried at once; it was to be left alone for minutes."""
     some, wrong, right = instances(3), free_port(), free_port()
     server = forwarding(new_server, "WS", wrong, {}, {"retry_seconds": 600, "maximum_retry_seconds": 600})
@@ -192,9 +193,14 @@ async def test_destination_that_was_not_where_it_was_configured(new_server: Serv
         async with asyncio.timeout(5):
             while "destination deferred" not in server.text():
                 await asyncio.sleep(0.02)
-        config = server.log.with_suffix(".toml")
-        config.write_text(config.read_text().replace(str(wrong), str(right)))
-        server.process.send_signal(signal.SIGHUP)
+        if how == "reload":
+            config = server.log.with_suffix(".toml")
+            config.write_text(config.read_text().replace(str(wrong), str(right)))
+            server.process.send_signal(signal.SIGHUP)
+        else:
+            await asyncio.to_thread(server.stop)
+            server.remotes = [{"ae_title": "WS", "host": "127.0.0.1", "port": right}]
+            server.start()
         await eventually(3, scp)
         assert sorted(one.sop_instance_uid for one in scp.received) == uids(some)
 

@@ -48,10 +48,12 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(path: Path, *uids: str) -> AsyncIterator[Served]:
-    """With these enqueued before it starts."""
+async def serving(path: Path, *uids: str, deferred: bool = False) -> AsyncIterator[Served]:
+    """With these enqueued before it starts, for a destination that was left alone."""
     one = Served(path)
     one.enqueue(*uids)
+    if deferred:
+        one.queue.defer("forward", "WS", "unreachable")
     task = asyncio.create_task(one.scheduler.run())
     try:
         yield one
@@ -70,3 +72,9 @@ async def test_what_waits_is_sent_though_the_clock_was_set_back(tmp_path: Path) 
         one.clock.now -= 86_400
         one.scheduler.wake()
         await one.until_sent(["1", "2"])
+
+
+async def test_destinations_are_tried_when_we_start(tmp_path: Path) -> None:
+    """Nobody was there when we ended, which a new configuration has mended, say."""
+    async with serving(tmp_path, "1", deferred=True) as one:
+        await one.until_sent(["1"])
