@@ -208,14 +208,15 @@ class Queue:
             )
 
     def expire(self) -> list[Entry]:
-        """Let what has waited too long fail."""
+        """Let what has waited too long fail, when it is not to be tried now: who was down for days is tried first."""
         now = self.clock()
         with self.database.transaction() as connection:
             rows = connection.execute(
                 "SELECT id, kind, destination, subject, 'failed', created, due, expires, attempts, "
                 "'expired: ' || coalesce(error, 'not tried') FROM listed "
-                "WHERE id IN (SELECT id FROM entry WHERE finished IS NULL AND expires <= ?)",
-                (now,),
+                "WHERE id IN (SELECT id FROM entry WHERE finished IS NULL AND expires <= ?) "
+                "AND (state = 'verifying' OR due > ?)",
+                (now, now),
             ).fetchall()
             expired = [Entry(*row) for row in rows]
             connection.executemany(

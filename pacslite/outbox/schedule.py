@@ -38,7 +38,7 @@ class Scheduler:
         self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._not_before: dict[tuple[str, str], float] = {}  # by the loop's time
         self._version = -1
-        self._kept_house = 0.0
+        self._kept_house = queue.clock()  # what waits is tried first, and what is not verified gets there
         self._begun = False
         self._stopping = False
 

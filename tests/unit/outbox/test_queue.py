@@ -144,9 +144,9 @@ def test_destination_that_cannot_be_reached_waits_as_a_whole(queue: Queue, clock
 
 def test_expired_entries_fail_and_say_why(queue: Queue, clock: Clock) -> None:
     enqueue(queue, "1", "2")
+    clock.now += 999
     queue.finish(failed=[(numbers(queue)[0], "status A900")])
     queue.defer("forward", "WS", "connection refused")
-    clock.now += 999
     assert queue.expire() == []
     clock.now += 1
     assert {(entry.subject, entry.error) for entry in queue.expire()} == {
@@ -157,10 +157,23 @@ def test_expired_entries_fail_and_say_why(queue: Queue, clock: Clock) -> None:
     assert set(states(queue).values()) == {"failed"}
 
 
+def test_what_is_to_be_tried_now_does_not_expire(queue: Queue, clock: Clock) -> None:
+    """We were down for longer, or the clock was: nobody knows what the destination says."""
+    enqueue(queue, "1", "2", "3")
+    queue.finish(failed=[(numbers(queue)[0], "refused")])
+    clock.now += 1000
+    assert queue.expire() == []
+    queue.finish(failed=[(numbers(queue)[0], "refused")])
+    assert [entry.subject for entry in queue.expire()] == ["2"]
+    queue.defer("forward", "WS", "connection refused")
+    assert [entry.subject for entry in queue.expire()] == ["1", "3"]
+
+
 def test_sent_entries_are_forgotten_soon_and_failed_ones_late(queue: Queue, clock: Clock) -> None:
     enqueue(queue, "1", "2")
     queue.finish(sent=numbers(queue)[:1])
     clock.now += 1001
+    queue.defer("forward", "WS", "connection refused")
     queue.expire()
     queue.purge()
     assert states(queue) == {"1": "sent", "2": "failed"}
@@ -211,8 +224,8 @@ def test_changing_what_has_failed(
     queue: Queue, clock: Clock, change: Callable[[Queue], int], state: str, is_due: bool
 ) -> None:
     enqueue(queue, "1")
-    queue.defer("forward", "WS", "connection refused")
     clock.now += 2000
+    queue.defer("forward", "WS", "connection refused")
     queue.expire()
     queue.purge()
     assert change(queue) == (state != "failed")

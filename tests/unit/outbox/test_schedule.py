@@ -48,12 +48,13 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(path: Path, *uids: str, deferred: bool = False) -> AsyncIterator[Served]:
-    """With these enqueued before it starts, for a destination that was left alone."""
+async def serving(path: Path, *uids: str, deferred: bool = False, hours: int = 0) -> AsyncIterator[Served]:
+    """With these enqueued so long before it starts, for a destination that was left alone."""
     one = Served(path)
     one.enqueue(*uids)
     if deferred:
         one.queue.defer("forward", "WS", "unreachable")
+    one.clock.now += hours * 3600.0
     task = asyncio.create_task(one.scheduler.run())
     try:
         yield one
@@ -77,4 +78,9 @@ async def test_what_waits_is_sent_though_the_clock_was_set_back(tmp_path: Path) 
 async def test_destinations_are_tried_when_we_start(tmp_path: Path) -> None:
     """Nobody was there when we ended, which a new configuration has mended, say."""
     async with serving(tmp_path, "1", deferred=True) as one:
+        await one.until_sent(["1"])
+
+
+async def test_what_expired_while_we_were_down_is_tried_first(tmp_path: Path) -> None:
+    async with serving(tmp_path, "1", deferred=True, hours=24) as one:
         await one.until_sent(["1"])
