@@ -126,6 +126,8 @@ class Commitments:
                 while waiting:
                     for one in waiting:
                         reported |= await self._report(connection, ae_title, one)
+                    if self._address_of(ae_title) != address:  # the rest goes where it is now
+                        break
                     waiting = await self._take(ae_title)
                 await connection.release()
             finally:

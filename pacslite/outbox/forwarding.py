@@ -138,6 +138,8 @@ class Forwarder:
                 if self._address_of(destination) == address:  # else it is to be tried at another one
                     await self._defer(destination, error)
                 break
+            if self._address_of(destination) != address:  # the rest goes where it is now
+                break
         return progress
 
     async def forget_dropped(self) -> None:

@@ -1,7 +1,8 @@
 """Reports on new associations: when the AE that asked is left alone."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +16,10 @@ from pacslite.outbox.queue import Queue
 from pacslite.outbox.transactions import Transactions
 from pacslite.outbox.verification import Verifier
 from pacslite.scu.commitment import CommitmentRequest, Reference
-from pacslite.scu.requestor import Address, Requestor
+from pacslite.scu.requestor import Address, Requestor, RequestorOptions
+from tests.support.processes import free_port
+from tests.support.storage_scp import StorageScp
+from tests.support.wire import Message, Wire
 
 
 class Unreachable:
@@ -102,3 +106,59 @@ async def test_grace_ends_though_the_clock_is_set_back(tmp_path: Path) -> None:
     await commitments.stop()
     await offload.stop()
     queue.database.close()
+
+
+class ReportScp(StorageScp):
+    """Takes reports; ``reported`` has the message IDs."""
+
+    def __init__(self, port: int, then: Callable[[], None] = lambda: None) -> None:
+        super().__init__(port)
+        self.reported = 0
+        self._then = then
+
+    async def take(self, wire: Wire, message: Message) -> None:
+        self.reported += 1
+        self._then()
+        answer = {0x0100: b"\0\x81", 0x0120: message.command[0x0110], 0x0900: b"\0\0", 0x1002: b"\1\0"}
+        await wire.send(message.context_id, answer)
+
+
+@asynccontextmanager
+async def reporting(path: Path, count: int, address_of: Callable[[str], Address]) -> AsyncIterator[Commitments]:
+    """With so many requests of CT01 that are verified and not reported."""
+    queue, offload = Queue(Database(path / "outbox.sqlite")), Offload("outbox")
+    transactions = Transactions(queue)
+    for number in range(count):
+        request = CommitmentRequest(f"1.2.3.{number}", (Reference("1.2.1", "1.2.4"),))
+        found = transactions.get(transactions.accept(request, "CT01"))
+        assert found is not None
+        transactions.verified(found[0], {})
+    try:
+        yield Commitments(
+            queue,
+            transactions,
+            offload,
+            verifier=cast("Verifier", None),
+            requestor=Requestor(RequestorOptions()),
+            address_of=address_of,
+            verified=lambda: None,
+            options=CommitmentOptions(),
+        )
+    finally:
+        await offload.stop()
+        queue.database.close()
+
+
+async def test_ae_that_moves_while_it_is_reported_to_gets_the_rest_where_it_is_now(tmp_path: Path) -> None:
+    here = [Address("CT01", "127.0.0.1", free_port())]
+    new = ReportScp(free_port())
+    moved = Address("CT01", "127.0.0.1", new.port)
+    async with (
+        new,
+        ReportScp(here[0].port, lambda: here.__setitem__(0, moved)) as old,
+        reporting(tmp_path, 50, lambda _: here[0]) as commitments,
+    ):
+        assert await commitments.serve("CT01")
+        assert await commitments.serve("CT01")
+        assert 0 < old.reported < 50
+        assert old.reported + new.reported == 50

@@ -197,6 +197,25 @@ async def test_destination_that_moves_while_it_is_tried_is_not_left_alone(tmp_pa
         assert sorted(received(scp)) == uids(some)
 
 
+async def test_destination_that_moves_while_it_is_sent_to_gets_the_rest_where_it_is_now(tmp_path: Path) -> None:
+    some, here = instances(12), [Address("WS", "127.0.0.1", free_port())]
+
+    def status(_: Received) -> int:
+        here[:] = [Address("WS", "127.0.0.1", new.port)]
+        return 0
+
+    async with (
+        StorageScp(here[0].port, status=status) as old,
+        StorageScp(free_port()) as new,
+        sending(tmp_path, some, old.port, batch=4) as one,
+    ):
+        one.forwarder._address_of = lambda _: here[0]
+        assert await one.forwarder.serve("WS")
+        assert received(old) == uids(some[:4])
+        assert await one.forwarder.serve("WS")
+        assert received(new) == uids(some[4:])
+
+
 async def test_destination_that_is_not_configured(tmp_path: Path) -> None:
     some = instances(2)
     async with sending(tmp_path, some, free_port()) as one:
