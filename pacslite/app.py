@@ -10,10 +10,10 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
-from pacslite.access import EVERYTHING, Access, Remote
+from pacslite.access import Access, Remote
 from pacslite.budget import Budget, HostBudget
 from pacslite.config import Settings, changed_keys
 from pacslite.dataset.meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
@@ -310,7 +310,7 @@ async def _access(settings: Settings, ae_title: str) -> Access:
             remote.ae_title,
             remote.host,
             remote.port,
-            frozenset(remote.allow) | ({"commit"} if "store" in remote.allow else set()),
+            _permissions(remote.allow),
             remote.tls,
             await _addresses(remote.host),
             remote.certificate_name,
@@ -321,9 +321,14 @@ async def _access(settings: Settings, ae_title: str) -> Access:
         (ae_title, *server.called_ae_titles),
         any_called_ae_title=not access.check_called_ae_title or "*" in server.called_ae_titles,
         remotes=remotes,
-        unknown=frozenset(access.unknown_allow) & EVERYTHING if access.unknown_peers == "anybody" else frozenset(),
+        unknown=_permissions(access.unknown_allow) if access.unknown_peers == "anybody" else frozenset(),
         loopback=access.unknown_peers != "nobody",
     )
+
+
+def _permissions(allow: Collection[str]) -> frozenset[str]:
+    """Whoever may store may ask whether it is kept."""
+    return frozenset(allow) | ({"commit"} if "store" in allow else set())
 
 
 async def _addresses(host: str) -> tuple[str, ...]:

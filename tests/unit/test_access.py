@@ -3,6 +3,8 @@
 import pytest
 
 from pacslite.access import EVERYTHING, Access, Grant, Refusal, Remote
+from pacslite.app import _access
+from pacslite.config import Settings
 
 CT = Remote("CT01", "10.0.0.12", 104, frozenset({"store"}), addresses=("10.0.0.12",))
 WARD = Remote("WARD", "10.1.0.0/16", 0, frozenset({"find", "move"}), addresses=("10.1.0.0/16",))
@@ -90,3 +92,18 @@ def test_a_certificate_that_is_configured_binds_wherever_the_peer_is(host: str) 
         assert "'ct01.ward' or 'ct01.hospital'" in refusal.why
     for name in ("ct01.ward", "ct01.hospital"):
         assert isinstance(judge({"other.ward", name}), Grant)
+
+
+@pytest.mark.parametrize(("allow", "granted"), [(["store", "echo"], {"store", "echo", "commit"}), (["find"], {"find"})])
+async def test_whoever_may_store_may_ask_whether_it_is_kept(allow: list[str], granted: set[str]) -> None:
+    settings = Settings.model_validate(
+        {
+            "remote": [{"ae_title": "CT01", "host": "192.0.2.7", "allow": allow}],
+            "access": {"unknown_peers": "anybody", "unknown_allow": allow},
+        }
+    )
+    access = await _access(settings, "PACSLITE")
+    for calling, host in (("CT01", "192.0.2.7"), ("ANYONE", "192.0.2.8")):
+        grant = admit(calling, host, access=access)
+        assert isinstance(grant, Grant)
+        assert grant.allow == granted
