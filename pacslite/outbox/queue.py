@@ -16,6 +16,7 @@ __all__ = ["Arrival", "Due", "Entry", "Kind", "Mark", "Queue", "Waiting"]
 Kind = Literal["forward", "commitment"]
 
 _SENT_SECONDS = 3600.0  # what was sent is remembered so long beyond the mark: catching up sends none of it twice
+_EXPIRED_AT_ONCE = 2000  # others wait for the thread meanwhile
 _FAILED_SECONDS = 30 * 86_400.0  # what has failed may be retried
 
 
@@ -208,15 +209,18 @@ class Queue:
             )
 
     def expire(self) -> list[Entry]:
-        """Let what has waited too long fail, when it is not to be tried now: who was down for days is tried first."""
+        """Let what has waited too long fail, some of it at once; gives what did.
+
+        What is to be tried now does not: who was down for days is tried first.
+        """
         now = self.clock()
         with self.database.transaction() as connection:
             rows = connection.execute(
                 "SELECT id, kind, destination, subject, 'failed', created, due, expires, attempts, "
-                "'expired: ' || coalesce(error, 'not tried') FROM listed "
-                "WHERE id IN (SELECT id FROM entry WHERE finished IS NULL AND expires <= ?) "
-                "AND (state = 'verifying' OR due > ?)",
-                (now, now),
+                "'expired: ' || coalesce(error, 'not tried') "
+                "FROM (SELECT id AS number FROM entry WHERE finished IS NULL AND expires <= ?) "
+                "CROSS JOIN listed ON id = number WHERE state = 'verifying' OR due > ? LIMIT ?",
+                (now, now, _EXPIRED_AT_ONCE),
             ).fetchall()
             expired = [Entry(*row) for row in rows]
             connection.executemany(

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import sqlite3
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 
 from pacslite.outbox.offload import Offload
@@ -76,11 +77,10 @@ class Scheduler:
     async def _look(self) -> float:
         """Start what is due; gives the seconds until something else is."""
         due, expired, changed = await self._offload.run(self._read)
-        for entry in expired:
-            log.warning(
-                "queue entry failed",
-                extra={"entry": entry.id, "kind": entry.kind, "to": entry.destination, "why": entry.error},
-            )
+        alike = Counter((entry.kind, entry.destination, entry.error) for entry in expired)
+        for (kind, destination, error), count in alike.items():
+            facts = {"entries": count, "kind": kind, "to": destination, "why": error}
+            log.warning("queue entries failed", extra=facts)
         if changed:
             await self._changed()
         now, elapsed = self._queue.clock(), asyncio.get_running_loop().time()
@@ -121,8 +121,10 @@ class Scheduler:
         if not self._kept_house <= now < self._kept_house + _HOUSEKEEPING_SECONDS:
             self._kept_house = now
             self._queue.hasten()
-            expired = self._queue.expire()
             self._queue.purge()
+            expired = self._queue.expire()
+            if expired:  # there may be more
+                self._kept_house = 0.0
         return self._queue.destinations(), expired, changed
 
 
