@@ -89,9 +89,9 @@ class Commitments:
 
     # the service's side
 
-    async def accept(self, request: CommitmentRequest, ae_title: str) -> int:
+    async def accept(self, request: CommitmentRequest, ae_title: str, called_ae_title: str) -> int:
         """Keep a request; it survives a power cut when this returns (see ``Transactions.accept``)."""
-        return await self._offload.run(self._transactions.accept, request, ae_title)
+        return await self._offload.run(self._transactions.accept, request, ae_title, called_ae_title)
 
     def begin(self, number: int, invoker: Invoker, context: AcceptedContext) -> None:
         """See a request through that was answered."""
@@ -115,26 +115,13 @@ class Commitments:
         if address is None:
             await self._defer(ae_title, "no [[remote]] with a port has this AE title")
             return False
-        reported = False
-        try:
-            connection = await self._requestor.associate(
-                address,
-                presentation_contexts([(STORAGE_COMMITMENT_PUSH_MODEL, COMMITMENT_SYNTAXES[:2])]),
-                roles=[RoleSelection(STORAGE_COMMITMENT_PUSH_MODEL, scu=False, scp=True)],
-            )
-            try:
-                while waiting:
-                    for one in waiting:
-                        reported |= await self._report(connection, ae_title, one)
-                    if self._address_of(ae_title) != address:  # the rest goes where it is now
-                        break
-                    waiting = await self._take(ae_title)
-                await connection.release()
-            finally:
-                connection.abort("given up")
-        except AssociationEnded as ended:
-            if not reported and self._address_of(ae_title) == address:  # else it is to be tried at another one
-                await self._defer(ae_title, str(ended))
+        reported, error = False, ""
+        for called in dict.fromkeys(one.called_ae_title for one in waiting):
+            is_taken, problem = await self._report_as(called, address, waiting)
+            reported |= is_taken
+            error = problem or error
+        if error and not reported and self._address_of(ae_title) == address:  # else it is to be tried at another one
+            await self._defer(ae_title, error)
         if reported:
             await self._offload.run(self._queue.reached, "commitment", ae_title)
         return reported
@@ -146,6 +133,30 @@ class Commitments:
         await self._verifier.stop()
         if self._tasks:
             await asyncio.wait(list(self._tasks.values()))
+
+    async def _report_as(self, called: str | None, address: Address, waiting: Sequence[Waiting]) -> tuple[bool, str]:
+        """Report what was asked of us by this title: devices know no other. Was any taken, and why not all?"""
+        reported = False
+        try:
+            connection = await self._requestor.associate(
+                address,
+                presentation_contexts([(STORAGE_COMMITMENT_PUSH_MODEL, COMMITMENT_SYNTAXES[:2])]),
+                roles=[RoleSelection(STORAGE_COMMITMENT_PUSH_MODEL, scu=False, scp=True)],
+                calling_ae_title=called,
+            )
+            try:
+                while some := [one for one in waiting if one.called_ae_title == called]:
+                    for one in some:
+                        reported |= await self._report(connection, address.ae_title, one)
+                    if self._address_of(address.ae_title) != address:  # the rest goes where it is now
+                        break
+                    waiting = await self._take(address.ae_title)
+                await connection.release()
+            finally:
+                connection.abort("given up")
+        except AssociationEnded as ended:
+            return reported, str(ended)
+        return reported, ""
 
     # verifying
 

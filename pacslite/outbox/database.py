@@ -17,7 +17,7 @@ from pacslite.errors import DimseError, PacsliteError
 
 __all__ = ["Database", "OutboxUnreadable", "OutboxUnwritable"]
 
-_VERSION = 1
+_VERSION = 2
 _SCHEMA = (
     # state: verifying (commitment), waiting, sent, failed (expired), dropped (by the operator, or no longer stored)
     """CREATE TABLE entry (
@@ -33,7 +33,8 @@ _SCHEMA = (
         finished REAL,
         error TEXT,
         body BLOB,
-        outcome BLOB
+        outcome BLOB,
+        called_ae_title TEXT
     )""",
     "CREATE INDEX entry_due ON entry (kind, destination, state, due, id) WHERE finished IS NULL",
     "CREATE INDEX entry_expires ON entry (expires) WHERE finished IS NULL",
@@ -62,6 +63,10 @@ _SCHEMA = (
         made REAL NOT NULL
     )""",
 )
+
+
+# by the version that lacks it
+_UPGRADES = {1: "ALTER TABLE entry ADD COLUMN called_ae_title TEXT"}
 
 
 class OutboxUnreadable(PacsliteError):
@@ -138,6 +143,11 @@ class Database:
                     for statement in _SCHEMA:
                         connection.execute(statement)
                     connection.execute(f"PRAGMA user_version={_VERSION}")
+        if self._version_of_schema() < _VERSION:
+            with self.transaction() as connection:
+                while (version := self._version_of_schema()) in _UPGRADES:
+                    connection.execute(_UPGRADES[version])
+                    connection.execute(f"PRAGMA user_version={version + 1}")
         version = self._version_of_schema()
         if version > _VERSION:
             raise OutboxUnreadable(f"{path} is of a later version of pacslite ({version}, not {_VERSION})")

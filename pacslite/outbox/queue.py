@@ -36,13 +36,14 @@ class Entry(NamedTuple):
 
 
 class Waiting(NamedTuple):
-    """An entry to be sent now; ``body`` and ``outcome`` are its kind's."""
+    """An entry to be sent now; ``body``, ``outcome`` and ``called_ae_title`` are its kind's."""
 
     id: int
     subject: str
     attempts: int
     body: bytes
     outcome: bytes | None
+    called_ae_title: str | None
 
 
 class Arrival(NamedTuple):
@@ -125,8 +126,9 @@ class Queue:
     def take(self, kind: Kind, destination: str, limit: int) -> list[Waiting]:
         """Entries that are due, the longest due first. They stay in the queue until ``sent`` or ``failed``."""
         rows = self.database.connection.execute(
-            "SELECT id, subject, attempts, body, outcome FROM entry WHERE kind = ? AND destination = ? "
-            "AND state = 'waiting' AND finished IS NULL AND due <= ? ORDER BY due, id LIMIT ?",
+            "SELECT id, subject, attempts, body, outcome, called_ae_title FROM entry "
+            "WHERE kind = ? AND destination = ? AND state = 'waiting' AND finished IS NULL AND due <= ? "
+            "ORDER BY due, id LIMIT ?",
             (kind, destination, self.clock(), limit),
         )
         return [Waiting(*row) for row in rows]

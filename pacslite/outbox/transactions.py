@@ -43,7 +43,7 @@ class Transactions:
         self._queue = queue
         self._maximum = maximum
 
-    def accept(self, request: CommitmentRequest, ae_title: str) -> int:
+    def accept(self, request: CommitmentRequest, ae_title: str, called_ae_title: str | None = None) -> int:
         """Keep a request so that it survives a power cut; gives its number.
 
         The same request once more, which a peer sends that has not heard our answer, is one request.
@@ -72,9 +72,17 @@ class Transactions:
                 if count >= self._maximum:
                     raise TooManyTransactions(f"{count} storage commitment requests are not reported yet")
                 number = connection.execute(
-                    "INSERT INTO entry (kind, destination, subject, state, created, due, expires, body) "
-                    "VALUES ('commitment', ?, ?, 'verifying', ?, ?, ?, ?)",
-                    (ae_title, request.transaction_uid, now, now, now + queue.retry.expire_seconds, body),
+                    "INSERT INTO entry (kind, destination, subject, state, created, due, expires, body, "
+                    "called_ae_title) VALUES ('commitment', ?, ?, 'verifying', ?, ?, ?, ?, ?)",
+                    (
+                        ae_title,
+                        request.transaction_uid,
+                        now,
+                        now,
+                        now + queue.retry.expire_seconds,
+                        body,
+                        called_ae_title,
+                    ),
                 ).lastrowid
         except sqlite3.Error as error:
             raise OutboxUnwritable(f"cannot be kept: {error}") from error

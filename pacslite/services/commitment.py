@@ -45,8 +45,8 @@ class NoSuchAction(DimseError):
 class Transactions(Protocol):
     """Keeps requests and sees them through."""
 
-    async def accept(self, request: CommitmentRequest, ae_title: str) -> int:
-        """Number of the request, once it survives a power cut.
+    async def accept(self, request: CommitmentRequest, ae_title: str, called_ae_title: str) -> int:
+        """Number of the request of ``ae_title``, which has called us so, once it survives a power cut.
 
         Raises:
             DimseError: It was not taken.
@@ -88,7 +88,8 @@ class CommitmentService:
         wanted = await self._read(request)
         request.facts["transaction"] = wanted.transaction_uid
         request.facts["instances"] = len(wanted.references)
-        number = await self._transactions.accept(wanted, request.peer.calling_ae_title)
+        peer = request.peer
+        number = await self._transactions.accept(wanted, peer.calling_ae_title, peer.called_ae_title)
         try:
             await reply(Status.SUCCESS)
         finally:  # what was accepted is seen through, whether or not the peer heard so

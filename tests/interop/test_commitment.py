@@ -52,6 +52,7 @@ class CommitmentScu:
     """A modality: asks, and takes reports on the association of the request or on its own port."""
 
     server: Pacslite
+    called: str = "PACSLITE"
     statuses: list[int] = field(default_factory=list)  # of the next answers; then 0000
     reports: "queue.Queue[Report]" = field(default_factory=queue.Queue)
 
@@ -60,7 +61,10 @@ class CommitmentScu:
         ae = AE(ae_title=SCU)
         ae.add_requested_context(PUSH_MODEL)
         association = ae.associate(
-            "127.0.0.1", self.server.port, ae_title="PACSLITE", evt_handlers=[(evt.EVT_N_EVENT_REPORT, self._on_report)]
+            "127.0.0.1",
+            self.server.port,
+            ae_title=self.called,
+            evt_handlers=[(evt.EVT_N_EVENT_REPORT, self._on_report)],
         )
         assert association.is_established
         status, _ = association.send_n_action(
@@ -182,6 +186,22 @@ def test_on_a_new_association_with_role_selection(
     assert report.role == (False, True)
     assert (report.committed, report.failed) == (references(instances), {"1.2.3.4": 0x0112})
     assert scu.reports.empty()
+
+
+def test_report_comes_from_the_title_that_was_asked(new_server: ServerFactory) -> None:
+    """A device that has kept the title of the archive before us knows no other."""
+    port = free_port()
+    server = new_server(server={"called_ae_titles": ["OLDPACS"]}, outbox=QUICK, commitment={"grace_seconds": 0})
+    server.remotes = [{"ae_title": SCU, "host": "127.0.0.1", "port": port}]
+    server.start()
+    for called in ("OLDPACS", "PACSLITE"):
+        CommitmentScu(server, called).ask([(CT_IMAGE, "1.2.3.4")]).release()
+    server.stop()
+    server.start()
+    scu = CommitmentScu(server)
+    with scu.listening(port):
+        assert sorted(scu.report().requestor for _ in range(2)) == ["OLDPACS", "PACSLITE"]
+    server.stop()
 
 
 def test_refused_report_is_sent_again(server: Pacslite, scu: CommitmentScu, destinations: Mapping[str, int]) -> None:

@@ -316,6 +316,20 @@ def test_a_later_version_is_refused(tmp_path: Path) -> None:
         Database(tmp_path / "outbox.sqlite")
 
 
+def test_an_older_version_is_taken_over(tmp_path: Path, clock: Clock) -> None:
+    """As its first version made it: what waits in it is sent."""
+    path = tmp_path / "outbox.sqlite"
+    database = Database(path)
+    enqueue(Queue(database, RETRY, clock), "1")
+    database.connection.execute("ALTER TABLE entry DROP COLUMN called_ae_title")
+    database.connection.execute("PRAGMA user_version=1")
+    database.close()
+    for _ in range(2):
+        database = Database(path)
+        assert due(Queue(database, RETRY, clock)) == ["1"]
+        database.close()
+
+
 class QueueMachine(RuleBasedStateMachine):
     """Any order of events against a model: each instance is in one state, and none is lost or sent twice."""
 

@@ -44,13 +44,15 @@ class Kept:
 
     def __init__(self) -> None:
         self.accepted: list[tuple[CommitmentRequest, str]] = []
+        self.called: list[str] = []
         self.begun: asyncio.Queue[tuple[int, Invoker, AcceptedContext]] = asyncio.Queue()
         self.refusal: DimseError | None = None
 
-    async def accept(self, request: CommitmentRequest, ae_title: str) -> int:
+    async def accept(self, request: CommitmentRequest, ae_title: str, called_ae_title: str) -> int:
         if self.refusal is not None:
             raise self.refusal
         self.accepted.append((request, ae_title))
+        self.called.append(called_ae_title)
         return len(self.accepted)
 
     def begin(self, number: int, invoker: Invoker, context: AcceptedContext) -> None:
@@ -93,6 +95,7 @@ async def test_request_is_kept_then_answered_then_begun() -> None:
         assert answer.data is None
         wanted = CommitmentRequest("1.2.3", (Reference(CT_IMAGE, "1.2.4"), Reference(CT_IMAGE, "1.2.5")))
         assert kept.accepted == [(wanted, "CT01")]
+        assert kept.called == ["PACSLITE"]
         assert (await kept.begun.get())[0] == 1
 
 
