@@ -28,7 +28,18 @@ _REJECT_REASONS = {
 
 
 class AssociationEnded(PacsliteError):
-    """The association is over: released, aborted, or its connection lost. The text says which, and by whom."""
+    """The association is over: released, aborted, or its connection lost. The text says which, and by whom.
+
+    With ``peer``, as AET@HOST:PORT, it also says with whom the association was: a client names its own.
+    """
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+        self.peer = ""
+
+    def __str__(self) -> str:
+        return f"{self.peer}: {self.why}" if self.peer else super().__str__()
 
 
 class AssociationRefused(AssociationEnded):

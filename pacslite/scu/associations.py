@@ -61,7 +61,8 @@ class Associations:
                 services=services,
             )
         try:
-            yield connection, self.context(connection, abstract_syntax)
+            with self._address.named():
+                yield connection, self.context(connection, abstract_syntax)
         finally:
             self._keep(abstract_syntax, connection)
 
@@ -75,14 +76,15 @@ class Associations:
     ) -> Connection:
         """An association with these (abstract syntax, transfer syntaxes), to be given to ``release``."""
         closed = self._closed
-        connection = await self._requestor.associate(
-            self._address,
-            presentation_contexts(proposals),
-            roles=roles,
-            extended=extended,
-            services=services,
-            calling_ae_title=self._calling_ae_title,
-        )
+        with self._address.named():
+            connection = await self._requestor.associate(
+                self._address,
+                presentation_contexts(proposals),
+                roles=roles,
+                extended=extended,
+                services=services,
+                calling_ae_title=self._calling_ae_title,
+            )
         self._open.add(connection)
         if closed != self._closed:
             await self.release(connection)

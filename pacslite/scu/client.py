@@ -206,9 +206,10 @@ class Client:
         try:
             context = self._associations.context(connection, sop_class_uid)
             identifier = encode_keys(keys, level, context.transfer_syntax)
-            async with self._request(connection, context, CommandField.C_GET_RQ, identifier) as responses:
-                async for response, data_set in responses:
-                    yield _progress(response, data_set, context.transfer_syntax)
+            with self.address.named():
+                async with self._request(connection, context, CommandField.C_GET_RQ, identifier) as responses:
+                    async for response, data_set in responses:
+                        yield _progress(response, data_set, context.transfer_syntax)
         finally:
             await self._associations.release(connection)
 

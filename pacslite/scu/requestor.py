@@ -2,13 +2,15 @@
 
 import asyncio
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from pacslite.dimse.messages import Message
 from pacslite.dimse.service import Peer, Request, Service
 from pacslite.net.connection import Connection
 from pacslite.net.dispatch import Dispatcher
+from pacslite.net.ended import AssociationEnded
 from pacslite.net.requestor import associate, host_and_port
 from pacslite.net.timeouts import Timeouts
 from pacslite.upper_layer.items import (
@@ -46,6 +48,15 @@ class Address:
         if len(ae_title) > 16 or not ae_title.strip() or not allowed:
             raise ValueError(f"{ae_title!r} is no AE title: 1 to 16 printable ASCII characters without the backslash")
         return cls(ae_title, host.strip("[]"), int(port))
+
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """What ends an association with it says that it was with it."""
+        try:
+            yield
+        except AssociationEnded as ended:
+            ended.peer = str(self)
+            raise
 
     def __str__(self) -> str:
         return f"{self.ae_title}@{host_and_port(self.host, self.port)}"

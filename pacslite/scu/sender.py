@@ -96,7 +96,10 @@ class FileSender:
 
     async def _associate(self, contexts: tuple[PresentationContext, ...]) -> Connection:
         self._check_wanted()
-        connection = await self._requestor.associate(self._address, contexts, calling_ae_title=self._calling_ae_title)
+        with self._address.named():
+            connection = await self._requestor.associate(
+                self._address, contexts, calling_ae_title=self._calling_ae_title
+            )
         self._connection = connection
         if self._ended:  # meanwhile
             await self.end()
@@ -130,7 +133,9 @@ class FileSender:
                 has_data_set=True,
                 priority=self._priority,
             )
-            response = await connection.invoke(context, command, FileSource(fd, meta.data_set_offset, length, buffer))
+            with self._address.named():
+                source = FileSource(fd, meta.data_set_offset, length, buffer)
+                response = await connection.invoke(context, command, source)
         except AssociationEnded as ended:
             return StoreResult(file.path, None, str(ended))
         finally:

@@ -1,5 +1,6 @@
 """The tools of the command line, against our server and against DCMTK's: what they print and how they end."""
 
+import asyncio
 import json
 import re
 import sys
@@ -14,6 +15,7 @@ from pydicom.uid import UID
 from tests.support.corpus import CorpusFile
 from tests.support.peers import Dcmtk, QrScp, StoreScp
 from tests.support.processes import ROOT, Pacslite, RunResult, ServerFactory, free_port, run
+from tests.support.raw import ScriptedAcceptor, accept_pdu, read_pdu
 from tests.support.storage_scp import StorageScp
 
 CT_STUDY = "1.3.6.1.4.1.5962.1.2.1.20040119072730.12322"
@@ -135,7 +137,7 @@ async def test_what_the_peer_refuses_is_told_with_its_status(server: Pacslite, c
     assert f"127.0.0.1:{server.port}: association rejected permanently" in done
     assert "called AE title not recognized (result 1, source 1, reason 7)" in done
     done = await server.tool("echo", "PACSLITE@127.0.0.1:1", expect=1)
-    assert re.fullmatch(r"pacslite: 127\.0\.0\.1:1: .*refused\n", done.output)
+    assert re.fullmatch(r"pacslite: PACSLITE@127\.0\.0\.1:1: .*refused\n", done.output)
     done = await server.tool("get", peer, "--out", tmp_path / "none", "StudyInstanceUID=1.2.3", expect=0)
     assert "0 completed" in done
 
@@ -147,6 +149,30 @@ async def test_only_success_and_warnings_say_that_a_file_is_stored(ct_slice: Pat
         done = await run(sys.executable, "-m", "pacslite", *words, expect=0 if stored else 1)
     (told,) = objects(done)
     assert (told["status"], told["stored"]) == (f"{status:04X}", stored)
+
+
+@pytest.mark.parametrize(
+    ("words", "before"),
+    [
+        (("echo", "{peer}"), "pacslite: "),
+        (("find", "{peer}", "PatientName"), "pacslite: "),
+        (("move", "{peer}", "--to", "WS", "PatientID=1"), "pacslite: "),
+        (("get", "{peer}", "--out", "{folder}", "SOPInstanceUID=1"), "pacslite: "),
+        (("store", "{peer}", "{file}"), "{file}: not sent: "),
+    ],
+)
+async def test_whose_association_was_lost_is_told(
+    ct_slice: Path, tmp_path: Path, words: tuple[str, ...], before: str
+) -> None:
+    async def accept_and_close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(accept_pdu((await read_pdu(reader))[1]))
+        await read_pdu(reader)
+
+    async with ScriptedAcceptor(accept_and_close) as acceptor:
+        values = {"peer": f"ANY@127.0.0.1:{acceptor.port}", "folder": str(tmp_path), "file": str(ct_slice)}
+        asked = [word.format_map(values) for word in words]
+        done = await run(sys.executable, "-m", "pacslite", *asked, expect=1, cwd=ROOT)
+    assert done.output.splitlines()[0].startswith((before + "{peer}: connection ").format_map(values))
 
 
 @pytest.mark.parametrize(
