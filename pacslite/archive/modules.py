@@ -102,7 +102,6 @@ STUDY_MODULES = _tags("""
 00081080 AdmittingDiagnosesDescription
 00081084 AdmittingDiagnosesCodeSequence
 00081110 ReferencedStudySequence
-00082112 SourceImageSequence
 00101010 PatientAge
 00101020 PatientSize
 00101021 PatientSizeCodeSequence
@@ -166,7 +165,6 @@ SERIES_MODULES = _tags("""
 00081090 ManufacturerModelName
 00081111 ReferencedPerformedProcedureStepSequence
 00081250 RelatedSeriesSequence
-00082218 AnatomicRegionSequence
 00102210 AnatomicalOrientationType
 00120060 ClinicalTrialCoordinatingCenterName
 00120071 ClinicalTrialSeriesID

@@ -276,6 +276,20 @@ async def test_attributes_of_the_modules_of_a_level(tmp_path: Path, level: str, 
     assert answer == {"QueryRetrieveLevel": level, "RetrieveAETitle": "PACSLITE", **received}
 
 
+@pytest.mark.parametrize("keyword", ["SourceImageSequence", "AnatomicRegionSequence"])
+async def test_images_of_a_series_have_their_own(tmp_path: Path, keyword: str) -> None:
+    """Of the General Reference module (PS3.3 §C.12.4), and of the images' anatomy (§C.8.11.2): no first one's."""
+    one_series = {"StudyInstanceUID": uid(1), "SeriesInstanceUID": uid(2)}
+    items = [[{"ReferencedSOPInstanceUID": uid(4, number), "CodeMeaning": f"Region {number}"}] for number in range(3)]
+    path = make_index(tmp_path, [{**one_series, keyword: one} for one in items])
+    answers = await ask(path, {**one_series, keyword: [], "SOPInstanceUID": ""}, level="IMAGE")
+    assert {answer["SOPInstanceUID"]: answer[keyword] for answer in answers} == {
+        uid(3, number): one for number, one in enumerate(items)
+    }
+    (answer,) = await ask(path, {**one_series, keyword: items[1], "SOPInstanceUID": ""}, level="IMAGE")
+    assert answer["SOPInstanceUID"] == uid(3, 1)
+
+
 @pytest.mark.parametrize("stored_in", [IMPLICIT, EXPLICIT, BIG_ENDIAN])
 async def test_long_attributes_are_returned(tmp_path: Path, stored_in: str) -> None:
     """Of any module: functional groups, waveforms, overlays, tables; only what exceeds 64 KiB is not kept."""
