@@ -104,8 +104,8 @@ def decode_identifier(
     began, start = pass_leading(form, data, 0)
     _check_end(began, start, len(data))
     explicit = transfer_syntax_uid != IMPLICIT_VR_LITTLE_ENDIAN
-    if detect and start + 8 <= len(data):
-        explicit = is_capitals(data[start + 4 : start + 6])
+    if detect and start + 8 <= len(data):  # in implicit VR two capitals may be the length of a list of UIDs
+        explicit = is_capitals(data[start + 4 : start + 6]) if explicit else shows_vr(data, start, len(data))
     return decoder.data_set(form, start, len(data), explicit=explicit, depth=0, delimited=False)[0]
 
 

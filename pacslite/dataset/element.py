@@ -188,13 +188,13 @@ def pass_leading(form: Form, data: bytes | mmap, at: int) -> tuple[int, int]:
 
 
 def shows_vr(buffer: bytes | bytearray | mmap, position: int, end: int) -> bool:
-    """Has the first element of an item of UN a VR, where by rule it has none (§6.2.2)?
+    """Has the first element a VR where by rule it has none: in an item of UN (§6.2.2), or as promised implicit VR?
 
     Taken for one are those of today only. What may as well be a length, even and below 64 KiB, is the VR of an empty
     value if the item goes on right behind it: there it ends, or another element with a VR begins.
 
     Args:
-        end: Of the item, or of the bytes there are: at least 16, if it has no length.
+        end: Of the item or data set, or of the bytes there are: at least 16, if it has no length.
     """
     head = bytes(buffer[position : position + 8])
     if not _has_known_vr(head):

@@ -83,6 +83,7 @@ def test_a_sequence_is_decoded(vr: bytes, is_undefined: bool, item: bytes) -> No
         # the other encoding than promised
         (bytes.fromhex("08005200 06000000") + b"STUDY ", EXPLICIT_VR_LITTLE_ENDIAN),
         (LEVEL, IMPLICIT_VR_LITTLE_ENDIAN),
+        (bytes.fromhex("02001000") + b"UI\0\0" + LEVEL, IMPLICIT_VR_LITTLE_ENDIAN),
         # group lengths (PS3.4 §C.4.1.1.3), a command set or a file's header sent along, padding
         (bytes.fromhex("08000000") + b"UL\x04\x00\x0e\0\0\0" + LEVEL, EXPLICIT_VR_LITTLE_ENDIAN),
         (bytes.fromhex("02001000") + b"UI\x02\x001\0" + LEVEL, EXPLICIT_VR_LITTLE_ENDIAN),
@@ -119,6 +120,16 @@ def test_pixel_representation_says_which_sign(
     assert isinstance(found[0x00880200].value, list)
     assert (found[0x00280120].vr, found[0x00880200].value[0][0x00280120].vr) == vrs
     assert found[0x00091001].vr == "UN"
+
+
+def test_a_length_that_looks_like_a_vr_is_a_length() -> None:
+    """What begins with a list of some hundred UIDs, as a retrieve of images in implicit VR without a character set."""
+    capitals = range(0x41, 0x5B)
+    for length in [low | high << 8 for high in capitals for low in capitals if not low & 1]:
+        for uids in (b"\\".join([b"1.2.840.113619.1"] * 2000)[:length], b"1" * length):
+            data = struct.pack("<HHI", 0x0008, 0x0018, length) + uids + bytes.fromhex("08005200 06000000") + b"IMAGE "
+            decoded = decode_identifier(data, IMPLICIT_VR_LITTLE_ENDIAN)
+            assert decoded == {0x00080018: Attribute("UI", uids), 0x00080052: Attribute("CS", b"IMAGE ")}
 
 
 @pytest.mark.parametrize("syntax", SYNTAXES[:3])
