@@ -173,7 +173,8 @@ class SubOperations:
         if not self._failed_uids:
             return None
         encoder = IdentifierEncoder(self._request.message.context.transfer_syntax)
-        return encoder.element(_FAILED_SOP_INSTANCE_UID_LIST, "UI", "\\".join(self._failed_uids).encode("ascii"))
+        uids = "\\".join(self._failed_uids).encode("ascii")
+        return encoder.data_set(encoder.element(_FAILED_SOP_INSTANCE_UID_LIST, "UI", uids))
 
     def _comment(self) -> str:
         """The reasons, the most frequent first, as far as 64 characters go; the log has them whole."""

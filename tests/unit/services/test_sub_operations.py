@@ -11,10 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pacslite.archive.reference import InstanceRef
+from pacslite.dataset.decode import Attribute, decode_identifier
 from pacslite.dimse.command import CommandSet, Tag
 from pacslite.dimse.messages import CommandField, Message, request_command
 from pacslite.dimse.service import Invoker, Peer, ReadFlow, Request
-from pacslite.dimse.uids import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, STUDY_ROOT_MOVE
+from pacslite.dimse.uids import (
+    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
+    EXPLICIT_VR_BIG_ENDIAN,
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    STUDY_ROOT_MOVE,
+)
 from pacslite.services.sub_operations import PendingPolicy, SubOperationFailed, SubOperations
 from pacslite.upper_layer.negotiation import AcceptedContext
 
@@ -133,6 +140,22 @@ async def test_a_long_list_of_failed_uids_is_whole(syntax: str) -> None:
     if syntax == EXPLICIT_VR_LITTLE_ENDIAN:
         assert identifier[4:6] == b"UN"
     assert identifier[-(sum(len(f"1.2.3.{number}") + 1 for number in range(9_000)) & ~1) :].count(b"\\") == 8_999
+
+
+@pytest.mark.parametrize(
+    "syntax",
+    [
+        IMPLICIT_VR_LITTLE_ENDIAN,
+        EXPLICIT_VR_LITTLE_ENDIAN,
+        EXPLICIT_VR_BIG_ENDIAN,
+        DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
+    ],
+)
+async def test_what_failed_is_named_in_the_syntax_of_the_request(syntax: str) -> None:
+    identifier = (await perform([0, None, None], PendingPolicy(), syntax=syntax))[-1][1]
+    assert identifier is not None
+    decoded = decode_identifier(identifier, syntax, detect=False)
+    assert decoded == {0x00080058: Attribute("UI", b"1.2.3.1\\1.2.3.2\0")}
 
 
 async def test_what_remains_is_told_after_a_cancel() -> None:
