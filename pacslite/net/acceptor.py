@@ -37,8 +37,6 @@ _KEPT_UID_BYTES = 16_384  # in a request; what has more the codec does not keep 
 # Requests that may run side by side when an asynchronous operations window was negotiated (PS3.7 §D.3.3.3)
 _CONCURRENT = frozenset({CommandField.C_STORE_RQ, CommandField.C_ECHO_RQ})
 
-_LEVELS = {AssociationAborted: logging.WARNING, TimedOut: logging.INFO}  # others only knocked: DEBUG
-
 
 class _Served:
     """An association that is established."""
@@ -104,7 +102,7 @@ class Acceptor:
         self._operations = options.operations
         self._awaited: dict[Connection, asyncio.Task[None]] = {}  # admission of those that must wait for it
         self._served: dict[Connection, _Served] = {}
-        self._rejected = FloodLog(log, time.monotonic)
+        self._turned_away = FloodLog(log, time.monotonic)
         self._attention = Attention(
             asyncio.get_running_loop(), options.attention_seconds, lambda: not dispatcher.performing
         )
@@ -320,15 +318,17 @@ class Acceptor:
         elif isinstance(over, AssociationRejectedError):  # by the upper layer itself, AE-6
             self._log_rejected(connection, "", over.result, over.source, over.reason, "protocol version")
         elif not isinstance(over, AssociationRefused) and connection.association_id:  # else it was not let in
-            level = logging.DEBUG if over is None else _LEVELS.get(type(over), logging.DEBUG)
-            if log.isEnabledFor(level):
-                log.log(level, "no association", extra=_facts(connection) | {"why": str(over)})
+            facts = _facts(connection) | {"why": str(over)}
+            if isinstance(over, AssociationAborted):
+                self._turned_away.warning(connection.host, "no association", facts)
+            else:
+                log.log(logging.INFO if isinstance(over, TimedOut) else logging.DEBUG, "no association", extra=facts)
 
     def _log_rejected(
         self, connection: Connection, ae_title: str, result: int, source: int, reason: int, why: str
     ) -> None:
         facts = _facts(connection, ae_title) | {"reason": f"{result}/{source}/{reason}", "why": why}
-        self._rejected.warning(connection.host, "association rejected", facts)
+        self._turned_away.warning(connection.host, "association rejected", facts)
 
 
 def _facts(connection: Connection, ae_title: str = "") -> dict[str, object]:

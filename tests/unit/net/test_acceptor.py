@@ -96,13 +96,25 @@ async def test_rejections_of_unsound_requests(
     assert vars(line)["reason"] == "/".join(map(str, codes))
 
 
-async def test_a_peer_that_is_rejected_without_end_does_not_fill_the_log(
-    site: Site, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("words", "answer", "line"),
+    [
+        (associate_request(CONTEXTS, "OTHER", "WIRE", 16_384), b"\x03", "association rejected"),
+        (b"GET / HTTP/1.1\r\n\r\n", b"\x07", "no association"),
+        (RELEASE_RQ, b"\x07", "no association"),
+    ],
+    ids=["rejected", "another protocol", "not expected"],
+)
+async def test_a_peer_that_is_turned_away_without_end_does_not_fill_the_log(
+    site: Site, words: bytes, answer: bytes, line: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(100):
-        with pytest.raises(RejectedError):
-            await Wire.associate(site.port, CONTEXTS, called="OTHER")
-    lines = [record for record in caplog.records if record.message == "association rejected"]
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+        writer.write(words)
+        assert (await reader.readexactly(10))[:1] == answer
+        writer.close()
+        await writer.wait_closed()
+    lines = [record for record in caplog.records if record.message == line]
     assert 20 <= len(lines) < 60
 
 
