@@ -1,6 +1,8 @@
 """Byte budgets: of the process for data in flight, above which connections stop reading, and of its peers by host."""
 
-__all__ = ["Budget", "HostBudget"]
+from typing import Protocol
+
+__all__ = ["Budget", "Holder", "HostBudget"]
 
 
 class Budget:
@@ -25,25 +27,73 @@ class Budget:
         self.used -= count
 
 
-class HostBudget:
-    """Counts bytes held for peers who have said nothing yet: no host takes the room of the others (loop only, too)."""
+class Holder(Protocol):
+    """Who holds bytes of what is not finished."""
 
-    __slots__ = ("_by_host", "limit", "share", "used")
+    @property
+    def host(self) -> str:
+        """Whose bytes they are."""
+
+    def give_way(self) -> None:
+        """Others need the room: end, and hold nothing."""
+
+
+class _Counts:
+    """Bytes by who holds them; who began first comes first."""
+
+    __slots__ = ("by_holder", "total")
+
+    def __init__(self) -> None:
+        self.by_holder: dict[Holder, int] = {}
+        self.total = 0
+
+    def set(self, holder: Holder, count: int) -> None:
+        self.total += count - self.by_holder.get(holder, 0)
+        if count:
+            self.by_holder[holder] = count
+        else:
+            self.by_holder.pop(holder, None)
+
+    @property
+    def oldest(self) -> Holder:
+        return next(iter(self.by_holder))
+
+
+class HostBudget:
+    """Counts bytes held for peers who have said nothing yet: no host takes the room of the others (loop only, too).
+
+    Room is made by ending what was begun first. Who means it is done after a moment; who does not is the oldest soon,
+    however many its hosts are and however often it comes again.
+    """
+
+    __slots__ = ("_by_host", "_of_all", "limit", "share")
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit = limit_bytes
         self.share = limit_bytes // 4  # of one host
-        self.used = 0
-        self._by_host: dict[str, int] = {}
+        self._of_all = _Counts()
+        self._by_host: dict[str, _Counts] = {}
 
-    def take(self, host: str, count: int) -> bool:
-        """Count them; False: they are too many, of this host or of all, and must be given back."""
-        self.used += count
-        of_host = self._by_host[host] = self._by_host.get(host, 0) + count
-        return of_host <= self.share and self.used <= self.limit
+    @property
+    def used(self) -> int:
+        """Bytes, of all."""
+        return self._of_all.total
 
-    def give(self, host: str, count: int) -> None:
-        self.used -= count
-        left = self._by_host.pop(host, 0) - count
-        if left:
-            self._by_host[host] = left
+    def hold(self, holder: Holder, count: int) -> None:
+        """``holder`` has ``count`` bytes now; with 0 it has finished, or ended."""
+        self._set(holder, count)
+        while (of_host := self._by_host.get(holder.host)) is not None and of_host.total > self.share:
+            self._end(of_host.oldest)
+        while self._of_all.total > self.limit:
+            self._end(self._of_all.oldest)
+
+    def _set(self, holder: Holder, count: int) -> None:
+        self._of_all.set(holder, count)
+        of_host = self._by_host.setdefault(holder.host, _Counts())
+        of_host.set(holder, count)
+        if not of_host.by_holder:
+            del self._by_host[holder.host]
+
+    def _end(self, holder: Holder) -> None:
+        self._set(holder, 0)
+        holder.give_way()

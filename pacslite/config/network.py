@@ -85,7 +85,7 @@ class Limits(Section):
         description="Memory that what is received and sent may take. Half of it holds instances that are not yet "
         "written: above that they are written earlier, and in smaller pieces, and we stop reading. An eighth holds "
         "identifiers: above that they are answered A700. An eighth holds unfinished PDUs, a quarter of it those of one "
-        "host: above that who brings more is dropped. A quarter holds what peers have been sent and do not take: above "
+        "host: above that who began first is dropped. A quarter holds what peers have been sent and do not take: above "
         "that each gets less at once.",
     )
     identifier_bytes: int = Field(

@@ -55,6 +55,7 @@ from pacslite.upper_layer.pdu import AAssociateRJ, encode_p_data
 __all__ = ["RECEIVE_BUFFER_SIZE", "Connection", "receive_buffer"]
 
 RECEIVE_BUFFER_SIZE = 262_144
+_SHORT_PDU = 10  # bytes: those that may be long are A-ASSOCIATE alone, and what is held of others is not worth counting
 _SMALLEST_MAXIMUM_LENGTH = 8  # a PDV header and two bytes: nothing can be sent to a peer that accepts less
 
 
@@ -74,7 +75,7 @@ class Connection(asyncio.BufferedProtocol):
         association: A fresh one, of either side.
         user: Told of what happens.
         buffer: From ``receive_buffer``.
-        budget: What must be held until there is more of it: unfinished PDUs (shared).
+        budget: What must be held until there is more of it: unfinished PDUs (shared); the oldest end for lack of it.
         sending: What peers have been sent and do not take (shared).
         queue_bytes: Data sets, in memory, of requests that wait for their turn, at which we stop reading.
     """
@@ -428,12 +429,14 @@ class Connection(asyncio.BufferedProtocol):
 
     def _hold(self, held: int) -> None:
         """Account for bytes that wait for the rest of their PDU, before an association, in it and after it."""
-        more, self._held = held - self._held, held
-        if more < 0:
-            self._budget.give(self.host, -more)
-        elif not self._budget.take(self.host, more):
-            self.abort(f"no memory left for the rest of a PDU, of which {held} bytes have come")
-            self.drop()
+        self._held = held
+        self._budget.hold(self, held if held > _SHORT_PDU else 0)
+
+    def give_way(self) -> None:
+        """Of ``HostBudget``: others need the room of the PDU that has begun."""
+        held, self._held = self._held, 0
+        self.abort(f"no memory left for the rest of a PDU, of which {held} bytes have come")
+        self.drop()
 
     # Beginning and end
 

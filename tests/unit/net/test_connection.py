@@ -743,47 +743,83 @@ async def test_an_identifier_beyond_the_budget_of_all_is_answered_a700(make_site
         assert answer.status == 0
 
 
-async def test_unfinished_pdus_of_one_host_are_bounded_and_cost_no_other_host(make_site: MakeSite) -> None:
-    """20 connections with most of a large A-ASSOCIATE-RQ each, and as many bytes more as one host may have.
+class Unfinished:
+    """Peers of many addresses, each with the beginning of a large A-ASSOCIATE-RQ that it does not go on with."""
 
-    What other hosts bring in pieces is waited for, what they ask is held; of four such hosts the last are dropped too.
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._came: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+
+    async def come(self, host: str, size: int) -> None:
+        """One more of ``host``; ``size`` bytes of it have been read."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._port, local_addr=(host, 0))
+        self._came.append((reader, writer))
+        writer.write(struct.pack(">BxI", 1, 250_000) + bytes(size - 6))
+        await asyncio.sleep(0.01)
+
+    async def are_waited_for(self) -> list[bool]:
+        """In the order in which they came."""
+        await asyncio.sleep(0.05)
+        return [reader.exception() is None and not reader.at_eof() for reader, _ in self._came]
+
+    async def leave(self) -> None:
+        for _, writer in self._came:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+
+async def associate_in_pieces(port: int) -> int:
+    """The type of the PDU that answers a request which comes in three pieces, each later than the last."""
+    request = associate_request([Context(1, VERIFICATION, ["1.2.3"] * 3000)], "PACSLITE", "PIECES", 16_384)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        for piece in (request[:3], request[3:20_000], request[20_000:]):
+            writer.write(piece)
+            await asyncio.sleep(0.05)
+        return (await read_pdu(reader))[0]
+    finally:
+        writer.close()
+
+
+async def test_unfinished_pdus_of_one_host_are_bounded_and_cost_no_other_host(make_site: MakeSite) -> None:
+    """20 connections with most of a large A-ASSOCIATE-RQ each, and as many bytes as one host may have of the last 8.
+
+    What other hosts bring in pieces is waited for, what they ask is held.
     """
     site = make_site(services=[finder := Finder(count=0)], budget_bytes=8_000_000)
     await site.start()
-    flood: list[asyncio.StreamWriter] = []
-
-    async def come(host: str, size: int) -> bool:
-        reader, writer = await asyncio.open_connection("127.0.0.1", site.port, local_addr=(host, 0))
-        writer.write(struct.pack(">BxI", 1, 250_000) + bytes(size - 6))
-        flood.append(writer)
-        with contextlib.suppress(TimeoutError, ConnectionError):
-            async with asyncio.timeout(0.02):
-                return await reader.read(1) != b""
-        return reader.exception() is None and not reader.at_eof()
-
-    assert [await come("127.0.0.2", 240_000) for _ in range(20)] == [True] * 8 + [False] * 12
-    assert await come("127.0.0.2", 80_000)
-    assert not await come("127.0.0.2", 10)
-    assert site.unfinished.used == site.unfinished.share == 2_000_000
-    request = associate_request(CONTEXTS, "PACSLITE", "PIECES", 16_384)
-    reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
-    for piece in (request[:3], request[3:80], request[80:]):
-        writer.write(piece)
-        await asyncio.sleep(0.02)
-    assert (await read_pdu(reader))[0] == 2
-    writer.close()
+    peers = Unfinished(site.port)
+    for _ in range(20):
+        await peers.come("127.0.0.2", 240_000)
+    assert await peers.are_waited_for() == [False] * 12 + [True] * 8
+    assert site.unfinished.used == 8 * 240_000 <= site.unfinished.share
+    await peers.come("127.0.0.2", 80_000)
+    assert site.unfinished.used == site.unfinished.share
+    assert await associate_in_pieces(site.port) == 2
     async with await Wire.associate(site.port, CONTEXTS) as wire:
         assert await wire.find(STUDY_ROOT_FIND, bytes(100_000)) == []
     assert finder.identifiers == [bytes(100_000)]
-    for number in (3, 4, 5):
-        for size in [240_000] * 8 + [80_000]:
-            assert await come(f"127.0.0.{number}", size)
-    assert not await come("127.0.0.6", 10)
-    assert site.unfinished.used == site.unfinished.limit
-    for one in flood:
-        one.close()
-        with contextlib.suppress(ConnectionError):
-            await one.wait_closed()
+    assert await peers.are_waited_for() == [False] * 12 + [True] * 9
+    await peers.leave()
+
+
+async def test_hosts_that_finish_nothing_keep_out_nobody_who_does(make_site: MakeSite) -> None:
+    """However many they are, and although they come again: what began first makes room for what is new."""
+    site = make_site(budget_bytes=4_000_000)
+    await site.start()
+    peers = Unfinished(site.port)
+    for _ in range(4):
+        for number in range(2, 6):
+            await peers.come(f"127.0.0.{number}", 240_000)
+    assert site.unfinished.used == 16 * 240_000 > site.unfinished.limit - 200_000
+    coming = asyncio.create_task(associate_in_pieces(site.port))
+    for number in range(2, 14):
+        await peers.come(f"127.0.0.{number}", 240_000)
+    assert await coming == 2
+    assert site.unfinished.used <= site.unfinished.limit
+    assert await peers.are_waited_for() == [False] * 12 + [True] * 16
+    await peers.leave()
 
 
 REQUEST = associate_request(CONTEXTS, "PACSLITE", "LATE", 16_384)
