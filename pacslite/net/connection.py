@@ -7,6 +7,7 @@ end. Messages that arrive are ``Inbox``'s to sort, what goes out is ``Outflow``'
 import asyncio
 import math
 import socket
+import ssl
 from collections.abc import Mapping
 from functools import partial
 from time import thread_time
@@ -34,7 +35,7 @@ from pacslite.net.sending import Sending
 from pacslite.net.sockets import Acknowledgements, tune
 from pacslite.net.timeouts import Timeouts
 from pacslite.net.timers import Timer, Waiting, silence_left
-from pacslite.net.tls import certificate_names
+from pacslite.net.tls import certificate_names, tls_problem
 from pacslite.net.user import AssociationUser
 from pacslite.upper_layer.association import Association
 from pacslite.upper_layer.events import (
@@ -177,6 +178,8 @@ class Connection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if exc is None:
             self._lost("connection closed by the peer")
+        elif isinstance(exc, ssl.SSLError):  # an alert, say: in TLS 1.3 what our certificate is refused by comes late
+            self._lost(f"connection lost: {tls_problem(exc)}")
         else:
             self._lost(f"connection lost: {(isinstance(exc, OSError) and exc.strerror) or exc}")
         self._timer.close()

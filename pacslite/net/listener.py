@@ -20,7 +20,7 @@ from pacslite.net.limits import Limits
 from pacslite.net.sending import Sending
 from pacslite.net.sockets import listening_sockets
 from pacslite.net.timeouts import Timeouts
-from pacslite.net.tls import tls_problem
+from pacslite.net.tls import telling_of_failure, tls_problem
 from pacslite.upper_layer.association import Association
 
 __all__ = ["Endpoint", "Listener"]
@@ -213,13 +213,14 @@ class Listener:
     ) -> None:
         seconds = self._timeouts.tls_handshake_seconds
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: connection,
-                one,
-                ssl=tls(),
-                ssl_handshake_timeout=seconds,
-                ssl_shutdown_timeout=seconds,
-            )
+            with telling_of_failure(one):
+                await asyncio.get_running_loop().connect_accepted_socket(
+                    lambda: connection,
+                    one,
+                    ssl=tls(),
+                    ssl_handshake_timeout=seconds,
+                    ssl_shutdown_timeout=seconds,
+                )
         except OSError as error:
             self._no_handshake.warning(host, "TLS handshake failed", {"peer": host, "why": tls_problem(error)})
         except Exception as error:

@@ -18,7 +18,7 @@ from pacslite.net.ended import AssociationEnded, AssociationRejectedError, Conne
 from pacslite.net.sending import Sending
 from pacslite.net.timeouts import Timeouts
 from pacslite.net.timers import Timer
-from pacslite.net.tls import tls_problem
+from pacslite.net.tls import telling_of_failure, tls_problem
 from pacslite.upper_layer.association import Association
 from pacslite.upper_layer.pdu import AAssociateRQ
 
@@ -63,14 +63,15 @@ async def associate(
     where = host_and_port(host, port)
     transport = await _connect(host, port, timeouts.connect_seconds)
     try:
-        _, connection = await loop.create_connection(
-            protocol,
-            sock=transport,
-            ssl=tls,
-            server_hostname=host if tls is not None and tls.check_hostname else ("" if tls is not None else None),
-            ssl_handshake_timeout=timeouts.tls_handshake_seconds if tls is not None else None,
-            ssl_shutdown_timeout=timeouts.tls_handshake_seconds if tls is not None else None,
-        )
+        with telling_of_failure(transport):
+            _, connection = await loop.create_connection(
+                protocol,
+                sock=transport,
+                ssl=tls,
+                server_hostname=host if tls is not None and tls.check_hostname else ("" if tls is not None else None),
+                ssl_handshake_timeout=timeouts.tls_handshake_seconds if tls is not None else None,
+                ssl_shutdown_timeout=timeouts.tls_handshake_seconds if tls is not None else None,
+            )
     except OSError as error:
         transport.close()
         if tls is None:

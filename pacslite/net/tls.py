@@ -1,17 +1,20 @@
 """TLS by the BCP 195 profiles: PS3.15 §B.12 (RFC 8996, RFC 9325) and §B.13; §B.9 to §B.11 are retired."""
 
 import asyncio
+import contextlib
 import logging
+import socket
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from pacslite.errors import PacsliteError
 
-__all__ = ["Certificates", "TlsError", "TlsOptions", "certificate_names", "tls_problem"]
+__all__ = ["Certificates", "TlsError", "TlsOptions", "certificate_names", "telling_of_failure", "tls_problem"]
 
 log = logging.getLogger("pacslite.tls")
 
@@ -142,6 +145,47 @@ class Certificates:
             log.warning(event, extra={"file": str(certificate), "not_after": not_after.isoformat()})
 
 
+class _Handshake(ssl.SSLObject):
+    """Tells the peer why its handshake fails: asyncio and uvloop close with OpenSSL's alert unsent (RFC 8446 §6.2)."""
+
+    output: ssl.MemoryBIO
+
+    def do_handshake(self) -> None:
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError:
+            handle = _in_handshake.get()
+            if handle is not None:
+                with contextlib.suppress(OSError):
+                    handle.send(self.output.read())
+            raise
+
+
+class _Context(ssl.SSLContext):
+    sslobject_class = _Handshake
+
+    def wrap_bio(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, *args: Any, **kwargs: Any) -> ssl.SSLObject:
+        handshake = super().wrap_bio(incoming, outgoing, *args, **kwargs)
+        assert isinstance(handshake, _Handshake)
+        handshake.output = outgoing
+        return handshake
+
+
+_in_handshake: ContextVar[socket.socket | None] = ContextVar("in_handshake", default=None)
+
+
+@contextlib.contextmanager
+def telling_of_failure(handle: socket.socket) -> Iterator[None]:
+    """What shakes hands in the block, through ``handle`` and a context of ``Certificates``, tells why it fails."""
+    token = _in_handshake.set(handle)
+    try:
+        yield
+    finally:
+        _in_handshake.reset(token)
+
+
 def certificate_names(certificate: Mapping[str, Any]) -> frozenset[str]:
     """Names that a verified certificate (as ``SSLSocket.getpeercert`` gives it) is made out to, in lower case.
 
@@ -173,7 +217,7 @@ def _contexts(options: TlsOptions) -> _Contexts:
 
 
 def _context(protocol: int, options: TlsOptions) -> ssl.SSLContext:
-    context = ssl.SSLContext(protocol)
+    context = _Context(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_3 if options.minimum_version == "1.3" else ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_SUITES)
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE

@@ -114,12 +114,11 @@ async def use(port: int, context: ssl.SSLContext) -> str:
 
 
 def shake_hands(port: int, context: ssl.SSLContext) -> None:
-    """By the standard library's blocking sockets, which send the alerts that uvloop's client keeps to itself."""
+    """By the standard library's blocking sockets, which tell of the alert that comes."""
     with (
         socket.create_connection(("127.0.0.1", port)) as plain,
         context.wrap_socket(plain, server_hostname="127.0.0.1") as secure,
     ):
-        secure.sendall(associate_request(CONTEXTS, "PACSLITE", "WS7", 16_384))
         if not secure.recv(1):  # in TLS 1.3 a client hears of its refusal after its own handshake is done
             raise ConnectionError("closed")
 
@@ -199,11 +198,15 @@ async def one_line(site: Site, caplog: pytest.LogCaptureFixture, why: str = "") 
 
 
 @pytest.mark.parametrize(
-    ("context", "why"),
+    ("context", "why", "reason"),
     [
-        (lambda: client(None), "the peer shows no certificate"),
-        (lambda: client(OTHERS), "certificate not accepted: "),
-        (lambda: client(trusts=OTHERS), "the peer does not know the authority of our certificate"),
+        (lambda: client(None), "the peer shows no certificate", "TLSV13_ALERT_CERTIFICATE_REQUIRED"),
+        (lambda: client(OTHERS), "certificate not accepted: ", "TLSV1_ALERT_UNKNOWN_CA"),
+        (
+            lambda: client(trusts=OTHERS),
+            "the peer does not know the authority of our certificate",
+            "CERTIFICATE_VERIFY_FAILED",
+        ),
     ],
 )
 async def test_certificates_that_do_not_fit(
@@ -211,11 +214,14 @@ async def test_certificates_that_do_not_fit(
     files: Files,
     context: Callable[[], ssl.SSLContext],
     why: str,
+    reason: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    """Both sides are told: ``reason`` is what OpenSSL makes of our alert, or of our certificate."""
     site = await secure_site(make_site, Certificates(files.options()))
-    with pytest.raises((ssl.SSLError, ConnectionError)):
+    with pytest.raises(ssl.SSLError) as failure:
         await asyncio.to_thread(shake_hands, site.port, context())
+    assert failure.value.reason == reason
     await one_line(site, caplog, why)
     assert await use(site.port, client())
 
@@ -576,21 +582,43 @@ async def test_we_call_over_tls(make_site: MakeSite, files: Files) -> None:
 
 
 @pytest.mark.parametrize(
-    ("issue", "problem"),
+    ("issue", "problem", "told"),
     [
-        ({"name": "other.example"}, "certificate not accepted: IP address mismatch"),
-        ({"by": OTHERS}, "certificate not accepted: "),
-        ({"not_after": dt.datetime(2020, 1, 1, tzinfo=dt.UTC)}, "certificate not accepted: .*expired"),
+        (
+            {"name": "other.example"},
+            "certificate not accepted: IP address mismatch",
+            "the peer refuses our certificate",
+        ),
+        ({"by": OTHERS}, "certificate not accepted: ", "the peer does not know the authority of our certificate"),
+        (
+            {"not_after": dt.datetime(2020, 1, 1, tzinfo=dt.UTC)},
+            "certificate not accepted: .*expired",
+            "our certificate has expired",
+        ),
     ],
 )
 async def test_a_peer_that_is_not_who_it_should_be(
-    make_site: MakeSite, files: Files, issue: dict[str, Any], problem: str
+    make_site: MakeSite,
+    files: Files,
+    issue: dict[str, Any],
+    problem: str,
+    told: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     certificates = Certificates(files.options())
     files.issue(**({"by": OURS} | issue))
     site = await secure_site(make_site, Certificates(files.options(client_certificate="none")))
+    caplog.clear()  # of what is said about the certificate itself
     with pytest.raises(ConnectFailed, match=problem):
         await call(site.port, certificates.client)
+    await one_line(site, caplog, told)
+
+
+async def test_a_peer_that_wants_a_certificate_of_us(make_site: MakeSite, files: Files) -> None:
+    """In TLS 1.3 we hear of it when our own handshake is done and the A-ASSOCIATE-RQ is sent."""
+    site = await secure_site(make_site, Certificates(files.options()))
+    with pytest.raises(ConnectFailed, match="the peer wants a certificate of us"):
+        await call(site.port, Certificates(TlsOptions(ca=files.ca)).client)
 
 
 async def test_the_name_need_not_be_looked_at(make_site: MakeSite, files: Files) -> None:
