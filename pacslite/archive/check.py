@@ -24,7 +24,7 @@ from pacslite.archive.index.removal import InstanceRow
 from pacslite.archive.index.statements import Statements
 from pacslite.archive.index.writer import IndexWriter
 from pacslite.archive.instances.header import read_header
-from pacslite.archive.instances.layout import SUFFIX, InstancePath
+from pacslite.archive.instances.layout import SUFFIX, InstancePath, uid_in_name
 from pacslite.archive.instances.protocol import InstanceStore
 from pacslite.archive.keys import Level
 from pacslite.archive.proof import digest_of, read_record
@@ -247,7 +247,8 @@ class Checker:
     # files
 
     def _check_file(self, path: InstancePath, *, repair: bool) -> Difference | None:
-        if self._is_known(path, path.name.removesuffix(SUFFIX)):  # whatever it holds was looked at with its row
+        uid = uid_in_name(path)
+        if uid is not None and self._is_known(path, uid):  # whatever it holds was looked at with its row
             return None
         with self._settler.lock:
             difference = self._examine(path)

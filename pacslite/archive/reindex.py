@@ -20,7 +20,7 @@ from pacslite.archive.index.upgrade import current_revision, is_damage, refuse_n
 from pacslite.archive.index.writer import AlreadyThere, Entry, IndexFailure, IndexFull, IndexWriter
 from pacslite.archive.instances.filesystem import FilesystemStore
 from pacslite.archive.instances.header import read_header
-from pacslite.archive.instances.layout import SUFFIX, InstancePath
+from pacslite.archive.instances.layout import InstancePath, uid_in_name
 from pacslite.archive.instances.protocol import InstanceStore
 from pacslite.archive.lock import DataDirLock
 from pacslite.archive.notes import carry_out_notes, is_back
@@ -247,7 +247,8 @@ class _Reindexing:
 
     def _is_indexed(self, index: IndexWriter, path: InstancePath) -> bool:
         self._done.files += 1
-        known = index.look_up(path.name.removesuffix(SUFFIX))
+        uid = uid_in_name(path)
+        known = None if uid is None else index.look_up(uid)
         if known is None or known.path != path:
             return False
         self._done.resumed += 1

@@ -32,6 +32,7 @@ __all__ = ["FilesystemStore"]
 log = logging.getLogger("pacslite.archive")
 
 _PARTIAL = ".new"  # of a file that takes the name of another when it is whole
+_LONGEST_NAME = 255  # bytes
 _JOURNALS_FREE = 8  # a disk with less room than this many journals is not made smaller by one
 
 
@@ -217,7 +218,7 @@ class FilesystemStore:
             directory = self._tree.open_directory(path)
             try:
                 with self._leaving(path):
-                    self.operations.rename(directory, path.name, damaged, f"{next(self._numbers)}-{path.name}")
+                    self.operations.rename(directory, path.name, damaged, self._name_aside(path.name))
             finally:
                 os.close(directory)
         finally:
@@ -225,7 +226,7 @@ class FilesystemStore:
         self._tree.remove_empty(path)
 
     def set_incoming_aside(self, name: str) -> str:
-        damaged, aside = self._make_root("damaged"), f"{next(self._numbers)}-{name}"
+        damaged, aside = self._make_root("damaged"), self._name_aside(name)
         try:
             if self.holds(name):
                 self._copy_durably(self.open_incoming(name), damaged, aside)
@@ -235,6 +236,11 @@ class FilesystemStore:
         finally:
             os.close(damaged)
         return f"damaged/{aside}"
+
+    def _name_aside(self, name: str) -> str:
+        """Of a file in ``damaged/``: its own behind a number, or as much of its end as there is room for."""
+        number = f"{next(self._numbers)}-"
+        return number + os.fsdecode(os.fsencode(name)[-(_LONGEST_NAME - len(number)) :])
 
     def _copy_durably(self, source: int, directory: int, name: str) -> None:
         try:

@@ -19,6 +19,7 @@ __all__ = [
     "instance_path",
     "is_incoming_name",
     "safe_name",
+    "uid_in_name",
 ]
 
 SUFFIX = ".dcm"
@@ -55,6 +56,15 @@ def _directories(study_instance_uid: str, series_instance_uid: str) -> tuple[str
 def instance_path(study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str) -> InstancePath:
     """Say where the file of an instance belongs."""
     return InstancePath(*_directories(study_instance_uid, series_instance_uid), safe_name(sop_instance_uid) + SUFFIX)
+
+
+def uid_in_name(path: InstancePath) -> str | None:
+    """The SOP Instance UID that a file's name is; None if that is a hash, or of somebody else's making.
+
+    A name may be any bytes, and those that are no UTF-8 are no text for an index to be asked for.
+    """
+    uid = path.name.removesuffix(SUFFIX)
+    return uid if _PLAIN.fullmatch(uid) else None
 
 
 def incoming_name(number: int) -> str:

@@ -71,6 +71,11 @@ def _copied(directory: Path) -> None:
     shutil.copy(path, other / path.name)
 
 
+def _copied_as(directory: Path, name: bytes) -> None:
+    path = _path(directory, TARGET)
+    shutil.copy(path, path.with_name(os.fsdecode(name)))
+
+
 def _misplaced(directory: Path) -> None:
     """Somebody has moved a file, and its row is gone."""
     _copied(directory)
@@ -96,6 +101,8 @@ def _misplaced(directory: Path) -> None:
         (lambda d: (_path(d, TARGET).parent / "1.2.dcm").symlink_to("/etc/passwd"), False, {"foreign"}, 12),
         (lambda d: (_path(d, TARGET).parent / "1.2.dcm").mkdir(), False, {"foreign"}, 12),
         (lambda d: os.mkfifo(_path(d, TARGET).parent / "1.2.dcm"), False, {"foreign"}, 12),
+        (lambda d: _copied_as(d, b"\xff\xe4.dcm"), True, {"surplus"}, 12),  # no UTF-8
+        (lambda d: _copied_as(d, b"n" * 255), True, {"surplus"}, 12),  # no room for a number before it
         (lambda d: _write(d, "UPDATE series SET number_of_instances = 7 WHERE id = 1"), False, {"counts"}, 12),
         (lambda d: _write(d, "UPDATE totals SET bytes = 1"), False, {"counts"}, 12),
         (lambda d: _write(d, "UPDATE study SET modalities = 'MR' WHERE id = 2"), True, {"counts"}, 12),
@@ -286,10 +293,13 @@ async def test_reindexing_takes_files_of_others_and_refuses_broken_ones(director
     broken.write_bytes(broken.read_bytes()[:300])
     pipe = broken.with_name("1.2.dcm")
     os.mkfifo(pipe)
+    odd = broken.with_name(os.fsdecode(b"\xff\xe4.dcm"))  # no UTF-8
+    shutil.copy(_path(directory, TARGET), odd)
     done = reindex(archive_in(directory).options)
-    assert (done.indexed, len(done.refused)) == (11, 2)
-    assert {name.rpartition("/")[2] for name, _ in done.refused} == {broken.name, pipe.name}
+    assert (done.indexed, len(done.refused)) == (11, 3)
+    assert {name.rpartition("/")[2] for name, _ in done.refused} == {broken.name, pipe.name, odd.name}
     pipe.unlink()
+    odd.unlink()
     async with archive_in(directory) as archive:
         assert read(archive, TARGET.sop_instance_uid)
         report = await archive.check(deep=True)
