@@ -1,7 +1,8 @@
 """Builds the index anew from the files alone: ``pacslite reindex``.
 
 The new index grows in ``index.sqlite.new`` and takes the old one's place when it is complete. An interrupted run is
-taken up where it stopped; until it is finished no archive starts on the data directory.
+taken up where it stopped, if the files that it indexed are what they were; until it is finished no archive starts on
+the data directory.
 """
 
 import logging
@@ -16,6 +17,8 @@ from pathlib import Path
 from pacslite.archive.extra import ExtraKey
 from pacslite.archive.file_faults import fault_of_file, is_of_file
 from pacslite.archive.index.extra_values import DROPPED
+from pacslite.archive.index.removal import InstanceRow
+from pacslite.archive.index.statements import Statements
 from pacslite.archive.index.upgrade import current_revision, is_damage, refuse_no_file, upgrade_index
 from pacslite.archive.index.writer import AlreadyThere, Entry, IndexFailure, IndexFull, IndexWriter
 from pacslite.archive.instances.filesystem import FilesystemStore
@@ -25,7 +28,7 @@ from pacslite.archive.instances.protocol import InstanceStore
 from pacslite.archive.lock import DataDirLock
 from pacslite.archive.notes import carry_out_notes, is_back
 from pacslite.archive.options import StorageOptions
-from pacslite.archive.proof import digest_of, read_record
+from pacslite.archive.proof import digest_of, is_file_of, read_record
 from pacslite.archive.record import Record
 from pacslite.dataset.meta import FileMetaError, read_file_meta
 from pacslite.errors import DimseError, PacsliteError
@@ -180,14 +183,48 @@ class _Reindexing:
         path = self._options.data_dir / _NEW
         if path.exists():
             try:
-                return _open_sound(path, self._options)
+                index = _open_sound(path, self._options)
             except Exception as error:  # whatever it is: all of it can be made again
                 if _is_of_machine(error):
                     raise
                 log.error("what was reindexed is damaged: begun anew", extra={"file": _NEW, "error": str(error)})
+            else:
+                changed = self._changed_since(index)
+                if changed is None:
+                    return index
+                index.close()
+                log.error(
+                    "a file has changed since it was reindexed: begun anew", extra={"file": f"instances/{changed}"}
+                )
         for suffix in ("-wal", "-shm", ""):
             path.with_name(_NEW + suffix).unlink(missing_ok=True)
         return _open_sound(path, self._options)
+
+    def _changed_since(self, index: IndexWriter) -> InstancePath | None:
+        """The first file of an earlier run that is gone by now, or another: what else was made from it nobody knows."""
+        last = 0
+        with index.reading() as connection, ThreadPoolExecutor(_READERS, thread_name_prefix="reindex") as readers:
+            while rows := [
+                InstanceRow(*row) for row in connection.execute(Statements.select_page.text, (last, _GROUP))
+            ]:
+                last = rows[-1].id
+                for row, is_there in zip(rows, readers.map(self._is_there, rows), strict=True):
+                    if not is_there:
+                        return row.path
+        return None
+
+    def _is_there(self, row: InstanceRow) -> bool:
+        try:
+            fd = self._store.open_settled(row.path)
+            try:
+                return is_file_of(fd, row)
+            finally:
+                os.close(fd)
+        except FileMetaError:
+            return False
+        except OSError as error:
+            fault_of_file(error, f"instances/{row.path}")
+            return False
 
     def _read_old(self) -> int:
         """Carry out what the old index notes, if it still can be read; gives the number of files it knows."""

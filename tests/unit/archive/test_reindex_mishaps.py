@@ -3,6 +3,7 @@
 import errno
 import os
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -224,3 +225,39 @@ async def test_old_index_says_when_instances_were_received(directory: Path, is_d
 
 def _interrupt(_done: int, _total: int) -> None:
     raise KeyboardInterrupt
+
+
+def _replace_file(path: Path) -> None:
+    """Another data set of the same length, with a header of its own."""
+    path.write_bytes(path.with_name("other").read_bytes())
+
+
+@pytest.mark.parametrize("happens", [Path.unlink, lambda path: path.write_bytes(b""), _replace_file])
+async def test_files_that_change_while_a_run_is_interrupted(
+    directory: Path, tmp_path_factory: pytest.TempPathFactory, happens: Callable[[Path], object]
+) -> None:
+    """The index is that of the files that are there at the end, whatever the run before has seen."""
+    (path,) = directory.rglob(f"{make_instance(10).sop_instance_uid}.dcm")
+    other = tmp_path_factory.mktemp("other")
+    async with archive_in(other) as archive:
+        await store(archive, make_instance(10, salt="other"))
+
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(done: int, _total: int) -> None:
+        if done >= COUNT // 2:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        reindex(archive_in(directory).options, interrupt)
+    (replacement,) = other.rglob(path.name)
+    replacement.rename(path.with_name("other"))
+    happens(path)
+    path.with_name("other").unlink()
+    done = reindex(archive_in(directory).options)
+    assert done.resumed == 0
+    left = len(files_in(directory)) - len(done.refused)
+    assert rows(directory, "SELECT count(*) FROM instance") == [(left,)]
+    async with archive_in(directory) as archive:
+        assert {difference.kind for difference in (await archive.check(deep=True)).differences} <= {"foreign"}
