@@ -147,7 +147,8 @@ class Commitments:
             try:
                 while some := [one for one in waiting if one.called_ae_title == called]:
                     for one in some:
-                        reported |= await self._report(connection, address.ae_title, one)
+                        if await self._offload.run(self._queue.still_waiting, [one.id]):
+                            reported |= await self._report(connection, address.ae_title, one)
                     if self._address_of(address.ae_title) != address:  # the rest goes where it is now
                         break
                     waiting = await self._take(address.ae_title)

@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from pacslite.net.ended import ConnectFailed
+from pacslite.outbox.admin import drop, entries
 from pacslite.outbox.commitments import CommitmentOptions, Commitments
 from pacslite.outbox.database import Database
 from pacslite.outbox.offload import Offload
@@ -111,7 +112,7 @@ async def test_grace_ends_though_the_clock_is_set_back(tmp_path: Path) -> None:
 class ReportScp(StorageScp):
     """Takes reports; ``reported`` has the message IDs."""
 
-    def __init__(self, port: int, then: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, port: int, then: Callable[[], object] = lambda: None) -> None:
         super().__init__(port)
         self.reported = 0
         self._then = then
@@ -147,6 +148,16 @@ async def reporting(path: Path, count: int, address_of: Callable[[str], Address]
     finally:
         await offload.stop()
         queue.database.close()
+
+
+async def test_what_is_dropped_while_others_are_reported_is_not(tmp_path: Path) -> None:
+    other = Queue(Database(tmp_path / "outbox.sqlite"))
+    scp = ReportScp(free_port(), lambda: drop(other))
+    async with scp, reporting(tmp_path, 5, lambda _: Address("CT01", "127.0.0.1", scp.port)) as commitments:
+        assert await commitments.serve("CT01")
+        assert scp.reported == 1
+    assert [entry.state for entry in entries(other, finished=True)].count("dropped") == 4
+    other.database.close()
 
 
 async def test_ae_that_moves_while_it_is_reported_to_gets_the_rest_where_it_is_now(tmp_path: Path) -> None:
