@@ -26,6 +26,7 @@ from pacslite.net.ended import (
     AssociationRejectedError,
     AssociationReleased,
     TimedOut,
+    TlsFailed,
 )
 from pacslite.net.exchange import Exchange
 from pacslite.net.inbox import Inbox
@@ -172,16 +173,17 @@ class Connection(asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         """A half-closed peer can ask no more: the association is over (PS3.8 §9.2, Evt17)."""
-        self._lost("connection closed by the peer")
+        self._lost(AssociationEnded("connection closed by the peer"))
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         if exc is None:
-            self._lost("connection closed by the peer")
-        elif isinstance(exc, ssl.SSLError):  # an alert, say: in TLS 1.3 what our certificate is refused by comes late
-            self._lost(f"connection lost: {tls_problem(exc)}")
+            self._lost(AssociationEnded("connection closed by the peer"))
+        elif isinstance(exc, ssl.SSLError):  # of TLS 1.3: what peers have against our certificate comes behind it
+            self._lost(TlsFailed(f"TLS: {tls_problem(exc)}"))
         else:
-            self._lost(f"connection lost: {(isinstance(exc, OSError) and exc.strerror) or exc}")
+            why = (isinstance(exc, OSError) and exc.strerror) or exc
+            self._lost(AssociationEnded(f"connection lost: {why}"))
         self._timer.close()
         if self._held:
             self._hold(0)
@@ -480,9 +482,9 @@ class Connection(asyncio.BufferedProtocol):
         self._inbox.open(negotiated.contexts)
         self._watch_silence()
 
-    def _lost(self, why: str) -> None:
+    def _lost(self, why: AssociationEnded) -> None:
         if self.over is None:
-            self._end(AssociationEnded(why))
+            self._end(why)
         if self.association.state is not State.STA1:
             for event in self.association.connection_lost():
                 self._control(event)

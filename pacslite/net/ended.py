@@ -12,6 +12,7 @@ __all__ = [
     "DimseTimeout",
     "PeerNotReady",
     "TimedOut",
+    "TlsFailed",
 ]
 
 # (source, reason) of an A-ASSOCIATE-RJ, PS3.8 Table 9-21
@@ -56,6 +57,10 @@ class AssociationAborted(AssociationEnded):
 
 class TimedOut(AssociationEnded):
     """The peer was silent for longer than a time limit allows, or took nothing of what we sent."""
+
+
+class TlsFailed(AssociationEnded):
+    """By an alert of TLS, or by what is no TLS, behind the handshake."""
 
 
 class ConnectFailed(AssociationEnded):

@@ -635,6 +635,39 @@ async def test_a_peer_that_does_not_speak_tls(site: Site, files: Files) -> None:
         await call(site.port, certificates.client)
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize(
+    ("certificate", "told"),
+    [
+        (None, "TLS: the peer (wants a certificate of us|finds nothing in common, a cipher suite or our certificate)$"),
+        (OTHERS, "TLS: the peer does not know the authority of our certificate$"),
+    ],
+)
+async def test_a_peer_that_refuses_our_certificate(
+    version: ssl.TLSVersion, certificate: trustme.CA | None, told: str
+) -> None:
+    """In TLS 1.3 its alert comes after our handshake, and is told in the same words."""
+    theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    OURS.issue_cert("127.0.0.1").configure_cert(theirs)
+    OURS.configure_trust(theirs)
+    theirs.verify_mode, theirs.maximum_version = ssl.CERT_REQUIRED, version
+
+    def refuse(listening: socket.socket) -> None:
+        connected, _ = listening.accept()
+        with connected, connected.dup() as plain:
+            with pytest.raises(ssl.SSLError):
+                theirs.wrap_socket(connected, server_side=True)
+            while plain.recv(65_536):  # closed with something unread, its alert would be lost
+                pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        refusing = asyncio.create_task(asyncio.to_thread(refuse, listening))
+        with pytest.raises(ConnectFailed, match=told) as refused:
+            await call(listening.getsockname()[1], client(certificate))
+        await refusing
+    assert refused.type is ConnectFailed, "a peer that is there will not be another one later"
+
+
 async def test_a_peer_that_freezes_in_our_handshake(files: Files) -> None:
     certificates = Certificates(files.options())
     with (
