@@ -309,7 +309,7 @@ async def _access(settings: Settings, ae_title: str) -> Access:
         Remote(
             remote.ae_title,
             remote.host,
-            remote.port,
+            remote.port if remote.is_destination else 0,
             _permissions(remote.allow),
             remote.tls,
             await _addresses(remote.host),

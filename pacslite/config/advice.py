@@ -38,7 +38,7 @@ def advice(loaded: Loaded) -> list[str]:
             f"{loaded.origin('access', 'jwt_key')}: access.jwt_key has {len(secret)} bytes, HS256 wants {_HS256_BYTES} "
             "(RFC 7518 §3.2): it can be guessed"
         )
-    titles = [remote.ae_title for remote in settings.remote if remote.port]
+    titles = [remote.ae_title for remote in settings.remote if remote.is_destination]
     found += [
         f"remote {title} has a port in several entries: the first is the move destination"
         for title in {title for title in titles if titles.count(title) > 1}
@@ -128,13 +128,13 @@ def _user_problems(loaded: Loaded) -> Iterator[str]:
 
 
 def _forward_problems(loaded: Loaded) -> Iterator[str]:
-    titles = [remote.ae_title for remote in loaded.settings.remote if remote.port]
+    titles = [remote.ae_title for remote in loaded.settings.remote if remote.is_destination]
     for index, rule in enumerate(loaded.settings.forward):
         if rule.to not in titles:
             near = nearest(rule.to, titles)
             where = f"{loaded.origin('forward', index, 'to')}: forward[{index}].to = {rule.to!r}"
             hint = f"; nearest is {near}" if near else ""
-            yield f"{where}: no [[remote]] with a port has this AE title{hint}"
+            yield f"{where}: no [[remote]] with a port, and a host that is no network, has this AE title{hint}"
     if loaded.settings.forward:
         from pacslite.outbox.rules import RuleError, make_rule  # 50 ms: not for who has no rules
 

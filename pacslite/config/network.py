@@ -231,6 +231,11 @@ class Remote(Section):
         "", description="Name its certificate must carry when it connects, from this machine too; empty is not checked."
     )
 
+    @property
+    def is_destination(self) -> bool:
+        """Somebody listens there: at a port, and at one address."""
+        return bool(self.port) and "/" not in self.host
+
     @model_validator(mode="before")
     @classmethod
     def _from_text(cls, value: Any) -> Any:

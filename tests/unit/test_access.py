@@ -94,6 +94,14 @@ def test_a_certificate_that_is_configured_binds_wherever_the_peer_is(host: str) 
         assert isinstance(judge({"other.ward", name}), Grant)
 
 
+@pytest.mark.parametrize("network", ["10.1.0.0/16", "10.1.0.7/32", "fd00::/64"])
+async def test_a_network_is_no_destination_whatever_its_port(network: str) -> None:
+    remote = [{"ae_title": "WARD", "host": network, "port": 104}, {"ae_title": "WARD", "host": "10.2.0.7", "port": 105}]
+    for remotes, port in ((remote[:1], 0), (remote, 105)):
+        destination = (await _access(Settings.model_validate({"remote": remotes}), "PACSLITE")).destination("WARD")
+        assert (destination.port if destination is not None else 0) == port
+
+
 @pytest.mark.parametrize(("allow", "granted"), [(["store", "echo"], {"store", "echo", "commit"}), (["find"], {"find"})])
 async def test_whoever_may_store_may_ask_whether_it_is_kept(allow: list[str], granted: set[str]) -> None:
     settings = Settings.model_validate(

@@ -205,6 +205,10 @@ def test_variables_of_others_are_left_alone() -> None:
         ('[server]\nhost = "pacs..example"', "pacslite.toml:2: server.host = 'pacs..example': a host name consists of"),
         (f'[[remote]]\nae_title = "A"\nhost = "{"h" * 64}"', "labels of 1 to 63 characters"),
         ("[storage]\ndurability = 'ful'", 'allowed is "full", "commit", "none"; nearest is full'),
+        (
+            "[[remote]]\nae_title = 'A'\nhost = '10.0.0.0/8'\nport = 104\n[[forward]]\nto = 'A'",
+            "pacslite.toml:6: forward[0].to = 'A': no [[remote]] with a port, and a host that is no network,",
+        ),
         ("[query]\nstrict = 'perhaps'", "allowed is true or false"),
         ("[query]\ntimezone_offset = '+1:00'", "query.timezone_offset = '+1:00': an offset from UTC is hours and"),
         ("[query]\ntimezone_offset = '+1401'", "from -1200 to +1400"),
