@@ -72,7 +72,7 @@ class NameLike:
     """A person name, folded, by single value or wildcards. ``names`` has one or more; each is its component groups.
 
     A name of one group fits any group of the stored name; of several, each that is not empty fits its own. An empty
-    tuple of patterns is an empty group.
+    tuple of patterns is a group that asks for nothing; one group of each name asks for something.
     """
 
     names: tuple[tuple[tuple[str, ...], ...], ...]
@@ -102,7 +102,8 @@ def parse_match(tag: int, vr: str, text: str, *, fuzzy: bool = False) -> Match |
         text: Decoded, padding stripped, not empty; values joined by a backslash. Binary numbers as digits.
         fuzzy: Fuzzy semantic matching of person names was negotiated.
     Returns:
-        None where every value matches, an empty one too (§C.2.2.2.3, and ``*`` alone by §C.2.2.2.4).
+        None where every value matches, an empty one too (§C.2.2.2.3, and ``*`` alone by §C.2.2.2.4, of a name in all
+        its components and groups).
     Raises:
         IdentifierError: No value or range of this VR; the comment says which attribute and why.
     """
@@ -175,15 +176,19 @@ def _parse_names(values: Sequence[str], fuzzy: bool) -> Match | None:
         words = [words_and_codes(value) for value in values]
         return _either([Sounds(tuple(of_one)) for of_one in words if of_one])
     folded = [form for value in values if (form := normalise_name(value))]
-    return NameLike(tuple(tuple(_group(group) for group in form.split("=")) for form in folded)) if folded else None
+    names = tuple(tuple(_group(group) for group in form.split("=")) for form in folded)
+    return NameLike(names) if names and all(map(any, names)) else None
 
 
 def _group(pattern: str) -> tuple[str, ...]:
-    """Patterns of a component group: ``smith^*`` is also plain ``smith``, as trailing delimiters may be left out."""
-    patterns = [re.sub(r"\*+", "*", pattern)] if pattern.strip("*") else []
-    while patterns and patterns[-1].endswith("^*"):
+    """Patterns of a component group: ``smith^*`` is also plain ``smith``, as trailing delimiters may be left out.
+
+    So ``*^*`` is also ``*``, and asks for nothing.
+    """
+    patterns = [re.sub(r"\*+", "*", pattern)]
+    while patterns[-1].endswith("^*"):
         patterns.append(patterns[-1][:-2].rstrip("^"))
-    return tuple(filter(None, patterns))
+    return () if patterns[-1] == "*" else tuple(filter(None, patterns))
 
 
 def _parse_moment(tag: int, vr: str, value: str) -> Match:
@@ -292,7 +297,7 @@ def _name_fits(wanted: Sequence[Sequence[str]], groups: Sequence[str]) -> bool:
 
 
 def _group_fits(patterns: Sequence[str], group: str) -> bool:
-    return not patterns or any(compile_pattern(pattern).fullmatch(group) for pattern in patterns)
+    return any(compile_pattern(pattern).fullmatch(group) for pattern in patterns)
 
 
 def _sounds_fit(words: Sequence[tuple[str, Sequence[str]]], value: str) -> bool:

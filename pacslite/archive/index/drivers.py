@@ -157,7 +157,7 @@ def _of_filter(one: Filter) -> _Driver | None:
             low_end, rest = _prefixed(col, name, prefix, prefix_end(prefix))
             branch = Branch(f"prefix {name}", key.level, col, low_end, (*rest, again), index)
             return _Driver(_rank_of_prefix(prefix), one, (branch,))
-        case NameLike((groups,)) if any(groups) and (driver := _of_name(one, name, groups, again)):
+        case NameLike((groups,)) if driver := _of_name(one, name, groups, again):
             return driver
         case NameLike(names) if key.keyword == "PatientName" and (words := trigrams_of_names(names)):
             return _Driver(13 if longest_run(names) > 4 else 17, one, (_of_trigrams(words, again),))
@@ -195,7 +195,7 @@ def _of_extra(one: Filter, key: ExtraKey) -> _Driver:
         case Like((pattern,)) if prefix := literal_prefix(pattern):
             low_end, rest = _prefixed(form, name, prefix, prefix_end(prefix))
             return _Driver(_rank_of_prefix(prefix) + 1, one, (branch._replace(low=low_end, high=rest),))
-        case NameLike((groups,)) if any(groups) and all(map(literal_prefix, groups[_first(groups)])):
+        case NameLike((groups,)) if all(map(literal_prefix, groups[_first(groups)])):
             low, high = _span_of(groups[_first(groups)])
             low_end, rest = _prefixed(form, name, low, high)
             return _Driver(_rank_of_prefix(low) + 1, one, (branch._replace(low=low_end, high=rest),))

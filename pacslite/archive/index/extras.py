@@ -150,10 +150,8 @@ def _name_condition(
     key: ExtraKey, rows: NamedFromClause, form: ColumnElement[str], name: str, groups: Sequence[Sequence[str]]
 ) -> Predicate:
     """One group fits any group of the name; of several, each that is not empty its own, of the same value."""
-    if len(groups) == 1 or not any(groups):
-        (patterns, *_) = groups
-        given = Predicate(("given", name), (), lambda _: rows.c.form.is_not(None))
-        return like_any(form, name, patterns) if patterns else given
+    if len(groups) == 1:
+        return like_any(form, name, groups[0])
     first = next(place for place, group in enumerate(groups) if group)
     group_of = rows.c.place % literal_column(str(GROUPS))
     parts = [

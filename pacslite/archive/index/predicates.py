@@ -245,7 +245,7 @@ def _name_like(col: ColumnElement[str], name: str, groups: Sequence[Sequence[str
 
     Empty groups at the end ask for nothing: a name that ends before them fits, too.
     """
-    last = max((place for place, group in enumerate(groups) if group), default=0)
+    last = max(place for place, group in enumerate(groups) if group)
     combinations = product(*(group or ("*",) for group in groups[: last + 1]))
     forms = [form for one in combinations for form in _around("=".join(map(glob, one)), r"[=\]")]
     return _glob(col, name, tuple(dict.fromkeys(forms)))

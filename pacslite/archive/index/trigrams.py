@@ -45,7 +45,7 @@ def longest_run(names: _Names) -> int:
 
 def pair_of_names(names: _Names) -> str | None:
     """Two characters that whatever fits has; None where there are none, or different ones."""
-    if len(names) != 1 or len(names[0]) != 1 or not names[0][0]:
+    if len(names) != 1 or len(names[0]) != 1:
         return None
     patterns = names[0][0]
     pairs = (run[at : at + 2] for run in _runs(patterns[0]) for at in range(len(run) - 1))

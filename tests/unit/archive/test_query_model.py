@@ -34,6 +34,11 @@ def folded(name: str) -> str:
     return "".join(letter for letter in letters if not unicodedata.combining(letter)).casefold()
 
 
+def asks_nothing(group: str) -> bool:
+    """A component group of stars only, whatever of its components they stand for."""
+    return re.fullmatch(r"(\*[*^]*)?\^*", re.sub(" *\\^ *", "^", group).strip()) is not None
+
+
 def name_matches(key: str, value: str) -> bool:
     """§C.2.2.2.1, PS3.5 §6.2.1: any component group, or each its own; components at the end may be left out.
 
@@ -49,7 +54,7 @@ def name_matches(key: str, value: str) -> bool:
     if len(wanted) == 1:
         return any(group_matches(wanted[0], group) for group in stored)
     return all(
-        not one.strip("*") or (at < len(stored) and group_matches(one, stored[at])) for at, one in enumerate(wanted)
+        asks_nothing(one) or (at < len(stored) and group_matches(one, stored[at])) for at, one in enumerate(wanted)
     )
 
 
@@ -88,7 +93,7 @@ def value_matches(vr: str, key: str, value: str) -> bool:
 def matches(vr: str, key: str, value: str, *, multiple: bool, unknown: bool) -> bool:
     """An attribute: universal, list of values, several stored values (§C.2.2.3), the unknown value (§C.2.2.1.2)."""
     wanted = [one for one in key.split("\\") if one and not (vr == "PN" and not one.strip("^="))]  # ``^`` is no name
-    if not wanted or any(set(one) == {"*"} for one in wanted):
+    if not wanted or any(all(map(asks_nothing, one.split("="))) if vr == "PN" else set(one) == {"*"} for one in wanted):
         return True
     if not value:
         return unknown
@@ -133,7 +138,9 @@ instances = st.fixed_dictionaries(
 )
 paddings = st.sampled_from(["", " ", "  "])  # PS3.5 §6.2: no part of a value, and senders pad each of several
 patterns = st.text(LETTERS + "**??", min_size=1, max_size=4).map(lambda text: " ".join(text.split()).strip())
-name_patterns = st.one_of(patterns, st.text(KANJI + "*^", min_size=1, max_size=3), names)
+name_patterns = st.one_of(
+    patterns, st.text("*^=", min_size=1, max_size=5), st.text(KANJI + "*^", min_size=1, max_size=3), names
+)
 
 
 def keys_of(keyword: str) -> st.SearchStrategy[str]:
