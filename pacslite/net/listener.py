@@ -168,28 +168,30 @@ class Listener:
     # private: with TLS
 
     def _accept(self, door: socket.socket, tls: Callable[[], ssl.SSLContext]) -> None:
-        """Take what has come, each handshake in a task of its own: one that freezes holds nobody up."""
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                one, address = door.accept()
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError as error:
-                if error.errno in _EXHAUSTED:
-                    log.error("cannot accept", extra={"why": error.strerror})
-                    loop.remove_reader(door.fileno())
-                    loop.call_later(_PAUSE_SECONDS, self._reopen, door, tls)
-                    return
-                continue  # that connection is gone already
-            host = str(address[0])
-            why = self._limits.handshake(host) or self._limits.connect(host)
-            if why:
-                one.close()
-                self._refused.warning(host, "connection refused", {"peer": host, "why": why})
-                continue
-            one.setblocking(False)
-            self._begin_handshake(one, host, tls)
+        """Take one of those that have come, and shake hands in a task of its own: one that freezes holds nobody up.
+
+        One in a turn of the loop: a handshake costs a millisecond or two, and of hundreds that come at once all would
+        have theirs in the same turn.
+        """
+        try:
+            one, address = door.accept()
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            if error.errno in _EXHAUSTED:
+                log.error("cannot accept", extra={"why": error.strerror})
+                loop = asyncio.get_running_loop()
+                loop.remove_reader(door.fileno())
+                loop.call_later(_PAUSE_SECONDS, self._reopen, door, tls)
+            return  # else that connection is gone already
+        host = str(address[0])
+        why = self._limits.handshake(host) or self._limits.connect(host)
+        if why:
+            one.close()
+            self._refused.warning(host, "connection refused", {"peer": host, "why": why})
+            return
+        one.setblocking(False)
+        self._begin_handshake(one, host, tls)
 
     def _reopen(self, door: socket.socket, tls: Callable[[], ssl.SSLContext]) -> None:
         if door.fileno() >= 0:

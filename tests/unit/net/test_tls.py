@@ -11,6 +11,7 @@ import ssl
 import struct
 import time
 from collections.abc import AsyncIterator, Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -302,6 +303,27 @@ async def test_frozen_handshakes_hold_nobody_up(make_site: MakeSite, files: File
         assert len(site.listener._handshakes) == 50
         async with asyncio.timeout(5):
             await site.stop()
+
+
+async def test_of_many_handshakes_at_once_each_turn_of_the_loop_begins_one(make_site: MakeSite, files: Files) -> None:
+    """Others have their turns between: all in one would hold the loop for a millisecond or two each."""
+    site = await secure_site(make_site, Certificates(files.options()))
+    loop = asyncio.get_running_loop()
+    burst = [socket.create_connection(("127.0.0.1", site.port)) for _ in range(50)]
+    turns: list[int] = []
+
+    def turn() -> None:
+        turns.append(len(site.listener._handshakes))
+        if turns[-1] < len(burst):
+            loop.call_soon(turn)
+
+    turn()
+    async with asyncio.timeout(5):
+        while turns[-1] < len(burst):
+            await asyncio.sleep(0.005)
+    assert max(after - before for before, after in pairwise(turns)) == 1
+    for one in burst:
+        one.close()
 
 
 async def test_what_is_too_much_is_closed_before_its_handshake(
