@@ -19,7 +19,7 @@ from pacslite.archive.file_faults import fault_of_file, is_of_file
 from pacslite.archive.index.extra_values import DROPPED
 from pacslite.archive.index.removal import InstanceRow
 from pacslite.archive.index.statements import Statements
-from pacslite.archive.index.upgrade import current_revision, is_damage, refuse_no_file, upgrade_index
+from pacslite.archive.index.upgrade import current_revision, is_damage, refuse_no_file, remedy, upgrade_index
 from pacslite.archive.index.writer import AlreadyThere, Entry, IndexFailure, IndexFull, IndexWriter
 from pacslite.archive.instances.filesystem import FilesystemStore
 from pacslite.archive.instances.header import read_header
@@ -49,6 +49,15 @@ _OF_MACHINE = frozenset(
         sqlite3.SQLITE_BUSY,
         sqlite3.SQLITE_PERM,
         sqlite3.SQLITE_READONLY,
+    }
+)
+# No room, or no permission, for what SQLite makes beside the file: that is no fault of the file
+_BESIDE = frozenset(
+    {
+        sqlite3.SQLITE_IOERR_SHMOPEN,
+        sqlite3.SQLITE_IOERR_SHMSIZE,
+        sqlite3.SQLITE_IOERR_SHMMAP,
+        sqlite3.SQLITE_IOERR_SHMLOCK,
     }
 )
 
@@ -245,7 +254,8 @@ class _Reindexing:
             return total
         except Exception as error:  # a damaged one has nothing to say
             if _is_of_machine(error):  # deletions that it notes must not be forgotten
-                raise IndexFailure(f"{path.name}: {error}") from error
+                lack = remedy(error, path) if isinstance(error, sqlite3.Error) else ""
+                raise IndexFailure(f"{path.name}: {error}{lack}") from error
             log.error(
                 "old index is of no use: deletions that it notes are forgotten",
                 extra={"file": _INDEX, "error": str(error)},
@@ -361,8 +371,8 @@ def _is_of_machine(error: Exception) -> bool:
     """Whatever is in the index: it could not be opened or written just then."""
     if isinstance(error, OSError):
         return not is_of_file(error)
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return isinstance(error, IndexFull) or code in _OF_MACHINE
+    code = getattr(error, "sqlite_errorcode", 0)
+    return isinstance(error, IndexFull) or code & 0xFF in _OF_MACHINE or code in _BESIDE
 
 
 def _groups(paths: Iterator[InstancePath]) -> Iterator[list[InstancePath]]:

@@ -141,28 +141,35 @@ async def test_directories_that_cannot_be_listed_end_the_run(
     await assert_whole(directory)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        sqlite_error(sqlite3.SQLITE_FULL, "disk is full"),
+        sqlite_error(sqlite3.SQLITE_IOERR_SHMSIZE, "disk I/O error"),  # no room beside it
+    ],
+)
 async def test_an_old_index_that_cannot_be_read_just_then_ends_the_run(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
+    directory: Path, monkeypatch: pytest.MonkeyPatch, error: sqlite3.Error
 ) -> None:
     """It notes deletions whose files are still to go: without it they would come back."""
+
+    def refuse(*_: object) -> None:
+        raise error
+
     deleted = make_instance(3)
     with monkeypatch.context() as broken:
         broken.setattr(FilesystemStore, "remove_settled", _fails)
         async with archive_in(directory) as archive:
             await archive.delete(Level.IMAGE, deleted.sop_instance_uid)
     with monkeypatch.context() as broken:
-        broken.setattr(IndexWriter, "notes", _is_full)
-        with pytest.raises(ReindexAborted, match=r"index\.sqlite: disk is full"):
+        broken.setattr(IndexWriter, "notes", refuse)
+        with pytest.raises(ReindexAborted, match=rf"index\.sqlite: {error}"):
             reindex(archive_in(directory).options)
     assert reindex(archive_in(directory).options).indexed == COUNT - 1
 
 
 def _fails(*_: object) -> None:
     raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-
-def _is_full(*_: object) -> None:
-    raise sqlite_error(sqlite3.SQLITE_FULL, "disk is full")
 
 
 async def test_a_run_knows_what_one_before_it_indexed_under_hashed_names(directory: Path) -> None:
