@@ -8,7 +8,7 @@ import typer
 
 from pacslite.archive.index.extra_values import BUILDING, ExtraState, extra_states
 from pacslite.archive.index.statements import Statements
-from pacslite.archive.index.upgrade import current_revision
+from pacslite.archive.index.upgrade import connect_to_read, current_revision
 from pacslite.archive.index.writer import Totals
 from pacslite.archive.reindex import refuse_incomplete
 from pacslite.cli.local import naming, settings_for
@@ -41,7 +41,7 @@ def stats(data_dir: DataDir = None, config: Config = None, json_: Json = False) 
 
 
 def _read(index: Path) -> tuple[Totals, list[ExtraState]]:
-    with closing(sqlite3.connect(f"{index.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+    with closing(connect_to_read(index)) as connection:
         row = connection.execute(Statements.select_totals.text).fetchone()
         totals = Totals(*(row or (0,) * len(Totals._fields)))  # none before an archive has opened the index
         try:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "IndexNoFile",
     "IndexTooNew",
+    "connect_to_read",
     "current_revision",
     "is_damage",
     "migrations_path",
@@ -29,6 +30,11 @@ __all__ = [
     "remedy",
     "upgrade_index",
 ]
+
+
+_BESIDE = 128 << 10  # bytes that SQLite needs to open a file: for the index of its log, and the log's first pages
+_CANNOT_MAKE = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR})  # what it needs beside it
+_NO_ROOM = _CANNOT_MAKE | {sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY}
 
 
 class IndexTooNew(PacsliteError):
@@ -55,22 +61,46 @@ def current_revision(path: Path) -> str | None:
     if not path.exists():
         return None
     try:
-        return _read_revision(path, "ro")
+        return _read_revision(connect_to_read(path))
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
             raise
-    return _read_revision(path, "rw")  # who made it was cut off before it was in WAL mode: that is rolled back first
+    # who made it was cut off before it was in WAL mode: that is rolled back first
+    return _read_revision(sqlite3.connect(f"{path.resolve().as_uri()}?mode=rw", uri=True))
+
+
+def connect_to_read(path: Path) -> sqlite3.Connection:
+    """Connect to an index for who reads it only; also where nothing can be made beside it, a backup or a full disk.
+
+    SQLite shares its log with others by a file that it makes. Where the log holds nothing, all is in the index.
+
+    Raises:
+        sqlite3.Error: It cannot be read.
+    """
+    uri = f"{path.resolve().as_uri()}?mode=ro"
+    connection = sqlite3.connect(uri, uri=True)
+    try:
+        connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+    except sqlite3.Error as error:
+        connection.close()
+        log = path.with_name(f"{path.name}-wal")
+        if _code(error) not in _CANNOT_MAKE or (log.exists() and log.stat().st_size):
+            raise
+        return sqlite3.connect(f"{uri}&immutable=1", uri=True)
+    return connection
 
 
 def is_damage(error: sqlite3.Error) -> bool:
     """The file is no sound database, and will not become one."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
+    return _code(error) in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
 
 
 def remedy(error: sqlite3.Error, path: Path) -> str:
     """What to say behind the error, of the index at ``path``."""
     if is_damage(error):
         return "; run pacslite reindex"
+    if _code(error) in _NO_ROOM and (lack := _lack_of_room(path.parent)):
+        return lack
     if path.exists() and not os.access(path, os.R_OK | os.W_OK, effective_ids=True):
         return "; its owner has to be the user that runs pacslite, as of all in the data directory (chown -R)"
     return ""
@@ -105,8 +135,22 @@ def migrations_path() -> Path:
     return installed if installed.is_dir() else package.parent / "migrations"
 
 
-def _read_revision(path: Path, mode: str) -> str | None:
-    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode={mode}", uri=True)) as connection:
+def _code(error: sqlite3.Error) -> int:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def _lack_of_room(folder: Path) -> str:
+    """SQLite calls it an error of input and output, or a file that cannot be opened."""
+    found = os.statvfs(folder)
+    if found.f_flag & os.ST_RDONLY:
+        return "; the file system is read-only"
+    if found.f_bavail * found.f_frsize < _BESIDE or (found.f_files and not found.f_favail):
+        return "; the disk is full"
+    return ""
+
+
+def _read_revision(connection: sqlite3.Connection) -> str | None:
+    with closing(connection):
         try:
             row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
         except sqlite3.OperationalError as error:
