@@ -143,6 +143,13 @@ def _storescp(site: Site) -> Launch:
     return Launch([*argv, str(site.port)])
 
 
+def _least(site: Site) -> Launch:
+    """Two threads: the best of one, two and four."""
+    root = Path(__file__).resolve().parent.parent
+    argv = [sys.executable, "-m", "benchmarks.least", str(site.port), str(site.directory / "data"), "2"]
+    return Launch(argv, {"PYTHONPATH": str(root)})
+
+
 def _pynetdicom(site: Site) -> Launch:
     """Its own echoscp takes ten associations at most."""
     program = (
@@ -161,6 +168,7 @@ PEERS = {
         Peer("Orthanc", "ORTHANC", _orthanc, "Orthanc"),
         Peer("dcmqrscp", "DCMQRSCP", _dcmqrscp, "dcmqrscp", forks=True),
         Peer("storescp", "STORESCP", _storescp, "storescp", forks=True),
+        Peer("least", "LEAST", _least, "pacslite"),
         Peer("pynetdicom", "ECHOSCP", _pynetdicom, "echoscp"),
     )
 }
