@@ -134,7 +134,8 @@ class ReturnKey(NamedTuple):
 class Query:
     """What to find and what to return.
 
-    ``lower_filters`` are of levels below: an entity matches that has one that fits in all of them (relational queries).
+    ``lower_filters`` and ``lower_moments`` are of levels below: an entity matches that has one that fits in all of them
+    (relational queries).
     ``unsupported_keys`` were asked for and are not matched, or not returned: answers are FF01 (§C.4.1.1.4).
     With ``timezone``, whose adjustment was negotiated, answers say of which zone they are.
 
@@ -147,6 +148,7 @@ class Query:
     filters: tuple[Filter, ...] = ()
     lower_filters: tuple[Filter, ...] = ()
     moments: tuple[MomentFilter, ...] = ()
+    lower_moments: tuple[MomentFilter, ...] = ()
     kept_filters: tuple[KeptFilter, ...] = ()
     kept_moments: tuple[KeptMoment, ...] = ()
     return_keys: tuple[ReturnKey, ...] = ()

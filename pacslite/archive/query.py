@@ -71,11 +71,13 @@ def parse_query(
     if timezone and level > Level.PATIENT and all(one.tag != TIMEZONE for one in reader.return_keys):
         reader.return_keys.append(ReturnKey(TIMEZONE, "SH"))  # of what zone the dates and times of the answer are
     parts = combine(filters, reader.kept_filters, datetime_matching=datetime_matching, offset=offset)
+    lower = combine(reader.lower_filters, (), datetime_matching=datetime_matching, offset=offset)
     return Query(
         level=level,
         filters=parts.filters,
-        lower_filters=tuple(reader.lower_filters),
+        lower_filters=tuple(one for one in lower.filters if one.key.tag not in lower.apart),
         moments=parts.moments,
+        lower_moments=tuple(one for one in lower.moments if one.offset is None),  # SQL knows no other timezone
         kept_filters=parts.kept_filters,
         kept_moments=parts.kept_moments,
         return_keys=tuple(sorted(reader.return_keys, key=_tag)),

@@ -102,7 +102,7 @@ class IndexReader:
         most = query.options.maximum_results
         count, before = 0, query.offset
         of_columns, of_kept = (
-            query.filters or query.lower_filters or query.moments,
+            query.filters or query.lower_filters or query.moments or query.lower_moments,
             query.kept_filters or query.kept_moments,
         )
         has_keys = bool(of_columns or of_kept)

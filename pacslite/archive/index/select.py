@@ -44,10 +44,11 @@ class Selection:
             (one.key.level, predicate_of(one, unknown=unknown)) for one in query.filters if one is not decided
         ]
         self._filters += [(one.date.level, moment_predicate(one, unknown=unknown)) for one in query.moments]
-        if query.lower_filters:
-            bottom = max(one.key.level for one in query.lower_filters)
-            below = [predicate_of(one, unknown=False) for one in query.lower_filters]
-            self._filters.append((query.level, lower_predicate(query.level, bottom, below)))
+        below = [(one.key.level, predicate_of(one, unknown=False)) for one in query.lower_filters]
+        below += [(one.date.level, moment_predicate(one, unknown=False)) for one in query.lower_moments]
+        if below:
+            bottom = max(level for level, _ in below)
+            self._filters.append((query.level, lower_predicate(query.level, bottom, [one for _, one in below])))
         self._cells: dict[tuple[Level, str], int] = {}
 
     def place(self, level: Level, column: str) -> int:

@@ -167,3 +167,46 @@ def test_pairs_that_cannot_be_joined_are_told() -> None:
         query = parse(asked, datetime_matching=True, **how)
         assert (query.unsupported_keys, query.moments, query.kept_moments) == (tags, (), ())
         assert parse(asked, **how).unsupported_keys == ()
+
+
+BELOW = [
+    ("StudyDate", "StudyTime"),
+    ("SeriesDate", "SeriesTime"),
+    ("PerformedProcedureStepStartDate", "PerformedProcedureStepStartTime"),
+    ("ContentDate", "ContentTime"),
+]
+
+
+@pytest.mark.parametrize(("date_keyword", "time_keyword"), BELOW)
+@pytest.mark.parametrize(
+    ("date", "time", "modality", "patients"),
+    [
+        ("20240101-20240102", "2200-0400", "", [0, 1]),
+        ("20240101-20240102", "2200-0400", "CT", [0]),
+        ("20240102-", "0300-", "", [1, 2]),
+        ("-20240101", "-1000", "", [2]),
+        ("20240103-20240104", "2200-0400", "", []),
+    ],
+)
+async def test_moments_below_the_level_are_one_too(
+    tmp_path: Path, date_keyword: str, time_keyword: str, date: str, time: str, modality: str, patients: list[int]
+) -> None:
+    """In a relational query: the moment and the other keys of one descendant."""
+    rows = [(0, "20240101", "2300", "CT"), (1, "20240102", "0330", "MR"), (2, "20240101", "1000", "CT")]
+    rows.append((2, "20240102", "1200", "MR"))
+    archive = [
+        {"PatientID": str(patient), date_keyword: day, time_keyword: hour, "Modality": one}
+        for patient, day, hour, one in rows
+    ]
+    path = make_index(tmp_path, archive)
+    asked = {"PatientID": "", date_keyword: date, time_keyword: time, "Modality": modality}
+    how: dict[str, Any] = {"model": "patient", "level": "PATIENT", "relational": True, "datetime_matching": True}
+    assert sorted(int(answer["PatientID"]) for answer in await ask(path, asked, **how)) == patients
+
+
+async def test_moments_below_the_level_in_another_timezone_are_matched_by_nothing(tmp_path: Path) -> None:
+    path = make_index(tmp_path, [{"PatientID": "1", "StudyDate": "20240101", "StudyTime": "2300"}])
+    asked = {"PatientID": "", "StudyDate": "20240102", "TimezoneOffsetFromUTC": "+0200"}
+    how: dict[str, Any] = {"model": "patient", "level": "PATIENT", "relational": True, "timezone": True}
+    assert 0x00080020 in parse(asked, **how).unsupported_keys
+    assert len(await ask(path, asked, **how)) == 1
