@@ -319,6 +319,33 @@ async def test_reindexing_leaves_incoming_to_the_next_start(tmp_path: Path) -> N
         assert (await archive.check(deep=True)).differences == []
 
 
+@pytest.mark.parametrize("journal_bytes", [0, 1 << 20])
+async def test_a_copy_of_a_running_archive_has_what_was_stored_before_it(tmp_path: Path, journal_bytes: int) -> None:
+    """As the README says: ``journal`` and ``incoming`` first, then ``instances``, however long that takes."""
+    live, copy = tmp_path / "live", tmp_path / "copy"
+    copy.mkdir()
+    async with archive_in(live, journal_bytes=journal_bytes) as archive:
+        await asyncio.gather(*(store(archive, instance) for instance in INSTANCES[:4]))
+        await archive.settle()
+        await asyncio.gather(*(store(archive, instance) for instance in INSTANCES[4:8]))
+        if journal_bytes:
+            shutil.copy(live / "journal", copy)
+        shutil.copytree(live / "incoming", copy / "incoming")
+        await archive.settle()
+        await asyncio.gather(*(store(archive, instance) for instance in INSTANCES[8:10]))
+        await archive.settle()
+        await asyncio.gather(*(store(archive, instance) for instance in INSTANCES[10:]))
+        shutil.copytree(live / "instances", copy / "instances")
+    assert reindex(archive_in(copy).options).indexed == 10
+    async with archive_in(copy, journal_bytes=journal_bytes) as archive:
+        for instance in INSTANCES[:10]:
+            assert read(archive, instance.sop_instance_uid) == instance.data
+        await archive.settle()
+        assert (await archive.check(deep=True)).differences == []
+    assert list((copy / "incoming").iterdir()) == []
+    assert not (copy / "damaged").exists()
+
+
 async def test_reindexing_indexes_nothing_that_is_deleted(directory: Path) -> None:
     """The file could not be removed, and still cannot: neither it nor a later start or repair brings it back."""
     path = _path(directory, TARGET)
