@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 from pacslite.archive.delete import Deleter
 from pacslite.archive.extending import OpenFile
 from pacslite.archive.extra_check import check_extra_values
-from pacslite.archive.file_faults import fault_of_file
+from pacslite.archive.file_faults import MISPLACED, fault_of_file
 from pacslite.archive.index.counts import correct_counts, find_wrong_counts
 from pacslite.archive.index.failures import IndexFailure, IndexFull
 from pacslite.archive.index.links import drop_dangling, find_dangling
@@ -140,6 +140,9 @@ class Checker:
                 report.differences.append(difference)
             if progress is not None and report.files % _PAGE == 0:
                 progress(report.instances + report.files, max(total, report.instances + report.files))
+        report.differences += [
+            Difference("foreign", f"instances/{each}", MISPLACED) for each in self._store.misplaced()
+        ]
         still = find_dangling(self._index) if dangling and repair else dangling
         report.differences += _mended("links", dangling, still)
         lost = [uid for uid in dropped if self._index.current(uid) is None]

@@ -2,7 +2,9 @@
 
 import errno
 
-__all__ = ["fault_of_file", "is_of_file"]
+__all__ = ["MISPLACED", "fault_of_file", "is_of_file"]
+
+MISPLACED = "not in the directory of a series: move it away, pacslite import takes instances in"
 
 _OF_FILE = frozenset(
     {

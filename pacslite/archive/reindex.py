@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 
 from pacslite.archive.extra import ExtraKey
-from pacslite.archive.file_faults import fault_of_file, is_of_file
+from pacslite.archive.file_faults import MISPLACED, fault_of_file, is_of_file
 from pacslite.archive.index.extra_values import DROPPED
 from pacslite.archive.index.removal import InstanceRow
 from pacslite.archive.index.statements import Statements
@@ -184,6 +184,8 @@ class _Reindexing:
                     index.checkpoint()
                     if self._progress is not None:
                         self._progress(self._done.files, max(total, self._done.files))
+            for name in self._store.misplaced():
+                self._refuse(name, MISPLACED)
         finally:
             index.close()
 
@@ -337,7 +339,7 @@ class _Reindexing:
             else:
                 self._refuse(path, str(error))
 
-    def _refuse(self, path: InstancePath, reason: str) -> None:
+    def _refuse(self, path: InstancePath | str, reason: str) -> None:
         self._done.refused.append((f"instances/{path}", reason))
         log.warning("not indexed", extra={"file": f"instances/{path}", "reason": reason})
 

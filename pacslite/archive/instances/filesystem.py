@@ -267,6 +267,9 @@ class FilesystemStore:
     def settled(self) -> Iterator[InstancePath]:
         return self._tree.paths()
 
+    def misplaced(self) -> Iterator[str]:
+        return self._tree.misplaced()
+
     def sync_names(self) -> None:
         for fd in (self._incoming, self._instances, self._data):
             self.operations.sync_directory(fd)

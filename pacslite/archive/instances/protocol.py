@@ -97,6 +97,9 @@ class InstanceStore(Protocol):
     def settled(self) -> Iterator[InstancePath]:
         """All settled files, directory by directory."""
 
+    def misplaced(self) -> Iterator[str]:
+        """What lies among them where no instance can be and nobody looks for one; names below ``instances``."""
+
     def sync_names(self) -> None:
         """Make the names of the archive's own files and directories durable."""
 

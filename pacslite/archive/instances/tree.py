@@ -8,6 +8,7 @@ import errno
 import os
 import threading
 from collections.abc import Iterator, Sequence
+from stat import S_ISDIR
 
 from pacslite.archive.instances.fileops import FileOperations
 from pacslite.archive.instances.layout import InstancePath
@@ -50,6 +51,26 @@ class InstanceTree:
                 for series in self._listed(f"{prefix}/{study}"):
                     for name in self._listed(f"{prefix}/{study}/{series}"):
                         yield InstancePath(prefix, study, series, name)
+
+    def misplaced(self) -> Iterator[str]:
+        """List what lies above the directories of series and is no directory, by its path below the root."""
+        for prefix in self._listed(None):
+            if not self._is_directory(prefix):
+                yield prefix
+                continue
+            for study in self._listed(prefix):
+                if not self._is_directory(f"{prefix}/{study}"):
+                    yield f"{prefix}/{study}"
+                    continue
+                for series in self._listed(f"{prefix}/{study}"):
+                    if not self._is_directory(f"{prefix}/{study}/{series}"):
+                        yield f"{prefix}/{study}/{series}"
+
+    def _is_directory(self, path: str) -> bool:
+        try:
+            return S_ISDIR(os.stat(path, dir_fd=self._root, follow_symlinks=False).st_mode)
+        except FileNotFoundError:  # an empty one that was removed just now
+            return True
 
     def _open(self, names: Sequence[str], *, make: bool = False) -> int:
         directory = os.dup(self._root)  # to be closed like those below it

@@ -306,6 +306,32 @@ async def test_reindexing_takes_files_of_others_and_refuses_broken_ones(director
         assert [difference.kind for difference in report.differences] == ["foreign"]
 
 
+@pytest.mark.parametrize("depth", [0, 1, 2])
+@pytest.mark.parametrize("as_link", [False, True])
+async def test_what_lies_where_no_instance_can_be_is_named(
+    directory: Path, tmp_path_factory: pytest.TempPathFactory, depth: int, as_link: bool
+) -> None:
+    """A backup that was put back without its folders, a study that was moved to another disk: nobody looks there."""
+    path = _path(directory, TARGET)
+    above = path.parents[3 - depth]
+    if as_link:
+        above = path.parents[2 - depth]
+        elsewhere = tmp_path_factory.mktemp("elsewhere") / "moved"
+        above.rename(elsewhere)
+        above.symlink_to(elsewhere)
+        misplaced = above
+    else:
+        misplaced = above / "copy.dcm"
+        path.rename(misplaced)
+    name = str(misplaced.relative_to(directory))
+    done = reindex(archive_in(directory).options)
+    assert [each for each, _ in done.refused] == [name]
+    async with archive_in(directory) as archive:
+        for repair in (False, True):
+            report = await archive.check(deep=True, repair=repair)
+            assert [(each.kind, each.name, each.mended) for each in report.differences] == [("foreign", name, False)]
+
+
 async def test_reindexing_leaves_incoming_to_the_next_start(tmp_path: Path) -> None:
     async with archive_in(tmp_path / "live") as archive:
         await asyncio.gather(*(store(archive, instance) for instance in INSTANCES[:6]))
