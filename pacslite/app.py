@@ -19,12 +19,12 @@ from pacslite.config import Settings, changed_keys
 from pacslite.dataset.meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacslite.errors import PacsliteError
 from pacslite.net.acceptor import Acceptor, AcceptorOptions
-from pacslite.net.connection import receive_buffer
 from pacslite.net.dispatch import Dispatcher
 from pacslite.net.fault import log_fault
 from pacslite.net.identity import IdentityOptions, IdentityVerifier, User
 from pacslite.net.limits import Limits, LimitsOptions
 from pacslite.net.listener import Endpoint, Listener
+from pacslite.net.reading import receive_buffer
 from pacslite.net.sending import Sending
 from pacslite.net.timeouts import Timeouts
 from pacslite.net.tls import Certificates, TlsOptions

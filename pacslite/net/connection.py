@@ -1,7 +1,8 @@
 """One transport connection: bytes to the association and back. No rule of the protocol is here.
 
 ``Connection`` moves bytes between an asyncio transport and the sans-I/O ``Association``, and sees to its beginning and
-end. Messages that arrive are ``Inbox``'s to sort, what goes out is ``Outflow``'s, and time limits stand in ``timers``.
+end. When it is read is ``Reading``'s matter, messages that arrive are ``Inbox``'s to sort, what goes out is
+``Outflow``'s, and time limits stand in ``timers``.
 """
 
 import asyncio
@@ -31,7 +32,8 @@ from pacslite.net.ended import (
 from pacslite.net.exchange import Exchange
 from pacslite.net.inbox import Inbox
 from pacslite.net.outflow import Outflow
-from pacslite.net.pace import UNMEASURED, Pace
+from pacslite.net.pace import UNMEASURED
+from pacslite.net.reading import Reading
 from pacslite.net.sending import Sending
 from pacslite.net.sockets import Acknowledgements, tune
 from pacslite.net.timeouts import Timeouts
@@ -54,20 +56,10 @@ from pacslite.upper_layer.machine import State
 from pacslite.upper_layer.negotiation import Acceptance, AcceptedContext, Negotiated
 from pacslite.upper_layer.pdu import AAssociateRJ, encode_p_data
 
-__all__ = ["RECEIVE_BUFFER_SIZE", "Connection", "receive_buffer"]
+__all__ = ["Connection"]
 
-RECEIVE_BUFFER_SIZE = 262_144
 _SHORT_PDU = 10  # bytes: those that may be long are A-ASSOCIATE alone, and what is held of others is not worth counting
 _SMALLEST_MAXIMUM_LENGTH = 8  # a PDV header and two bytes: nothing can be sent to a peer that accepts less
-
-
-def receive_buffer() -> memoryview:
-    """A buffer that all connections of one event loop share.
-
-    The loop calls ``get_buffer`` and ``buffer_updated`` back to back, so nothing of it is in use between two calls and
-    an idle association holds no buffer at all.
-    """
-    return memoryview(bytearray(RECEIVE_BUFFER_SIZE))
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -76,17 +68,16 @@ class Connection(asyncio.BufferedProtocol):
     Args:
         association: A fresh one, of either side.
         user: Told of what happens.
-        buffer: From ``receive_buffer``.
+        buffer: Of ``Reading``.
         budget: What must be held until there is more of it: unfinished PDUs (shared); the oldest end for lack of it.
         sending: What peers have been sent and do not take (shared).
         queue_bytes: Data sets, in memory, of requests that wait for their turn, at which we stop reading.
     """
 
     __slots__ = (
-        "_acknowledgements", "_artim", "_awaiting", "_budget", "_buffer", "_established", "_held", "_inbox", "_loop",
-        "_outflow", "_pace", "_read_pauses", "_resting", "_timeouts", "_timer", "_transport", "_user",
-        "_waiting_for_close", "_window", "active", "association", "association_id", "certificate_names", "host",
-        "last_heard", "over", "server",
+        "_acknowledgements", "_artim", "_awaiting", "_budget", "_established", "_held", "_inbox", "_loop", "_outflow",
+        "_reading", "_timeouts", "_timer", "_transport", "_user", "_waiting_for_close", "active", "association",
+        "association_id", "certificate_names", "host", "last_heard", "over", "server",
     )  # fmt: skip
 
     def __init__(
@@ -107,14 +98,11 @@ class Connection(asyncio.BufferedProtocol):
         self.over: AssociationEnded | None = None
         self.server: asyncio.Task[None] | None = None  # performs the peer's requests; kept from being collected
         self._user = user
-        self._buffer = buffer
-        self._pace = Pace(len(buffer))
-        self._window = buffer[: self._pace.size]  # what is read into
-        self._resting = False  # until the loop's next turn
         self._timeouts = timeouts
         self._budget = budget
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
+        self._reading = Reading(self._loop, buffer)
         self._acknowledgements: Acknowledgements | None = None  # of a peer on a network
         self._outflow = Outflow(
             self._loop,
@@ -132,7 +120,6 @@ class Connection(asyncio.BufferedProtocol):
         self._awaiting = 0  # coroutines that wait for a response
         self._established: asyncio.Future[Negotiated] | None = None  # for who has requested it
         self._waiting_for_close: list[asyncio.Future[None]] = []
-        self._read_pauses = 0
         self._held = 0  # bytes of an unfinished PDU
         self.last_heard = self._loop.time()
 
@@ -141,6 +128,7 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast("asyncio.Transport", transport)  # uvloop's are none by inheritance
         self._transport = transport
+        self._reading.connect(transport)
         peername = transport.get_extra_info("peername")
         self.host = str(peername[0]) if peername else ""
         handle: socket.socket | None = transport.get_extra_info("socket")
@@ -156,7 +144,7 @@ class Connection(asyncio.BufferedProtocol):
         self._after_step()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._window
+        return self._reading.window
 
     def buffer_updated(self, nbytes: int) -> None:
         self.last_heard = turn = self._loop.time()
@@ -165,11 +153,11 @@ class Connection(asyncio.BufferedProtocol):
             return
         began = thread_time()
         self._receive(nbytes)
-        pace = self._pace
-        if pace.is_over(turn, nbytes, thread_time() - began):
-            self._rest()
-        if pace.size != len(self._window):
-            self._window = self._buffer[: pace.size]
+        reading = self._reading
+        if reading.pace.is_over(turn, nbytes, thread_time() - began):
+            reading.rest()
+        if reading.pace.size != len(reading.window):
+            reading.fit()
 
     def eof_received(self) -> bool:
         """A half-closed peer can ask no more: the association is over (PS3.8 §9.2, Evt17)."""
@@ -190,6 +178,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._acknowledgements is not None:
             self._acknowledgements.close()
         self._transport = self._acknowledgements = None
+        self._reading.disconnect()
         self._outflow.disconnect()
         for waiter in self._waiting_for_close:
             if not waiter.done():
@@ -370,15 +359,11 @@ class Connection(asyncio.BufferedProtocol):
     # Back-pressure to the peer (ReadFlow)
 
     def pause_reading(self) -> None:
-        self._read_pauses += 1
-        if self._read_pauses == 1 and self.over is None and self._transport is not None:
-            self._transport.pause_reading()
+        self._reading.pause()
 
     def resume_reading(self) -> None:
-        self._read_pauses -= 1
-        self.last_heard = self._loop.time()
-        if self._read_pauses == 0 and not self._resting and self.over is None and self._transport is not None:
-            self._transport.resume_reading()
+        self.last_heard = self._loop.time()  # from now on it is the peer's time again
+        self._reading.resume()
 
     # For the timers (Watched)
 
@@ -388,7 +373,7 @@ class Connection(asyncio.BufferedProtocol):
 
     @property
     def waits_for(self) -> Waiting:
-        if self._read_pauses:  # what we wait for may stand behind requests that wait for us
+        if self._reading.is_paused:  # what we wait for may stand behind requests that wait for us
             return Waiting.RESPONSE if self._awaiting and self._inbox.has_backlog else Waiting.NOTHING
         if self._inbox.in_message:
             return Waiting.REST_OF_MESSAGE
@@ -400,7 +385,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _receive(self, nbytes: int) -> None:
         stepped = complete = False
-        events = self.association.receive_bytes(self._buffer[:nbytes])
+        events = self.association.receive_bytes(self._reading.window[:nbytes])
         held = self.association.held
         if held != self._held:
             self._hold(held)
@@ -417,20 +402,6 @@ class Connection(asyncio.BufferedProtocol):
             self._after_step()
         elif not complete and self._acknowledgements is not None:
             self._acknowledgements.hasten()
-
-    def _rest(self) -> None:
-        """Read on in the loop's next turn: others have theirs."""
-        if self._transport is not None and not self._resting and not self._transport.is_closing():
-            self._resting = True
-            self._transport.pause_reading()
-            self._loop.call_soon(self._read_on)
-
-    def _read_on(self) -> None:
-        self._resting = False
-        if self._read_pauses and self.over is None:
-            return
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
 
     def _hold(self, held: int) -> None:
         """Account for bytes that wait for the rest of their PDU, before an association, in it and after it."""
@@ -494,10 +465,9 @@ class Connection(asyncio.BufferedProtocol):
         if self.over is not None:
             return
         self.over = why
+        self._reading.end()
         self._inbox.end(why)
         self._outflow.end(why)
-        if self._read_pauses and self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()  # to see the peer close
         if self._established is not None and not self._established.done():
             self._established.set_exception(why)
         self._user.ended(self)

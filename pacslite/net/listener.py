@@ -13,10 +13,11 @@ from dataclasses import dataclass
 
 from pacslite.budget import HostBudget
 from pacslite.net.acceptor import Acceptor
-from pacslite.net.connection import Connection, receive_buffer
+from pacslite.net.connection import Connection
 from pacslite.net.fault import log_fault
 from pacslite.net.flood import FloodLog
 from pacslite.net.limits import Limits
+from pacslite.net.reading import receive_buffer
 from pacslite.net.sending import Sending
 from pacslite.net.sockets import listening_sockets
 from pacslite.net.timeouts import Timeouts

@@ -13,8 +13,9 @@ from functools import partial
 from pacslite.budget import HostBudget
 from pacslite.dimse.messages import Message
 from pacslite.dimse.service import Request
-from pacslite.net.connection import Connection, receive_buffer
+from pacslite.net.connection import Connection
 from pacslite.net.ended import AssociationEnded, AssociationRejectedError, ConnectFailed, PeerNotReady
+from pacslite.net.reading import receive_buffer
 from pacslite.net.sending import Sending
 from pacslite.net.timeouts import Timeouts
 from pacslite.net.timers import Timer

@@ -36,7 +36,8 @@ from pacslite.dimse.uids import (
     VERIFICATION,
 )
 from pacslite.errors import PacsliteError
-from pacslite.net.connection import Connection, receive_buffer
+from pacslite.net.connection import Connection
+from pacslite.net.reading import receive_buffer
 from pacslite.scu.associations import Associations, ContextNotAccepted
 from pacslite.scu.commitment import (
     ACTION_TYPE_REQUEST,
