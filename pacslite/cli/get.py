@@ -1,11 +1,11 @@
 """``pacslite get``: fetch from a peer into a folder; exit 0 if everything arrived."""
 
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from pacslite.cli.options import Json, command, run
+from pacslite.cli.paths import Folder
 from pacslite.cli.peers import (
     Calling,
     KeyArguments,
@@ -25,14 +25,13 @@ from pacslite.scu.requestor import Address
 __all__ = ["app"]
 
 app = command()
-Out = Annotated[Path, typer.Option("--out", metavar="DIR", file_okay=False, help="Folder for the files; it is made.")]
 
 
 @app.command()
 def get(
     peer: PeerArgument,
     keys: KeyArguments,
-    out: Out,
+    out: Folder,
     level: LevelOption = None,
     model: ModelOption = None,
     calling: Calling = "PACSLITE",

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 
 import typer
 
+from pacslite.cli.paths import path_of
 from pacslite.errors import PacsliteError
 
 __all__ = ["Config", "DataDir", "Json", "UsageError", "command", "group", "run"]
@@ -42,8 +43,12 @@ def command() -> typer.Typer:
     )
 
 
-Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="TOML file with the settings.")]
-DataDir = Annotated[Path | None, typer.Option("--data-dir", metavar="DIR", help="Where the archive is.")]
+Config = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", parser=path_of, help="TOML file with the settings.")
+]
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", metavar="DIR", parser=path_of, help="Where the archive is.")
+]
 Json = Annotated[bool, typer.Option("--json", help="JSON, for scripts.")]
 
 
