@@ -84,7 +84,9 @@ def _tls_problems(loaded: Loaded) -> Iterator[str]:
             context.load_cert_chain(tls.certificate, tls.key, tls.key_password.get_secret_value)
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
             where = loaded.origin("tls", "certificate")
-            yield f"{where}: tls.certificate = {str(tls.certificate)!r}, tls.key = {str(tls.key or '')!r}: {error}"
+            is_told = not isinstance(error, ssl.SSLError) or error.reason
+            why = error if is_told else "no certificate, or no key that tls.key_password opens"
+            yield f"{where}: tls.certificate = {str(tls.certificate)!r}, tls.key = {str(tls.key or '')!r}: {why}"
     if tls.ca is not None:
         try:
             ssl.create_default_context(cafile=str(tls.ca))

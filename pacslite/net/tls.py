@@ -230,8 +230,12 @@ def _context(protocol: int, options: TlsOptions) -> ssl.SSLContext:
             context.load_default_certs()
         file = options.certificate
         if file is not None:
-            context.load_cert_chain(file, options.key, options.key_password or None)
+            # as a function: for None OpenSSL asks at the terminal, where a server would wait for an answer
+            context.load_cert_chain(file, options.key, lambda: options.key_password)
     except ssl.SSLError as error:
+        if not error.reason and file is not options.ca:  # it has no words for a wrong password, nor for no PEM
+            names = " or ".join(str(one) for one in (file, options.key) if one is not None)
+            raise TlsError(f"{names}: no certificate, or no key that tls.key_password opens") from error
         raise TlsError(f"{file}: {(error.reason or str(error)).replace('_', ' ').lower()}") from error
     except OSError as error:
         names = f"{file}" if options.key is None or file is options.ca else f"{file} or {options.key}"

@@ -361,6 +361,9 @@ def test_tls_without_a_certificate_is_an_error(tmp_path: Path) -> None:
         check(loaded_with(tmp_path, "[server]\ntls = true\n"))
     with pytest.raises(ConfigError, match=r"pacslite.toml:2: tls.certificate = '/nowhere.pem'"):
         check(loaded_with(tmp_path, '[tls]\ncertificate = "/nowhere.pem"\n'))
+    (tmp_path / "empty.pem").touch()
+    with pytest.raises(ConfigError, match=r"no certificate, or no key that tls.key_password opens$"):
+        check(loaded_with(tmp_path, f'[tls]\ncertificate = "{tmp_path}/empty.pem"\n'))
 
 
 def test_a_rule_names_a_remote_that_can_be_sent_to(tmp_path: Path) -> None:

@@ -17,6 +17,12 @@ from typing import Any
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from pacslite.access import Access, Remote
 from pacslite.dimse.messages import CommandField, request_command
@@ -527,7 +533,10 @@ async def test_other_options_are_taken_over(make_site: MakeSite, files: Files, t
     [
         (lambda files: files.certificate.unlink(), "server.pem or .*server.key: No such file or directory"),
         (lambda files: files.ca.unlink(), "ca.pem: No such file or directory"),
-        (lambda files: files.certificate.write_text("no certificate"), "server.pem: "),
+        (
+            lambda files: files.certificate.write_text("no certificate"),
+            "server.pem or .*server.key: no certificate, or",
+        ),
         (lambda files: files.ca.write_text("no authority"), "ca.pem: "),
     ],
 )
@@ -535,6 +544,21 @@ def test_files_that_cannot_be_used_are_named(files: Files, spoil: Callable[[File
     spoil(files)
     with pytest.raises(TlsError, match=problem):
         Certificates(files.options())
+
+
+@pytest.mark.parametrize("password", ["", "another one"])
+def test_a_key_that_its_password_does_not_open_is_told_and_nobody_asked(
+    files: Files, capfd: pytest.CaptureFixture[str], password: str
+) -> None:
+    """OpenSSL itself would ask for one, at the terminal or on the standard streams, and wait."""
+    key = load_pem_private_key(files.key.read_bytes(), None)
+    files.key.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, BestAvailableEncryption(b"the right one"))
+    )
+    Certificates(files.options(key_password="the right one"))
+    with pytest.raises(TlsError, match=r"server.pem or .*server.key: no certificate, or no key that .* opens"):
+        Certificates(files.options(key_password=password))
+    assert "pass phrase" not in "".join(capfd.readouterr())
 
 
 @pytest.mark.parametrize(
