@@ -32,6 +32,10 @@ def advice(loaded: Loaded) -> list[str]:
         found.append(
             f'storage.durability is "{settings.storage.durability}": a power cut can lose acknowledged instances'
         )
+    if settings.access.user_identity == "required" and not settings.user and not settings.access.jwt_key:
+        found.append(
+            'access.user_identity is "required", and there is neither a [[user]] nor access.jwt_key: all are refused'
+        )
     secret = settings.access.jwt_key.get_secret_value().encode()
     if 0 < len(secret) < _HS256_BYTES and not secret.startswith(_PEM.encode()):
         found.append(
@@ -53,6 +57,7 @@ def check(loaded: Loaded) -> None:
         ConfigError: With a line for each thing that is wrong.
     """
     if problems := [
+        *_listener_problems(loaded),
         *_tls_problems(loaded),
         *_token_problems(loaded),
         *_user_problems(loaded),
@@ -70,6 +75,21 @@ def _widened(loaded: Loaded) -> Iterator[str]:
             more = [word for word in one.allow if word not in allowed] if one.ae_title == title else []
             if more:
                 yield f"{loaded.origin('remote', index)} lets {title} also {', '.join(more)}, which {origin} does not"
+
+
+def _listener_problems(loaded: Loaded) -> Iterator[str]:
+    """One address can be listened on once; any free port may be asked for as often as one likes."""
+    server = loaded.settings.server
+    taken = {(server.host, server.port): loaded.origin("server", "port")}
+    for index, one in enumerate(loaded.settings.listener):
+        where = loaded.origin("listener", index, "port")
+        earlier = taken.setdefault((one.host, one.port), where) if one.port else where
+        if earlier != where:
+            yield f"{where}: listener[{index}].port = {one.port}: {_by(earlier)} listens there already"
+
+
+def _by(origin: str) -> str:
+    return "server.port" if origin == "default" else origin
 
 
 def _tls_problems(loaded: Loaded) -> Iterator[str]:

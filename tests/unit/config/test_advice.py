@@ -86,3 +86,33 @@ def test_a_secret_that_can_be_guessed_is_warned_about(tmp_path: Path) -> None:
     assert wrong(tmp_path, '[access]\njwt_key = "short"\n') == []
     told = f"{tmp_path}/x.toml:2: access.jwt_key has 5 bytes, HS256 wants 32 (RFC 7518 §3.2): it can be guessed"
     assert advice(load(tmp_path / "x.toml", environ={})) == [told]
+
+
+@pytest.mark.parametrize(
+    ("tables", "told"),
+    [
+        ("[[listener]]\nport = 11112", ["x.toml:2: listener[0].port = 11112: server.port listens there already"]),
+        (
+            '[server]\nhost = "::1"\nport = 1\n[[listener]]\nhost = "::1"\nport = 1',
+            ["x.toml:6: listener[0].port = 1: {}/x.toml:3 listens there already"],
+        ),
+        (
+            "[[listener]]\nport = 1\n[[listener]]\nport = 1",
+            ["x.toml:4: listener[1].port = 1: {}/x.toml:2 listens there already"],
+        ),
+        ('[[listener]]\nhost = "127.0.0.1"\nport = 1\n[[listener]]\nhost = "::1"\nport = 1', []),
+        ("[server]\nport = 0\n[[listener]]\nport = 0\n[[listener]]\nport = 0", []),
+    ],
+)
+def test_an_address_is_listened_on_once(tmp_path: Path, tables: str, told: list[str]) -> None:
+    assert wrong(tmp_path, tables) == [line.format(tmp_path) for line in told]
+
+
+@pytest.mark.parametrize(
+    ("tables", "warned"), [("", True), ('jwt_key = "' + "k" * 32 + '"', False), ('[[user]]\nusername = "a"', False)]
+)
+def test_an_identity_that_nobody_can_prove_is_warned_about(tmp_path: Path, tables: str, warned: bool) -> None:
+    file = tmp_path / "x.toml"
+    file.write_text(f'[access]\nuser_identity = "required"\n{tables}\n')
+    file.chmod(0o600)
+    assert ["all are refused" in line for line in advice(load(file, environ={}))] == [True] * warned
