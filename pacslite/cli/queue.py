@@ -55,13 +55,13 @@ def list_(
 
 @app.command()
 def retry(numbers: Numbers = None, everything: All = False, data_dir: DataDir = None, config: Config = None) -> None:
-    """Try entries again now, failed ones too."""
+    """Try entries again now, failed ones too; exit 1 if one of them cannot be."""
     _change(try_again, "to be tried now", numbers, everything, config, data_dir)
 
 
 @app.command()
 def drop(numbers: Numbers = None, everything: All = False, data_dir: DataDir = None, config: Config = None) -> None:
-    """Give entries up."""
+    """Give entries up; exit 1 if one of them does not wait."""
     _change(drop_entries, "dropped", numbers, everything, config, data_dir)
 
 
@@ -75,10 +75,11 @@ def _change(
 ) -> None:
     if bool(numbers) == everything:
         raise UsageError("queue: either numbers of entries or --all")
+    wanted = sorted(set(numbers or ()))
     with _queue(config, data_dir) as queue:
-        count = change(queue, numbers or None) if queue is not None else 0
+        count = change(queue, wanted or None) if queue is not None else 0
     print_line(f"{counted(count, 'entry', 'entries')} {done}")
-    raise typer.Exit(0 if count or everything else 1)
+    raise typer.Exit(0 if everything or count == len(wanted) else 1)
 
 
 @contextmanager

@@ -11,6 +11,8 @@ from pacslite import __version__
 from pacslite.cli.main import COMMANDS, main
 from pacslite.cli.output import print_line, progress_bar, size
 from pacslite.cli.peers import keys_of, level_of, model_of
+from pacslite.outbox.database import Database
+from pacslite.outbox.queue import Arrival, Queue
 
 
 def ended(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
@@ -81,6 +83,20 @@ def test_a_mistyped_data_directory_has_no_empty_queue(
     there, mistyped = str(tmp_path), str(tmp_path / "nowhere")
     assert ended(capsys, "queue", *words, "--data-dir", mistyped) == (1, f"{mistyped} holds no archive\n")
     assert "no entries" in ended(capsys, "queue", *words, "--data-dir", there)[1]
+
+
+@pytest.mark.parametrize("change", ["retry", "drop"])
+def test_an_entry_that_does_not_wait_is_a_failure(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, change: str
+) -> None:
+    database = Database(tmp_path / "outbox.sqlite")
+    Queue(database).enqueue([Arrival("WS", uid, bytes(16)) for uid in ("1.1", "1.2", "1.3")])
+    database.close()
+    where = ("--data-dir", str(tmp_path))
+    code, output = ended(capsys, "queue", change, "1", "99", *where)
+    assert (code, output.partition(" ")[0]) == (1, "1")
+    code, output = ended(capsys, "queue", change, "2", "2", "3", *where)
+    assert (code, output.partition(" ")[0]) == (0, "2")
 
 
 @pytest.mark.parametrize(
