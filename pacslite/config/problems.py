@@ -53,6 +53,10 @@ def _sentence(problem: Any, path: Path, model: type[BaseModel]) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "literal_error":
         message = "unknown value"
+    elif problem["type"] == "tuple_type" and len(path) == 1:
+        message = f"is an array of tables: write [[{key}]] above each"
+    elif problem["type"] == "model_type" and len(path) == 1:
+        message = f"is a table: write [{key}] above its keys"
     elif message.startswith("Input should be "):
         message = f"must be {message.removeprefix('Input should be ')}"
     range_ = allowed(field) if field is not None else ""

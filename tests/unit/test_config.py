@@ -216,6 +216,13 @@ def test_variables_of_others_are_left_alone() -> None:
         ('[server]\nae_title = "SEVENTEEN LETTERS"', "at most 16 characters, this one has 17"),
         ('[server]\nae_title = "    "', "not empty and not only spaces"),
         ('[server]\nae_title = "A\\\\B"', "printable ASCII characters without the backslash"),
+        # no table where one is wanted, and the other way round
+        (
+            '[remote]\nae_title = "A"\nhost = "a"',
+            "pacslite.toml:1: remote = {'ae_title': 'A', 'host': 'a'}: is an array",
+        ),
+        ('[remote]\nae_title = "A"\nhost = "a"', "write [[remote]] above each"),
+        ("server = 5", "pacslite.toml:1: server = 5: is a table: write [server] above its keys"),
         # the second entry of an array of tables
         (
             '[[remote]]\nae_title="A"\nhost="a"\n[[remote]]\nae_title="B"',
