@@ -2,6 +2,7 @@
 
 import json
 import re
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -54,7 +55,18 @@ def _host(text: str) -> str:
         text.encode("idna")
     except UnicodeError:
         raise ValueError("a host name consists of labels of 1 to 63 characters") from None
+    if any(character in text for character in "/:[]* ") and not _is_address(text):
+        raise ValueError("neither an IP address, nor a network, nor a name; a port has a key of its own")
     return text
+
+
+def _is_address(text: str) -> bool:
+    """An IPv6 address may name its interface, as fe80::1%eth0."""
+    address, _, interface = text.partition("%")
+    try:
+        return bool(ip_network(address, strict=False)) and not ("/" in address and interface)
+    except ValueError:
+        return False
 
 
 def _utc_offset(text: str) -> str:

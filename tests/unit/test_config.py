@@ -223,6 +223,13 @@ def test_variables_of_others_are_left_alone() -> None:
         ),
         ('[remote]\nae_title = "A"\nhost = "a"', "write [[remote]] above each"),
         ("server = 5", "pacslite.toml:1: server = 5: is a table: write [server] above its keys"),
+        *(
+            (
+                f'[[remote]]\nae_title = "A"\nhost = "{host}"',
+                f"pacslite.toml:3: remote[0].host = '{host}': neither an IP",
+            )
+            for host in ("10.0.0.0/40", "10.0.0.1:104", "[::1]", "*", "fe80::/10%eth0")
+        ),
         # the second entry of an array of tables
         (
             '[[remote]]\nae_title="A"\nhost="a"\n[[remote]]\nae_title="B"',
