@@ -12,6 +12,7 @@ import pytest
 
 from pacslite.dimse.command import Value
 from pacslite.dimse.messages import CommandField, Message, request_command
+from pacslite.dimse.reader import DataSetSink
 from pacslite.dimse.service import Peer, Request
 from pacslite.net.connection import Connection
 from pacslite.net.dispatch import Dispatcher
@@ -36,7 +37,7 @@ from tests.support.raw import (
     read_pdu,
     read_to_end,
 )
-from tests.support.site import Finder, MakeSite, Site, Storage
+from tests.support.site import Finder, MakeSite, Sink, Site, Storage
 from tests.support.wire import (
     CT_IMAGE,
     EXPLICIT_LITTLE,
@@ -694,6 +695,41 @@ async def test_instances_that_wait_are_bounded_by_their_bytes(make_site: MakeSit
         site.storage.go.set()
         for _ in range(60):
             assert (await wire.receive()).number(0x0900) == 0
+
+
+class Full(Storage):
+    """Has no room for what comes, until that is given up."""
+
+    def begin(self, request: Request) -> DataSetSink:
+        class Paused(Sink):
+            def write(self, view: memoryview) -> None:
+                request.flow.pause_reading()
+
+            def abort(self) -> None:
+                super().abort()
+                request.flow.resume_reading()
+
+        self.make_sink = Paused
+        return super().begin(request)
+
+
+async def test_who_is_not_read_is_seen_to_close_after_our_abort(make_site: MakeSite) -> None:
+    """By what was given up with its association, too: ARTIM would see to it only after half a minute."""
+    site = make_site(services=[full := Full()])
+    await site.start()
+    wire = await Wire.associate(site.port, CONTEXTS)
+    store = command(0x0001, sop_class=CT_IMAGE, sop_instance="1.2.3", has_data=True)
+    wire.writer.write(p_data(pdv(3, 3, store), pdv(3, 0, b"abcd")))
+    (connection,) = site.listener._connections
+    async with asyncio.timeout(5):
+        while not connection._reading.is_paused:
+            await asyncio.sleep(0.01)
+        connection.abort("enough")
+        assert full.sinks[0].aborted
+        with pytest.raises(AbortedError):
+            await wire.read_pdu()
+        wire.close()
+        await connection.wait_closed()
 
 
 async def test_identifiers_that_wait_are_bounded_by_their_bytes(make_site: MakeSite) -> None:
