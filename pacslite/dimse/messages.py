@@ -10,6 +10,7 @@ from pacslite.upper_layer.negotiation import AcceptedContext
 
 __all__ = [
     "NO_DATA_SET",
+    "RESPONSE",
     "CommandField",
     "Message",
     "Priority",
@@ -22,7 +23,7 @@ __all__ = [
 _PLAIN = Struct("<" + 4 * "HHIH")
 NO_DATA_SET = 0x0101  # (0000,0800): any other value says that a data set follows (PS3.7 §9.3)
 _DATA_SET = 0x0001
-_RESPONSE = 0x8000
+RESPONSE = 0x8000  # bit 15 of the Command Field
 _NORMALIZED = 0x0100  # the first Command Field of the DIMSE-N services
 
 
@@ -92,7 +93,7 @@ class Message:
         get = command.get  # here and not by the methods below: every message comes along
         field, message_id = get(0x00000100), get(0x00000110)
         self.command_field = field if isinstance(field, int) else 0
-        self.is_response = self.command_field & _RESPONSE != 0
+        self.is_response = self.command_field & RESPONSE != 0
         self.message_id = message_id if isinstance(message_id, int) else 0  # of a request; 0 where it is absent
         self.has_data_set = get(0x00000800, NO_DATA_SET) != NO_DATA_SET
         # affected, or requested
@@ -168,7 +169,7 @@ def response_to(
     """The command set that answers ``request`` (PS3.7 §9.3.1.2, §9.3.2.2, …): same ID, same SOP class and instance."""
     source = request.command
     command: dict[int, Value] = {
-        Tag.COMMAND_FIELD: request.command_field | _RESPONSE,
+        Tag.COMMAND_FIELD: request.command_field | RESPONSE,
         Tag.MESSAGE_ID_BEING_RESPONDED_TO: request.message_id,
         Tag.COMMAND_DATA_SET_TYPE: _DATA_SET if has_data_set else NO_DATA_SET,
         Tag.STATUS: status,
@@ -193,7 +194,7 @@ def plain_response(request: Message, status: int) -> bytes:
     """The same for a composite service (C-...), encoded, without a data set or a comment: at a third of the cost."""
     sop_class, sop_instance = request.sop_class_uid, request.sop_instance_uid
     numbers = _PLAIN.pack(
-        0, Tag.COMMAND_FIELD, 2, request.command_field | _RESPONSE,
+        0, Tag.COMMAND_FIELD, 2, request.command_field | RESPONSE,
         0, Tag.MESSAGE_ID_BEING_RESPONDED_TO, 2, request.message_id,
         0, Tag.COMMAND_DATA_SET_TYPE, 2, NO_DATA_SET,
         0, Tag.STATUS, 2, status,

@@ -16,7 +16,7 @@ from typing import cast
 
 from pacslite.budget import HostBudget
 from pacslite.dimse.command import Value
-from pacslite.dimse.messages import Message
+from pacslite.dimse.messages import RESPONSE, Message
 from pacslite.dimse.reader import MessageError
 from pacslite.dimse.service import DataSetSource, Request
 from pacslite.dimse.writer import Frames
@@ -317,9 +317,10 @@ class Connection(asyncio.BufferedProtocol):
         """Send a request; take its responses with ``next_response``, all of them: who takes none is sent no more."""
         if self.over is not None:
             raise self.over
-        message_id = command[0x00000110]
+        message_id, field = command[0x00000110], command[0x00000100]
         assert isinstance(message_id, int)
-        exchange = self._inbox.exchanges.begin(message_id, single=single)
+        assert isinstance(field, int)
+        exchange = self._inbox.exchanges.begin(message_id, field | RESPONSE, single=single)
         try:
             await self.send(context.context_id, command, source)
         except BaseException:

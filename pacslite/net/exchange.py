@@ -17,13 +17,15 @@ class Exchange:
     """Responses of one request in order; ended by a response that is not pending, or by the association's end.
 
     Args:
+        answered_by: Command Field of its responses.
         single: The request has one response, without a data set: it is the last whatever its status (PS3.7 §9.1.1,
             §9.1.5, §10.1).
     """
 
-    __slots__ = ("_ended", "_held", "_loop", "_responses", "_waiter", "done", "single", "stops_peer")
+    __slots__ = ("_ended", "_held", "_loop", "_responses", "_waiter", "answered_by", "done", "single", "stops_peer")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, single: bool = False) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, answered_by: int, *, single: bool = False) -> None:
+        self.answered_by = answered_by
         self.single = single
         self._loop = loop
         self._responses: deque[tuple[Message, bytes | None]] = deque()
@@ -94,8 +96,8 @@ class Exchanges:
             self._last_id = self._last_id % 65_535 + 1
         return self._last_id
 
-    def begin(self, message_id: int, *, single: bool) -> Exchange:
-        exchange = self._by_id[message_id] = Exchange(self._loop, single=single)
+    def begin(self, message_id: int, answered_by: int, *, single: bool) -> Exchange:
+        exchange = self._by_id[message_id] = Exchange(self._loop, answered_by, single=single)
         return exchange
 
     def get(self, message_id: int) -> Exchange | None:

@@ -226,6 +226,8 @@ class Inbox:
         exchange = self.exchanges.get(message_id)
         if exchange is None:
             raise MessageError(f"a {message.label} response to message {message_id}, which is not outstanding")
+        if message.command_field != exchange.answered_by:  # its 0000 would say that an instance is stored, say
+            raise MessageError(f"a {message.label} response to message {message_id}, which asked for something else")
         try:
             data_set = data.getvalue() if data is not None else None
         except IdentifierTooLong as error:

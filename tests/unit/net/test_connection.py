@@ -521,6 +521,23 @@ async def test_a_response_nobody_waits_for_ends_the_association(site: Site) -> N
     wire.close()
 
 
+async def test_a_response_of_another_operation_is_no_answer() -> None:
+    """A C-ECHO-RSP with the Message ID of a C-STORE-RQ says nothing of the instance."""
+
+    async def confuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        _, request = await read_pdu(reader)
+        writer.write(accept_pdu(request))
+        await read_pdu(reader)
+        writer.write(p_data(pdv(1, 3, command(0x8030, message_id=None, responded_to=1, status=0))))
+        await read_to_end(reader)
+
+    async with ScriptedAcceptor(confuse) as peer:
+        connection = await Caller().associate(peer.port)
+        with pytest.raises(AssociationAborted, match="a C-ECHO response to message 1, which asked for something else"):
+            await connection.invoke(context_of(connection, CT_IMAGE), store_command(connection), b"abcd")
+        await connection.wait_closed()
+
+
 @pytest.mark.parametrize("times", [2, 1_100])
 async def test_a_pending_response_where_there_is_one_is_the_last(times: int) -> None:
     """Its status is for who asked; what comes behind it answers nothing."""
