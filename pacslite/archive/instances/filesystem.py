@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import count, groupby
 from pathlib import Path
+from stat import S_ISLNK
 from time import time_ns
 
 from pacslite.archive.instances.fileops import FileOperations
@@ -406,4 +407,9 @@ class FilesystemStore:
     def _make_root(self, name: str) -> int:
         with suppress(FileExistsError):
             make_directory(self._data, name)
-        return self.operations.open_directory(self._data, name)
+        try:
+            return self.operations.open_directory(self._data, name)
+        except OSError as error:
+            if S_ISLNK(os.stat(name, dir_fd=self._data, follow_symlinks=False).st_mode):
+                raise OSError(error.errno, "a symbolic link: only the whole data directory may be one", name) from error
+            raise

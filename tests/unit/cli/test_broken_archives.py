@@ -101,6 +101,27 @@ def test_a_data_directory_that_is_none_is_named_in_full(
         assert (code, output) == (1, f"pacslite: {tmp_path}/{told}\n")
 
 
+@pytest.mark.parametrize("name", ["instances", "incoming"])
+@pytest.mark.parametrize("command", [["check"], ["reindex"]])
+def test_a_part_that_is_a_link_is_called_so(
+    directory: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    command: list[str],
+) -> None:
+    """The whole directory may be one: then all in it moves together."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (directory / name).rename(elsewhere / name)
+    (directory / name).symlink_to(elsewhere / name)
+    code, output = ended(capsys, *command, "--data-dir", directory)
+    assert (code, "a symbolic link" in output, name in output) == (1, True, True)
+    (directory / name).unlink()
+    (elsewhere / name).rename(directory / name)
+    (elsewhere / "whole").symlink_to(directory)
+    assert ended(capsys, *command, "--data-dir", elsewhere / "whole")[0] == 0
+
+
 def test_check_of_a_damaged_index_touches_nothing(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Rows that a damaged index does not find would make sound files look like nobody's."""
     index = directory / "index.sqlite"
