@@ -565,24 +565,22 @@ async def test_an_idle_association_costs_less_than_50_kilobytes(
 
 
 async def test_a_flood_from_one_address_leaves_the_others_their_place(new_server: ServerFactory) -> None:
-    limits = {"maximum_associations": 200, "maximum_associations_per_host": 100, "connections_per_second": 150}
+    limits = {"maximum_associations": 200, "maximum_associations_per_host": 40, "connections_per_second": 50}
     server = new_server(limits=limits)
     async with server.running():
-        flood = []
         refused = set()
-        for _ in range(300):
-            reader, writer = await asyncio.open_connection("127.0.0.1", server.port, local_addr=("127.0.0.9", 0))
-            writer.write(associate_request([Context(1, VERIFICATION)], "PACSLITE", "FLOOD", 16384))
-            try:
-                kind, body = await read_pdu(reader)
-            except asyncio.IncompleteReadError:
-                kind, body = 0, b""
-            if kind == 3:
-                refused.add(tuple(body[1:4]))
-            flood.append(writer)
-        assert refused == {(2, 3, 2), (2, 3, 1)}
-        async with echoing(server) as latencies:
-            await asyncio.sleep(0.3)
-        assert latencies.p99 < ACCEPTABLE_SECONDS
-        for writer in flood:
-            writer.close()
+        async with contextlib.AsyncExitStack() as flood:
+            for _ in range(300):
+                reader, writer = await asyncio.open_connection("127.0.0.1", server.port, local_addr=("127.0.0.9", 0))
+                flood.callback(writer.close)
+                writer.write(associate_request([Context(1, VERIFICATION)], "PACSLITE", "FLOOD", 16384))
+                try:
+                    kind, body = await read_pdu(reader)
+                except (asyncio.IncompleteReadError, ConnectionError):
+                    kind, body = 0, b""
+                if kind == 3:
+                    refused.add(tuple(body[1:4]))
+            assert refused == {(2, 3, 2), (2, 3, 1)}
+            async with echoing(server) as latencies:
+                await asyncio.sleep(0.3)
+            assert latencies.p99 < ACCEPTABLE_SECONDS

@@ -396,7 +396,7 @@ async def test_pending_responses_keep_an_operation_alive() -> None:
         await read_to_end(reader)
 
     async with ScriptedAcceptor(trickle) as peer:
-        connection = await ask(peer.port, only(dimse_seconds=2 * SHORT))
+        connection = await ask(peer.port, only(dimse_seconds=3.5 * SHORT))  # all of them take longer
         (context,) = connection.negotiated.contexts.values()
         request = request_command(CommandField.C_ECHO_RQ, 1, sop_class_uid=VERIFICATION)
         exchange = await connection.begin_exchange(context, request)
