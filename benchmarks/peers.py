@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -78,8 +79,7 @@ class Server:
 
         DCMTK writes sequences anew with explicit lengths, which takes some bytes off a structured report.
         """
-        files = (entry for entry in self.site.directory.rglob("*") if entry.is_file())
-        return sum(0.9 * size <= entry.stat().st_size < size + 4096 for entry in files)
+        return sum(0.9 * size <= each < size + 4096 for each in map(_size, self.site.directory.rglob("*")))
 
     def log_tail(self) -> str:
         return (self.site.directory / "log").read_bytes()[-2000:].decode(errors="replace")
@@ -183,6 +183,15 @@ def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file; of none, or of one that is moved to its place just now, -1."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return -1
+    return found.st_size if stat.S_ISREG(found.st_mode) else -1
 
 
 @contextmanager
