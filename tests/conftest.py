@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
@@ -21,6 +22,22 @@ config.settings.reading_validation_mode = config.IGNORE  # the corpus is what re
 
 DESTINATIONS = ("STORESCP", "QRSCP", "ORTHANC", "PYNETDICOM", "DCMJS", "NOBODY")
 DCMJS = Path(__file__).parent / "interop" / "dcmjs"
+
+
+@pytest.fixture(autouse=True)
+def _logging_restored() -> Iterator[None]:
+    """Commands that run in this process configure all of it."""
+    loggers = [logging.getLogger(name) for name in (None, "pydicom", "asyncio", "alembic")]
+    handlers, levels = loggers[0].handlers[:], [logger.level for logger in loggers]
+    switches = {
+        name: getattr(logging, name) for name in ("logThreads", "logProcesses", "logMultiprocessing", "raiseExceptions")
+    }
+    yield
+    loggers[0].handlers[:] = handlers
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
+    for name, value in switches.items():
+        setattr(logging, name, value)
 
 
 @pytest.fixture

@@ -83,7 +83,7 @@ def seconds(data: bytes, syntax: str, piece: int, layout: Layout | None = None) 
 def test_ten_times_the_bytes_cost_ten_times_the_time(shape: str, piece: int) -> None:
     make, syntax, count = SHAPES[shape]
     small, large = seconds(make(count), syntax, piece), seconds(make(count * 10), syntax, piece)
-    assert large < 10 * small * 1.6 + 0.01, (small, large)
+    assert large < 10 * small * 3 + 0.01, (small, large)  # caches and neighbours count; the square would be a hundred
     assert large / len(make(count * 10)) < 2e-6  # 2 us a byte, for the densest on the slowest machine
 
 
@@ -92,7 +92,7 @@ def test_single_bytes_cost_linear_time_too(shape: str) -> None:
     make, syntax, count = SHAPES[shape]
     data = make(count)[:60_000]
     small, large = seconds(data[: len(data) // 10], syntax, 1), seconds(data, syntax, 1)
-    assert large < 10 * small * 1.6 + 0.01, (small, large)
+    assert large < 10 * small * 3 + 0.01, (small, large)  # caches and neighbours count; the square would be a hundred
 
 
 def peak_memory(call: Callable[[], object]) -> int:
