@@ -101,7 +101,7 @@ def _touch(load: StoreLoad) -> mmap.mmap:
     """Memory that the page cache can have at once, when this is closed.
 
     A virtual machine that gives unused memory back gets it again a page at a time: to write 512 KiB took 0.2 ms
-    or 2 ms, and who came first after a pause paid.
+    or 1.3 ms, and who came first after a pause paid.
     """
     size = min(int(load.total * len(sample(load.sample).data) * 1.5) + (256 << 20), _TOUCHED_BYTES)
     return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE)
