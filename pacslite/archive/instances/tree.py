@@ -54,17 +54,15 @@ class InstanceTree:
 
     def misplaced(self) -> Iterator[str]:
         """List what lies above the directories of series and is no directory, by its path below the root."""
-        for prefix in self._listed(None):
-            if not self._is_directory(prefix):
-                yield prefix
-                continue
-            for study in self._listed(prefix):
-                if not self._is_directory(f"{prefix}/{study}"):
-                    yield f"{prefix}/{study}"
-                    continue
-                for series in self._listed(f"{prefix}/{study}"):
-                    if not self._is_directory(f"{prefix}/{study}/{series}"):
-                        yield f"{prefix}/{study}/{series}"
+        return self._misplaced(None, levels=3)
+
+    def _misplaced(self, below: str | None, *, levels: int) -> Iterator[str]:
+        for name in self._listed(below):
+            path = name if below is None else f"{below}/{name}"
+            if not self._is_directory(path):
+                yield path
+            elif levels > 1:
+                yield from self._misplaced(path, levels=levels - 1)
 
     def _is_directory(self, path: str) -> bool:
         try:
