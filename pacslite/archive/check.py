@@ -20,8 +20,7 @@ from pacslite.archive.file_faults import MISPLACED, fault_of_file
 from pacslite.archive.index.counts import correct_counts, find_wrong_counts
 from pacslite.archive.index.failures import IndexFailure, IndexFull
 from pacslite.archive.index.links import drop_dangling, find_dangling
-from pacslite.archive.index.removal import InstanceRow
-from pacslite.archive.index.statements import Statements
+from pacslite.archive.index.removal import InstanceRow, pages_of_rows
 from pacslite.archive.index.writer import IndexWriter
 from pacslite.archive.instances.header import read_header
 from pacslite.archive.instances.layout import SUFFIX, InstancePath, uid_in_name
@@ -171,13 +170,11 @@ class Checker:
 
     def _row_pages(self, report: CheckReport) -> Iterator[int]:
         """Look at all rows; gives how many are done, page by page."""
-        last = 0
         with (
             ThreadPoolExecutor(_READERS if report.deep else 1, thread_name_prefix="check") as readers,
             self._index.reading() as connection,
         ):
-            while rows := [InstanceRow(*row) for row in connection.execute(Statements.select_page.text, (last, _PAGE))]:
-                last = rows[-1].id
+            for rows in pages_of_rows(connection, _PAGE):
                 found = readers.map(lambda row: self._check_row(row, report), rows)
                 for each in filter(None, found):  # told at once: who is interrupted says what was done
                     report.differences.append(self._mend_row(*each, report) if report.repair else each[1])

@@ -17,8 +17,7 @@ from pathlib import Path
 from pacslite.archive.extra import ExtraKey
 from pacslite.archive.file_faults import MISPLACED, fault_of_file, is_of_file
 from pacslite.archive.index.extra_values import DROPPED
-from pacslite.archive.index.removal import InstanceRow
-from pacslite.archive.index.statements import Statements
+from pacslite.archive.index.removal import InstanceRow, pages_of_rows
 from pacslite.archive.index.upgrade import current_revision, is_damage, refuse_no_file, remedy, upgrade_index
 from pacslite.archive.index.writer import AlreadyThere, Entry, IndexFailure, IndexFull, IndexWriter
 from pacslite.archive.instances.filesystem import FilesystemStore
@@ -213,12 +212,8 @@ class _Reindexing:
 
     def _changed_since(self, index: IndexWriter) -> InstancePath | None:
         """The first file of an earlier run that is gone by now, or another: what else was made from it nobody knows."""
-        last = 0
         with index.reading() as connection, ThreadPoolExecutor(_READERS, thread_name_prefix="reindex") as readers:
-            while rows := [
-                InstanceRow(*row) for row in connection.execute(Statements.select_page.text, (last, _GROUP))
-            ]:
-                last = rows[-1].id
+            for rows in pages_of_rows(connection, _GROUP):
                 for row, is_there in zip(rows, readers.map(self._is_there, rows), strict=True):
                     if not is_there:
                         return row.path

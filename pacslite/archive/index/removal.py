@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
 from pacslite.archive.index.extra_values import forget_extra_values
@@ -10,7 +10,7 @@ from pacslite.archive.index.statements import Statements
 from pacslite.archive.instances.layout import InstancePath, instance_path
 from pacslite.archive.keys import Level
 
-__all__ = ["InstanceRow", "Removed", "join_values", "remove_dangling", "remove_rows", "sets_of"]
+__all__ = ["InstanceRow", "Removed", "join_values", "pages_of_rows", "remove_dangling", "remove_rows", "sets_of"]
 
 
 class InstanceRow(NamedTuple):
@@ -30,6 +30,14 @@ class InstanceRow(NamedTuple):
     def path(self) -> InstancePath:
         """Where its file belongs."""
         return instance_path(self.study_instance_uid, self.series_instance_uid, self.sop_instance_uid)
+
+
+def pages_of_rows(connection: sqlite3.Connection, size: int) -> Iterator[list[InstanceRow]]:
+    """All instances, the longest there first, ``size`` rows at a time."""
+    last = 0
+    while rows := [InstanceRow(*row) for row in connection.execute(Statements.select_page.text, (last, size))]:
+        last = rows[-1].id
+        yield rows
 
 
 class Removed(NamedTuple):
