@@ -5,15 +5,9 @@ import logging
 import pytest
 
 from pacslite.net.flood import FloodLog
+from tests.support.clock import Clock
 
 log = logging.getLogger("pacslite.test")
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def told(caplog: pytest.LogCaptureFixture) -> list[tuple[str, int]]:
@@ -24,7 +18,7 @@ def told(caplog: pytest.LogCaptureFixture) -> list[tuple[str, int]]:
 
 
 def test_a_flood_is_told_by_its_number(caplog: pytest.LogCaptureFixture) -> None:
-    clock = Clock()
+    clock = Clock(100.0)
     flood = FloodLog(log, clock, lines=3, lines_per_second=2)
 
     def refuse(host: str, times: int = 1) -> None:
@@ -44,7 +38,7 @@ def test_a_flood_is_told_by_its_number(caplog: pytest.LogCaptureFixture) -> None
 
 
 def test_hosts_without_end_take_no_memory_without_end(caplog: pytest.LogCaptureFixture) -> None:
-    clock = Clock()
+    clock = Clock(100.0)
     flood = FloodLog(log, clock, lines=1, lines_per_second=1)
     for number in range(5000):
         flood.warning(f"{number}", "refused", {"peer": f"{number}"})

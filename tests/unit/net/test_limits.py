@@ -4,13 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pacslite.net.limits import Limits, LimitsOptions
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support.clock import Clock
 
 
 def reasons(limits: Limits, *peers: tuple[str, str]) -> list[tuple[int, int, int] | None]:
@@ -23,22 +17,22 @@ def reasons(limits: Limits, *peers: tuple[str, str]) -> list[tuple[int, int, int
 
 def test_each_limit_counts_its_own() -> None:
     full = (2, 3, 2)
-    assert reasons(Limits(LimitsOptions(associations=2), Clock()), *[("h", "A")] * 3) == [None, None, full]
-    per_host = Limits(LimitsOptions(associations_per_host=1), Clock())
+    assert reasons(Limits(LimitsOptions(associations=2), Clock(100.0)), *[("h", "A")] * 3) == [None, None, full]
+    per_host = Limits(LimitsOptions(associations_per_host=1), Clock(100.0))
     assert reasons(per_host, ("h", "A"), ("h", "B"), ("g", "A")) == [None, full, None]
-    per_title = Limits(LimitsOptions(associations_per_ae_title=1), Clock())
+    per_title = Limits(LimitsOptions(associations_per_ae_title=1), Clock(100.0))
     assert reasons(per_title, ("h", "A"), ("g", "A"), ("h", "B")) == [None, full, None]
 
 
 def test_an_association_that_ends_makes_room() -> None:
-    limits = Limits(LimitsOptions(associations=1, associations_per_host=1, associations_per_ae_title=1), Clock())
+    limits = Limits(LimitsOptions(associations=1, associations_per_host=1, associations_per_ae_title=1), Clock(100.0))
     assert reasons(limits, ("h", "A")) == [None]
     limits.release("h", "A")
     assert reasons(limits, ("h", "A"), ("h", "A")) == [None, (2, 3, 2)]
 
 
 def test_too_many_in_a_second_are_congestion_of_that_host_alone() -> None:
-    clock = Clock()
+    clock = Clock(100.0)
     limits = Limits(LimitsOptions(connections_per_second=2), clock)
 
     def congested(host: str, times: int) -> list[bool]:
@@ -56,7 +50,7 @@ def test_too_many_in_a_second_are_congestion_of_that_host_alone() -> None:
 
 
 def test_hosts_that_are_silent_are_forgotten() -> None:
-    clock = Clock()
+    clock = Clock(100.0)
     limits = Limits(LimitsOptions(connections_per_second=5), clock)
     for number in range(10_001):
         assert limits.congestion(f"host{number}") is None
@@ -67,7 +61,7 @@ def test_hosts_that_are_silent_are_forgotten() -> None:
 
 def test_connections_have_room_to_be_told_that_they_are_too_many_and_no_more() -> None:
     """So many beyond the associations, in all and of one host, that a flood from one host leaves others a place."""
-    limits = Limits(LimitsOptions(associations=100, associations_per_host=10), Clock())
+    limits = Limits(LimitsOptions(associations=100, associations_per_host=10), Clock(100.0))
     for _ in range(120):
         assert limits.connect("flood") == ""
     assert limits.connect("flood") == "120 connections of one host"
@@ -76,7 +70,7 @@ def test_connections_have_room_to_be_told_that_they_are_too_many_and_no_more() -
     assert limits.connect("last") == "300 connections in all"
     limits.disconnect("flood")
     assert limits.connect("flood") == ""
-    unlimited = Limits(LimitsOptions(associations=0), Clock())
+    unlimited = Limits(LimitsOptions(associations=0), Clock(100.0))
     assert not any(unlimited.connect("h") for _ in range(1000))
 
 
@@ -85,7 +79,7 @@ def test_connections_have_room_to_be_told_that_they_are_too_many_and_no_more() -
 def test_counts_are_those_of_a_list_of_associations(steps: list[tuple[str, str, bool]]) -> None:
     """A model: the limits hold for the associations that exist, whatever came and went before."""
     options = LimitsOptions(associations=5, associations_per_host=3, associations_per_ae_title=4)
-    limits = Limits(options, Clock())
+    limits = Limits(options, Clock(100.0))
     existing: list[tuple[str, str]] = []
     for host, ae_title, begins in steps:
         if not begins:

@@ -18,6 +18,7 @@ from pacslite.outbox.transactions import Transactions
 from pacslite.outbox.verification import Verifier
 from pacslite.scu.commitment import CommitmentRequest, Reference
 from pacslite.scu.requestor import Address, Requestor, RequestorOptions
+from tests.support.clock import Clock
 from tests.support.processes import free_port
 from tests.support.storage_scp import StorageScp
 from tests.support.wire import Message, Wire
@@ -56,13 +57,6 @@ async def test_ae_that_moves_while_it_is_tried_is_not_left_alone(tmp_path: Path,
     assert [at > 1000 for *_, at in queue.destinations()] == [deferred]
     await offload.stop()
     queue.database.close()
-
-
-class Clock:
-    now = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class NothingIsThere:

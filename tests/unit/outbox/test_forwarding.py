@@ -26,6 +26,7 @@ from pacslite.scu.contexts import ContextMap
 from pacslite.scu.pool import Pool
 from pacslite.scu.requestor import Address, Requestor, RequestorOptions
 from pacslite.services.sending import InstanceSender
+from tests.support.clock import Clock
 from tests.support.instances import Instance, make_instance
 from tests.support.peers import StoreScp
 from tests.support.processes import free_port
@@ -35,13 +36,6 @@ from tests.support.storing import archive_in, reference, store
 from tests.support.wire import Wire
 
 CT, PRIVATE = b"1.2.840.10008.5.1.4.1.1.2\0", b"1.2.840.99999.1.4.1.1.2\0\0\0"
-
-
-class Clock:
-    now = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Sending:

@@ -15,13 +15,7 @@ from pacslite.outbox.offload import Offload
 from pacslite.outbox.queue import Arrival, Queue
 from pacslite.outbox.retry import Retry
 from pacslite.outbox.schedule import Scheduler
-
-
-class Clock:
-    now = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support.clock import Clock
 
 
 class Served:
